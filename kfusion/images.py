@@ -1,0 +1,341 @@
+"""Image files of any common kind as uint8 arrays of one shape."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import sqlite3
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import PIL
+from PIL import Image, ImageOps
+
+from kfusion.image_cache import ImageCache, default_cache_folder
+from kfusion.progress import progress
+
+MAX_INFERRED_SIDE = 224
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+# What decoding depends on besides the file: a change here makes cached images unknown.
+_DECODER = f"1 pillow {PIL.__version__}"
+_BATCH = 256
+
+
+class BadImage(NamedTuple):
+    """A file that could not be read: its row (from 0), what the table says, and why."""
+
+    row: int
+    path: str
+    reason: str
+
+
+class BadImageError(ValueError):
+    """Raised before any training when image files cannot be read.
+
+    Attributes:
+        bad_images: List of `BadImage`, every one of them.
+    """
+
+    def __init__(self, bad_images: Sequence[BadImage], num_rows: int):
+        super().__init__(describe_bad_images(bad_images, num_rows))
+        self.bad_images = list(bad_images)
+
+
+def describe_bad_images(bad_images: Sequence[BadImage], num_rows: int) -> str:
+    """One line per bad file."""
+    lines = [f"{len(bad_images)} of {num_rows} images cannot be read (rows count from 0):"]
+    lines += [f"  row {bad.row}: {bad.path}: {bad.reason}" for bad in bad_images]
+    return "\n".join(lines)
+
+
+def read_image(path: str | os.PathLike, shape: tuple[int, int, int]) -> np.ndarray:
+    """Reads one image file as `(height, width, channels)` uint8, resized to `shape`.
+
+    See `read_images` for what becomes of each kind of file. Raises `ValueError` with the reason
+    if it cannot be read.
+    """
+    return _decode(_read_bytes(os.fspath(path)), os.fspath(path), shape)
+
+
+def read_images(
+    paths: Sequence[str],
+    shape: tuple[int, int, int] | None = None,
+    *,
+    use_cache: bool = True,
+    verbose: int | bool = 1,
+) -> tuple[np.ndarray, list[BadImage]]:
+    """Reads image files in parallel, resized to one shape.
+
+    PNG, JPEG, BMP, WebP, TIFF and GIF (first frame) files, grey, palette, colour, with alpha,
+    1-bit, 8-bit, 16-bit or floating point, are turned upright as EXIF says and resized. Alpha is
+    laid over white unless 4 channels are asked for. 16-bit values are divided by 257; floating
+    point is refused unless it lies in 0-255. Arrays saved with `numpy.save` as
+    `(height, width, channels)` uint8 are read too, with any number of channels.
+
+    Results are kept on disk, keyed by the files' content and the shape, in `$KFUSION_CACHE` or
+    the user's cache folder.
+
+    Args:
+        paths: File paths.
+        shape: `(height, width, channels)`, or None to use the files' own: their common size,
+            or the median one (224 at most a side) if they differ, and 1 channel if all are grey.
+        use_cache: Whether to keep and look up decoded images.
+        verbose: 0 hides the progress bar.
+
+    Returns:
+        `(images, bad_images)`: `(rows, height, width, channels)` uint8, zeros where a file was
+        bad, and one `BadImage` per such file in row order.
+    """
+    if shape is None:
+        shape, unreadable = _infer_shape(paths, verbose)
+        if shape is None:
+            return np.zeros((len(paths), 1, 1, 1), np.uint8), unreadable
+    shape = check_image_shape(shape)
+    images = np.zeros((len(paths), *shape), np.uint8)
+    bad_images: list[BadImage] = []
+    with _open_cache(use_cache) as cache, _workers() as pool:
+        batches = [range(i, min(i + _BATCH, len(paths))) for i in range(0, len(paths), _BATCH)]
+        bar = progress(range(len(paths)), description="images", verbose=verbose)
+        for rows in batches:
+            contents = list(pool.map(_try_read_bytes, [paths[row] for row in rows]))
+            new = []
+            for row, content in zip(rows, contents, strict=True):
+                pixels = None
+                if cache and isinstance(content, bytes):
+                    pixels = cache.get(_key(content, shape))
+                if pixels is None:
+                    new.append((row, content))
+                else:
+                    images[row] = np.frombuffer(pixels, np.uint8).reshape(shape)
+            decoded = pool.map(lambda item: _try_decode(item[1], paths[item[0]], shape), new)
+            fresh = []
+            for (row, content), result in zip(new, decoded, strict=True):
+                if isinstance(result, str):
+                    bad_images.append(BadImage(row, str(paths[row]), result))
+                else:
+                    images[row] = result
+                    fresh.append((_key(content, shape), result.tobytes()))
+            if cache and fresh:
+                cache.put(fresh)
+            bar.update(len(rows))
+        bar.close()
+    return images, bad_images
+
+
+def check_image_shape(shape: Sequence[int]) -> tuple[int, int, int]:
+    """Returns `(height, width, channels)` as a tuple of ints or raises `ValueError`."""
+    shape = tuple(shape)
+    if len(shape) != 3 or not all(isinstance(n, (int, np.integer)) and n > 0 for n in shape):
+        raise ValueError(
+            "An image shape must be (height, width, channels), positive whole numbers. "
+            f"Received: {shape}."
+        )
+    return shape
+
+
+@contextlib.contextmanager
+def _open_cache(use_cache: bool) -> Iterator[ImageCache | None]:
+    if not use_cache:
+        yield None
+        return
+    folder = default_cache_folder()
+    try:
+        cache = ImageCache(folder)
+    except (OSError, sqlite3.Error) as error:
+        warnings.warn(
+            f"Images are decoded without a cache: {folder} cannot be used ({error}). Set "
+            "KFUSION_CACHE to a folder that can be written, or pass `use_cache=False`.",
+            stacklevel=3,
+        )
+        yield None
+        return
+    with cache:
+        yield cache
+
+
+@contextlib.contextmanager
+def _workers() -> Iterator[ThreadPoolExecutor]:
+    """Threads suffice: Pillow gives the interpreter free while it decodes."""
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        yield pool
+
+
+def _key(content: bytes, shape: tuple[int, int, int]) -> bytes:
+    digest = hashlib.blake2b(content, digest_size=20, salt=b"kfusion")
+    digest.update(f"{shape} {_DECODER}".encode())
+    return digest.digest()
+
+
+def _read_bytes(path: str) -> bytes:
+    if "://" in path[:12]:
+        raise ValueError("it is a URL; download the images and give file paths")
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise ValueError("the file does not exist") from None
+    except OSError as error:
+        raise ValueError(f"the file cannot be opened ({error.strerror})") from None
+
+
+def _try_read_bytes(path: str) -> bytes | str:
+    try:
+        return _read_bytes(path)
+    except ValueError as error:
+        return str(error)
+
+
+def _try_decode(content: bytes | str, path: str, shape) -> np.ndarray | str:
+    """Pixels, or the reason why there are none."""
+    if isinstance(content, str):
+        return content
+    try:
+        return _decode(content, path, shape)
+    except ValueError as error:
+        return str(error)
+
+
+def _decode(content: bytes, path: str, shape: tuple[int, int, int]) -> np.ndarray:
+    if path.lower().endswith(".npy"):
+        return _decode_array(content, shape)
+    height, width, channels = shape
+    with _open_image(content) as image:
+        try:
+            upright = ImageOps.exif_transpose(image)
+        except Exception as error:
+            raise ValueError(f"the file is truncated or damaged ({error})") from None
+    if channels not in _MODES:
+        raise ValueError(
+            f"the file is a picture, which has 1, 3 or 4 channels, not {channels}; save other "
+            "numbers of channels with numpy.save"
+        )
+    flat = _to_mode(upright, _MODES[channels])
+    if flat.size != (width, height):
+        flat = flat.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    return np.asarray(flat, np.uint8).reshape(shape)
+
+
+def _decode_array(content: bytes, shape: tuple[int, int, int]) -> np.ndarray:
+    array = _load_array(content)
+    if array.shape[2] != shape[2]:
+        raise ValueError(f"the array has {array.shape[2]} channels, not {shape[2]}")
+    if array.shape == shape:
+        return array
+    size = (shape[1], shape[0])
+    bands = [
+        Image.fromarray(band).resize(size, Image.Resampling.BILINEAR) for band in _bands(array)
+    ]
+    return np.stack([np.asarray(band) for band in bands], axis=-1)
+
+
+def _bands(array: np.ndarray) -> list[np.ndarray]:
+    return [np.ascontiguousarray(array[..., i]) for i in range(array.shape[2])]
+
+
+def _load_array(content: bytes) -> np.ndarray:
+    try:
+        array = np.load(io.BytesIO(content), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"the file is no NumPy array ({error})") from None
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or array.dtype != np.uint8:
+        raise ValueError(
+            f"the array must be (height, width, channels) uint8; it is {array.shape} {array.dtype}"
+        )
+    return array
+
+
+@contextlib.contextmanager
+def _open_image(content: bytes) -> Iterator[Image.Image]:
+    """Opens an image from memory; every failure becomes one `ValueError` with the reason."""
+    if not content:
+        raise ValueError("the file is empty")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.filterwarnings("ignore", category=UserWarning)
+            image = Image.open(io.BytesIO(content))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ValueError(
+            f"the image has more than {Image.MAX_IMAGE_PIXELS} pixels (a decompression bomb?); "
+            "raise PIL.Image.MAX_IMAGE_PIXELS if it is meant"
+        ) from None
+    except PIL.UnidentifiedImageError:
+        raise ValueError("the file is not an image of a known kind") from None
+    except Exception as error:
+        raise ValueError(f"the file is damaged ({error})") from None
+    with image:
+        yield image
+
+
+def _to_mode(image: Image.Image, mode: str) -> Image.Image:
+    """Converts any Pillow mode to 8-bit `L`, `RGB` or `RGBA`."""
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _to_8_bits(image)
+    if mode != "RGBA" and (image.has_transparency_data or image.mode in ("LA", "La", "PA")):
+        colour = image.convert("RGBA")
+        image = Image.new("RGBA", colour.size, "white")
+        image.alpha_composite(colour)
+        image = image.convert("RGB")
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    values = np.asarray(image, np.float64)
+    low, high = float(np.min(values)), float(np.max(values))
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ValueError("the image holds NaN or infinite values")
+    if image.mode == "F":
+        if low < 0 or high > 255 or high <= 1 < high + (high > low):
+            raise ValueError(
+                f"the image holds floating point values from {low:g} to {high:g}; store 0-255"
+            )
+    elif low < 0 or high > 65535:
+        raise ValueError(f"the image holds values from {low:g} to {high:g}, not 0 to 65535")
+    else:
+        values = values / 257
+    return Image.fromarray(np.round(values).astype(np.uint8))
+
+
+def _infer_shape(
+    paths: Sequence[str], verbose: int | bool
+) -> tuple[tuple[int, int, int] | None, list[BadImage]]:
+    """The shape that suits the files, from their headers; None and the reasons if none is good."""
+    with _workers() as pool:
+        found = pool.map(_try_header, paths)
+        found = list(progress(found, description="image sizes", total=len(paths), verbose=verbose))
+    shapes = [shape for shape in found if not isinstance(shape, str)]
+    bad_images = [
+        BadImage(row, str(paths[row]), reason)
+        for row, reason in enumerate(found)
+        if isinstance(reason, str)
+    ]
+    if not shapes:
+        return None, bad_images
+    sizes = {shape[:2] for shape in shapes}
+    height, width = np.median([shape[:2] for shape in shapes], axis=0)
+    if len(sizes) > 1:
+        shrink = min(1.0, MAX_INFERRED_SIDE / max(height, width))
+        height, width = max(1, round(height * shrink)), max(1, round(width * shrink))
+    return (int(height), int(width), max(shape[2] for shape in shapes)), bad_images
+
+
+def _try_header(path: str) -> tuple[int, int, int] | str:
+    try:
+        content = _read_bytes(path)
+        if path.lower().endswith(".npy"):
+            return _load_array(content).shape
+        with _open_image(content) as image:
+            width, height = image.size
+            if image.getexif().get(0x0112, 1) >= 5:  # EXIF orientations that lie on their side
+                width, height = height, width
+            grey = image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
+            return height, width, 1 if grey else 3
+    except ValueError as error:
+        return str(error)

@@ -1,0 +1,249 @@
+"""What is predicted: its head, loss, scores and objective, decided once, without Keras."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from kfusion import metrics
+
+TASK_KINDS = ("binary", "multiclass", "regression")
+
+
+class Objective(NamedTuple):
+    """What a training or search improves: the name in the logs, and "max" or "min"."""
+
+    name: str
+    direction: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A prediction target. Made by `task`.
+
+    Attributes:
+        kind: "binary", "multiclass" or "regression".
+        class_names: Names in the order of the labels 0, 1, ...; empty for regression.
+        class_rates: Share of each class among the training rows, or None if not known.
+        center: Float, mean of a regression target over the training rows, in its unit.
+        spread: Float, its standard deviation.
+    """
+
+    kind: str
+    class_names: tuple[str, ...] = ()
+    class_rates: tuple[float, ...] | None = None
+    center: float = 0.0
+    spread: float = 1.0
+
+    @property
+    def units(self) -> int:
+        """Width of the head: one per class, or 1 for binary and regression."""
+        return len(self.class_names) if self.kind == "multiclass" else 1
+
+    @property
+    def activation(self) -> str:
+        """Keras activation of the head."""
+        return {"binary": "sigmoid", "multiclass": "softmax", "regression": "linear"}[self.kind]
+
+    @property
+    def loss(self) -> str:
+        """Keras loss."""
+        return {
+            "binary": "binary_crossentropy",
+            "multiclass": "sparse_categorical_crossentropy",
+            "regression": "mean_squared_error",
+        }[self.kind]
+
+    @property
+    def loss_weight(self) -> float:
+        """Factor that brings the loss to unit scale: `1 / spread**2` for regression, else 1."""
+        return 1 / self.spread**2
+
+    @property
+    def objective(self) -> Objective:
+        """What early stopping and searches improve: exact AUC, or RMSE in the target's unit."""
+        if self.kind == "regression":
+            return Objective("val_rmse", "min")
+        return Objective("val_auc", "max")
+
+    @property
+    def output_bias(self) -> np.ndarray:
+        """`(units,)` starting bias of the head, so that step 0 predicts the class rates.
+
+        `log(p / (1 - p))` for binary, `log(p_k)` for classes; zeros if the rates are not known.
+        """
+        if self.kind == "regression" or self.class_rates is None:
+            return np.zeros(self.units, np.float32)
+        rates = np.clip(self.class_rates, 1e-4, 1 - 1e-4)
+        if self.kind == "binary":
+            rates = rates[1:] / rates[:1]
+        return np.log(rates).astype(np.float32)
+
+    def balanced_class_weights(self) -> dict[int, float]:
+        """One weight per label, inverse to its share, that average to 1 over the training rows."""
+        if self.class_rates is None:
+            raise ValueError(
+                "Balanced class weights need training labels: make the task with `task(kind, y=y)`."
+            )
+        present = [rate for rate in self.class_rates if rate]
+        return {
+            label: 1 / (len(present) * rate) for label, rate in enumerate(self.class_rates) if rate
+        }
+
+    def scores(self, y: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
+        """Scores whole sets of predictions exactly.
+
+        Args:
+            y: `(rows,)` labels or target values.
+            predictions: `(rows, units)` head outputs: probabilities or target values.
+
+        Returns:
+            `auc` (macro, one against rest, for multiclass) and `accuracy`, or `rmse`, `mae` and
+            `r2`.
+        """
+        if self.kind == "regression":
+            predicted = predictions[:, 0].astype(np.float64)
+            return {
+                "rmse": metrics.root_mean_squared_error(y, predicted),
+                "mae": metrics.mean_absolute_error(y, predicted),
+                "r2": metrics.r2(y, predicted),
+            }
+        if self.kind == "binary":
+            probability = predictions[:, 0]
+            return {
+                "auc": metrics.roc_auc(y, probability),
+                "accuracy": metrics.accuracy(y, probability > 0.5),
+            }
+        return {
+            "auc": metrics.macro_roc_auc(y, predictions),
+            "accuracy": metrics.accuracy(y, np.argmax(predictions, axis=1)),
+        }
+
+    def check_targets(self, y: np.ndarray, name: str = "y") -> np.ndarray:
+        """Returns `y` as `(rows,)` int32 labels or float32 values, or says what is wrong with it.
+
+        Raises:
+            ValueError: If `y` is not one-dimensional, is one-hot, holds text, NaN or infinite
+                values, or labels that are not whole numbers from 0 to `classes - 1`. The message
+                names the row.
+        """
+        y = np.asarray(y)
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = y[:, 0]
+        if y.ndim != 1:
+            hint = "; turn one-hot labels into `y.argmax(axis=1)`" if y.ndim == 2 else ""
+            raise ValueError(f"`{name}` must have shape (rows,). Received: shape={y.shape}{hint}.")
+        if y.dtype.kind not in "biuf":
+            raise ValueError(
+                f"`{name}` must hold numbers: labels 0, 1, ... or a regression target. Received: "
+                f"dtype={y.dtype}."
+            )
+        wrong = np.flatnonzero(~np.isfinite(y))
+        if wrong.size:
+            raise ValueError(f"`{name}` is {y[wrong[0]]} in row {wrong[0]} ({wrong.size} in all).")
+        if self.kind == "regression":
+            return y.astype(np.float32)
+        last = len(self.class_names) - 1
+        wrong = np.flatnonzero((y != np.floor(y)) | (y < 0) | (y > last))
+        if wrong.size:
+            raise ValueError(
+                f"`{name}` must hold the labels 0 to {last}, one per class of "
+                f"{list(self.class_names)}. Received: {y[wrong[0]]} in row {wrong[0]} "
+                f"({wrong.size} in all)."
+            )
+        return y.astype(np.int32)
+
+
+def task(
+    kind: str,
+    *,
+    y: np.ndarray | None = None,
+    class_names: Sequence[str] | None = None,
+    num_classes: int | None = None,
+) -> Task:
+    """Says what is predicted, and with it the head, the loss, the scores and the objective.
+
+    Args:
+        kind: "binary", "multiclass" or "regression".
+        y: `(rows,)` training labels or values. From these come the starting bias of the head
+            (class rates) or the scale of a regression target. Without them it starts at zero.
+        class_names: Names in the order of the labels; by default the labels themselves.
+        num_classes: Int, in place of `class_names`, for multiclass.
+
+    Returns:
+        `Task`.
+
+    Raises:
+        ValueError: If the kind is unknown, the number of classes is not given or does not fit
+            the kind, `y` does not fit the classes, or `y` holds one class or value only.
+
+    Example:
+        >>> task("binary", y=[0, 0, 0, 1]).output_bias.round(3).tolist()
+        [-1.0989999771118164]
+        >>> task("multiclass", num_classes=3).objective
+        Objective(name='val_auc', direction='max')
+    """
+    if kind not in TASK_KINDS:
+        raise ValueError(f"`kind` must be one of {list(TASK_KINDS)}. Received: kind={kind!r}.")
+    if kind == "regression":
+        if class_names or num_classes:
+            raise ValueError("A regression has no classes.")
+        made = Task(kind)
+        if y is None:
+            return made
+        values = made.check_targets(y).astype(np.float64)
+        _check_variety(values, "value")
+        return Task(kind, center=float(values.mean()), spread=float(values.std()))
+    names = _class_names(kind, y, class_names, num_classes)
+    made = Task(kind, names)
+    if y is None:
+        return made
+    labels = made.check_targets(y)
+    _check_variety(labels, "class")
+    rates = np.bincount(labels, minlength=len(names)) / labels.size
+    return dataclasses.replace(made, class_rates=tuple(rates.tolist()))
+
+
+def as_task(given: Task | str) -> Task:
+    """Returns a `Task` for a `Task` or one of its kinds by name."""
+    if isinstance(given, Task):
+        return given
+    if isinstance(given, str):
+        return task(given)
+    raise TypeError(f"`task` must be a Task or one of {list(TASK_KINDS)}. Received: {given!r}.")
+
+
+def _class_names(kind, y, class_names, num_classes) -> tuple[str, ...]:
+    if class_names is not None:
+        names = tuple(str(name) for name in class_names)
+        if num_classes not in (None, len(names)):
+            raise ValueError(f"There are {len(names)} class names but num_classes={num_classes}.")
+    elif kind == "binary":
+        names = ("0", "1")
+    elif num_classes is not None:
+        names = tuple(str(label) for label in range(num_classes))
+    elif y is not None:
+        # Probed as a regression target: the labels' own range is not known yet.
+        names = tuple(str(n) for n in range(int(Task("regression").check_targets(y).max()) + 1))
+    else:
+        raise ValueError('A "multiclass" task needs `class_names`, `num_classes` or `y`.')
+    if len(set(names)) < len(names):
+        raise ValueError(f"Class names must be unique. Received: {list(names)}.")
+    if kind == "binary" and len(names) != 2:
+        raise ValueError(f'A "binary" task has 2 classes. Received: {list(names)}.')
+    if kind == "multiclass" and len(names) < 2:
+        raise ValueError(f'A "multiclass" task has at least 2 classes. Received: {list(names)}.')
+    return names
+
+
+def _check_variety(values: np.ndarray, what: str) -> None:
+    if not values.size:
+        raise ValueError("`y` has no rows.")
+    if values.min() == values.max():
+        raise ValueError(
+            f"`y` holds one {what} only ({values[0]} in all {values.size} rows): there is nothing "
+            "to learn."
+        )

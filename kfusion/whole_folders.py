@@ -1,0 +1,38 @@
+"""Folders that appear whole or not at all, however the process that writes them ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def whole_folder(path: str | os.PathLike, *, overwrite: bool = False) -> Iterator[Path]:
+    """Gives an empty temporary folder beside `path` and renames it to `path` at the end.
+
+    If the body raises, the temporary folder is removed and what was at `path` stays.
+
+    Raises:
+        FileExistsError: If `path` exists and `overwrite` is false.
+        ValueError: If `path` exists, is to be overwritten, and is no folder.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists. Choose another path or pass `overwrite=True`.")
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path} is a file; only a folder can be overwritten.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        content = work / "new"
+        content.mkdir()
+        yield content
+        if path.exists():
+            os.replace(path, work / "old")
+        os.replace(content, path)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
