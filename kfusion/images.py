@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from kfusion.image_cache import ImageCache, default_cache_folder
 from kfusion.progress import progress
 
-MAX_INFERRED_SIDE = 224
+MAX_INFERRED_SIDE = 256
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 # What decoding depends on besides the file: a change here makes cached images unknown.
 _DECODER = f"1 pillow {PIL.__version__}"
@@ -83,8 +83,8 @@ def read_images(
 
     Args:
         paths: File paths.
-        shape: `(height, width, channels)`, or None to use the files' own: their common size,
-            or the median one (224 at most a side) if they differ, and 1 channel if all are grey.
+        shape: `(height, width, channels)`, or None to use the files' own: their common or
+            median size, but no side above 256, and 1 channel if all are grey, else 3.
         use_cache: Whether to keep and look up decoded images.
         verbose: 0 hides the progress bar.
 
@@ -125,6 +125,12 @@ def read_images(
                 cache.put(fresh)
             bar.update(len(rows))
         bar.close()
+    if 0 < images.max(initial=0) <= 16:
+        warnings.warn(
+            f"No pixel of the {len(paths)} images is above {images.max()} of 255. If the files "
+            "hold fewer than 16 bits in 16-bit values, stretch them to 0-65535 first.",
+            stacklevel=2,
+        )
     return images, bad_images
 
 
@@ -204,20 +210,16 @@ def _decode(content: bytes, path: str, shape: tuple[int, int, int]) -> np.ndarra
     if path.lower().endswith(".npy"):
         return _decode_array(content, shape)
     height, width, channels = shape
-    with _open_image(content) as image:
-        try:
-            upright = ImageOps.exif_transpose(image)
-        except Exception as error:
-            raise ValueError(f"the file is truncated or damaged ({error})") from None
     if channels not in _MODES:
         raise ValueError(
             f"the file is a picture, which has 1, 3 or 4 channels, not {channels}; save other "
             "numbers of channels with numpy.save"
         )
-    flat = _to_mode(upright, _MODES[channels])
-    if flat.size != (width, height):
-        flat = flat.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
-    return np.asarray(flat, np.uint8).reshape(shape)
+    with _open_image(content) as image:
+        flat = _to_mode(ImageOps.exif_transpose(image), _MODES[channels])
+        if flat.size != (width, height):
+            flat = flat.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
+        return np.asarray(flat, np.uint8).reshape(shape)
 
 
 def _decode_array(content: bytes, shape: tuple[int, int, int]) -> np.ndarray:
@@ -261,6 +263,10 @@ def _open_image(content: bytes) -> Iterator[Image.Image]:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             warnings.filterwarnings("ignore", category=UserWarning)
             image = Image.open(io.BytesIO(content))
+        with image:
+            yield image
+    except ValueError:
+        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ValueError(
             f"the image has more than {Image.MAX_IMAGE_PIXELS} pixels (a decompression bomb?); "
@@ -268,10 +274,8 @@ def _open_image(content: bytes) -> Iterator[Image.Image]:
         ) from None
     except PIL.UnidentifiedImageError:
         raise ValueError("the file is not an image of a known kind") from None
-    except Exception as error:
-        raise ValueError(f"the file is damaged ({error})") from None
-    with image:
-        yield image
+    except Exception as error:  # Pillow's plugins raise whatever the damage led to.
+        raise ValueError(f"the file is truncated or damaged ({error})") from None
 
 
 def _to_mode(image: Image.Image, mode: str) -> Image.Image:
@@ -292,7 +296,7 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ValueError("the image holds NaN or infinite values")
     if image.mode == "F":
-        if low < 0 or high > 255 or high <= 1 < high + (high > low):
+        if low < 0 or high > 255 or 0 < high <= 1:
             raise ValueError(
                 f"the image holds floating point values from {low:g} to {high:g}; store 0-255"
             )
@@ -318,12 +322,10 @@ def _infer_shape(
     ]
     if not shapes:
         return None, bad_images
-    sizes = {shape[:2] for shape in shapes}
     height, width = np.median([shape[:2] for shape in shapes], axis=0)
-    if len(sizes) > 1:
-        shrink = min(1.0, MAX_INFERRED_SIDE / max(height, width))
-        height, width = max(1, round(height * shrink)), max(1, round(width * shrink))
-    return (int(height), int(width), max(shape[2] for shape in shapes)), bad_images
+    shrink = min(1.0, MAX_INFERRED_SIDE / max(height, width))
+    height, width = max(1, round(height * shrink)), max(1, round(width * shrink))
+    return (height, width, max(shape[2] for shape in shapes)), bad_images
 
 
 def _try_header(path: str) -> tuple[int, int, int] | str:

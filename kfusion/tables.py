@@ -13,6 +13,7 @@ import pandas as pd
 
 KINDS = ("number", "boolean", "date", "category")
 MISSING_CODE, UNSEEN_CODE, FIRST_CODE = 0, 1, 2
+MANY_CATEGORIES = 20
 
 # Words that stand for "no value", but only where every other value of the column is a number or a
 # date: in a column of text they may be a category ("NA" is also North America's continent code).
@@ -115,7 +116,8 @@ class TableSchema:
             columns: Names to use, or a mapping from names to kinds ("number", "boolean", "date",
                 "category", or None to infer). All columns by default.
             max_categories: Int; only this many of the most frequent categories get a code of
-                their own, the rest share the code of unseen ones.
+                their own, the rest share the code of unseen ones. So do those seen once, in a
+                column of more than 20, or a model would learn single rows by heart.
             allow_empty: Accept a column without any value (it then encodes as missing), which
                 a small fold may meet though the whole table has values.
 
@@ -152,12 +154,13 @@ class TableSchema:
                 column = _fit_category(series, max_categories)
             else:
                 column = _fit_number(series, kind)
-            if column.missing_rate == 1 and not allow_empty:
-                raise ValueError(
-                    f"Column {name!r} has no value in any of the {len(frame)} rows: drop it or "
-                    "leave it out of the columns to use."
-                )
             learned.append(column)
+        empty = [column.name for column in learned if column.missing_rate == 1]
+        if empty and not allow_empty:
+            raise ValueError(
+                f"The column(s) {empty} have no value in any of the {len(frame)} rows: drop them "
+                "or leave them out of the columns to use."
+            )
         return cls(tuple(learned))
 
     def encode(self, frame: pd.DataFrame) -> np.ndarray:
@@ -237,6 +240,12 @@ def infer_kind(series: pd.Series) -> str:
     return "number" if spelled.all() else "category"
 
 
+def is_identifier(series: pd.Series) -> bool:
+    """Whether a text column names its rows: over 20 values, nearly all of them different."""
+    distinct = series.nunique()
+    return distinct > MANY_CATEGORIES and distinct > 0.9 * series.count()
+
+
 def check_unique_columns(names: Sequence[Any]) -> None:
     """Raises `ValueError` naming the columns that occur more than once."""
     repeated = sorted(str(name) for name, count in collections.Counter(names).items() if count > 1)
@@ -285,6 +294,8 @@ def _fit_category(series: pd.Series, max_categories: int) -> CategoryColumn:
         counts[text] += int(count)
     num_missing = counts.pop(None)
     by_frequency = sorted(counts, key=lambda text: (-counts[text], text))
+    if len(by_frequency) > MANY_CATEGORIES:
+        by_frequency = [text for text in by_frequency if counts[text] > 1]
     vocabulary = tuple(by_frequency[:max_categories])
     if is_number and len({np.float32(text) for text in vocabulary}) < len(vocabulary):
         raise ValueError(

@@ -1,0 +1,1 @@
+"""Keras multimodal fusion."""

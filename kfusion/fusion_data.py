@@ -1,0 +1,172 @@
+"""Rows with an image, a table and a target: what loaders return and training takes apart."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
+
+from kfusion.tables import TableSchema
+from kfusion.tasks import Task, task
+
+
+@dataclasses.dataclass(frozen=True)
+class FusionData:
+    """Images, raw table, targets and groups of the same rows.
+
+    `data[rows]` gives other rows (a slice, positions, or a boolean mask); `data.split()` gives
+    training and validation rows. The table's schema belongs to training rows: parts made by
+    `split` share that of the training part, and a part made by `data[rows]` has none until
+    `with_schema` says which.
+
+    Attributes:
+        images: `(rows, height, width, channels)` uint8.
+        frame: DataFrame of the raw tabular columns, as many rows.
+        y: `(rows,)` int32 labels or float32 regression targets.
+        kind: "binary", "multiclass" or "regression".
+        class_names: Names in the order of the labels; empty for regression.
+        groups: `(rows,)` array: rows that share a value must not be split; or None.
+        rows: `(rows,)` ints, each row's position in the table that was loaded.
+        column_kinds: Kinds of the tabular columns by name.
+    """
+
+    images: np.ndarray
+    frame: pd.DataFrame
+    y: np.ndarray
+    kind: str
+    class_names: tuple[str, ...] = ()
+    groups: np.ndarray | None = None
+    rows: np.ndarray = dataclasses.field(default_factory=lambda: np.arange(0))
+    column_kinds: dict[str, str] = dataclasses.field(default_factory=dict)
+    _schema: TableSchema | None = dataclasses.field(default=None, repr=False)
+    _is_part: bool = dataclasses.field(default=False, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """`(height, width, channels)`."""
+        return self.images.shape[1:]
+
+    @property
+    def schema(self) -> TableSchema:
+        """The schema that encodes the table: the one given, or learned from all rows as loaded."""
+        if self._schema is not None:
+            return self._schema
+        if self._is_part:
+            raise RuntimeError(
+                "These rows are a part of a table and have no schema yet. Learn it from training "
+                "rows, `train = data[rows].with_schema()`, and hand it on, "
+                "`test = data[others].with_schema(train.schema)`; or use `data.split()`."
+            )
+        schema = self._learn_schema()
+        object.__setattr__(self, "_schema", schema)
+        return schema
+
+    @property
+    def x(self) -> dict[str, np.ndarray]:
+        """`{"image": uint8 images, "tabular": (rows, columns) float32}`: a model's inputs."""
+        return {"image": self.images, "tabular": self.schema.encode(self.frame)}
+
+    @property
+    def task(self) -> Task:
+        """The task with the class rates, or the target's scale, of these rows."""
+        return task(self.kind, y=self.y, class_names=self.class_names or None)
+
+    def with_schema(self, schema: TableSchema | None = None) -> FusionData:
+        """Returns these rows with a schema: the one given, or one learned from them alone."""
+        return dataclasses.replace(self, _schema=schema or self._learn_schema())
+
+    def __getitem__(self, rows: Any) -> FusionData:
+        if isinstance(rows, (int, np.integer)):
+            raise TypeError(f"Rows must be a slice, positions or a mask. Received: {rows!r}.")
+        rows = np.arange(len(self))[rows]
+        return dataclasses.replace(
+            self,
+            images=self.images[rows],
+            frame=self.frame.iloc[rows].reset_index(drop=True),
+            y=self.y[rows],
+            groups=None if self.groups is None else self.groups[rows],
+            rows=self.rows[rows],
+            # A schema learned from all rows as loaded must not reach a part of them.
+            _schema=self._schema if self._is_part else None,
+            _is_part=True,
+        )
+
+    def split(
+        self, validation: float = 0.2, *, test: float = 0.0, seed: int = 0
+    ) -> tuple[FusionData, ...]:
+        """Splits into training, validation and, if asked for, test rows.
+
+        Classes keep their shares and groups stay whole. Each part is one of `k` folds, so a
+        fraction is met as `1 / k`. The schema is learned from the training rows alone.
+
+        Args:
+            validation: Float in (0, 0.5], share of all rows.
+            test: Float in [0, 0.5], share of all rows.
+            seed: Int.
+
+        Returns:
+            `(train, validation)`, or `(train, validation, test)` if `test` is above 0.
+
+        Raises:
+            ValueError: If a fraction is out of range, there are fewer rows or groups than folds,
+                or no split leaves every class among the training rows.
+        """
+        for name, fraction in {"validation": validation, "test": test}.items():
+            if not (0 < fraction <= 0.5 or (name == "test" and fraction == 0)):
+                raise ValueError(f"`{name}` must lie in (0, 0.5]. Received: {fraction}.")
+        rows = np.arange(len(self))
+        parts = []
+        if test:
+            rows, test_rows = self._hold_out(rows, test, seed)
+            parts.append(self[test_rows])
+        train_rows, validation_rows = self._hold_out(rows, validation / (1 - test), seed)
+        train = self[train_rows].with_schema()
+        parts = [self[validation_rows], *parts]
+        return (train, *(part.with_schema(train.schema) for part in parts))
+
+    def _hold_out(self, rows: np.ndarray, fraction: float, seed: int):
+        """Splits row positions in two, the second holding about `fraction` of them."""
+        num_folds = max(2, round(1 / fraction))
+        groups = None if self.groups is None else self.groups[rows]
+        units = len(rows) if groups is None else len(np.unique(groups))
+        if units < num_folds:
+            what = "rows" if groups is None else "groups"
+            raise ValueError(f"{num_folds} parts cannot be made of {units} {what}.")
+        labels = None if self.kind == "regression" else self.y[rows]
+        if labels is None:
+            folds = KFold if groups is None else GroupKFold
+        else:
+            folds = StratifiedKFold if groups is None else StratifiedGroupKFold
+            if groups is None:
+                # No class can fill more folds than the largest one has rows.
+                num_folds = max(2, min(num_folds, int(np.bincount(labels).max())))
+        splitter = folds(num_folds, shuffle=True, random_state=seed)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*least populated class.*")
+            splits = list(splitter.split(rows, labels, groups))
+        if labels is None:
+            kept, held = splits[0]
+            return rows[kept], rows[held]
+        classes = np.unique(labels)
+        whole = [pair for pair in splits if np.isin(classes, labels[pair[0]]).all()]
+        if not whole:
+            raise ValueError(
+                "No split leaves every class among the training rows: classes "
+                f"{[self.class_names[label] for label in classes]} in {units} "
+                f"{'rows' if groups is None else 'groups'}."
+            )
+        kept, held = next(
+            (pair for pair in whole if np.isin(classes, labels[pair[1]]).all()), whole[0]
+        )
+        return rows[kept], rows[held]
+
+    def _learn_schema(self) -> TableSchema:
+        # All rows were checked for empty columns when they were loaded.
+        return TableSchema.fit(self.frame, self.column_kinds or None, allow_empty=True)

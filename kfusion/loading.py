@@ -1,0 +1,324 @@
+"""A CSV or DataFrame whose rows name image files, as checked data."""
+
+from __future__ import annotations
+
+import csv
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from kfusion.fusion_data import FusionData
+from kfusion.images import BadImage, BadImageError, describe_bad_images, read_images
+from kfusion.tables import TableSchema, check_unique_columns, infer_kind, is_identifier
+from kfusion.tasks import TASK_KINDS, task
+
+MAX_INFERRED_CLASSES = 20
+
+
+def load_table(
+    csv_or_frame: str | os.PathLike | pd.DataFrame,
+    *,
+    image_column: str,
+    target: str,
+    tabular_columns: Sequence[str] | Mapping[str, str | None] | None = None,
+    image_shape: tuple[int, int, int] | None = None,
+    group_column: str | None = None,
+    kind: str | None = None,
+    image_folder: str | os.PathLike | None = None,
+    on_bad_image: str = "error",
+    use_cache: bool = True,
+    verbose: int | bool = 1,
+) -> FusionData:
+    """Loads a table whose rows each name an image file, and checks all of it before training.
+
+    Args:
+        csv_or_frame: Path of a CSV file, or a DataFrame.
+        image_column: Name of the column of image paths; see `read_images` for the kinds of file.
+        target: Name of the column to predict.
+        tabular_columns: Names of the columns to learn from, or a mapping from names to kinds as
+            in `TableSchema.fit`. By default all others, but for text columns whose values are
+            nearly all different (identifiers), which a warning names.
+        image_shape: `(height, width, channels)`; by default that of the files.
+        group_column: Name of the column whose equal values must stay together in every split
+            (a patient, a place, a product).
+        kind: "binary", "multiclass" or "regression". By default text, booleans and whole numbers
+            with up to 20 values are classes (sorted; the last of two is the positive one), and
+            other numbers a regression.
+        image_folder: Where relative paths start; by default the CSV's folder, or the working
+            directory for a DataFrame.
+        on_bad_image: "error", or "drop" to leave such rows out with a warning.
+        use_cache: Whether to keep decoded images on disk; see `read_images`.
+        verbose: 0 hides the progress bars.
+
+    Returns:
+        `FusionData`.
+
+    Raises:
+        FileNotFoundError: If there is no such CSV.
+        BadImageError: If images cannot be read; lists every one by row.
+        ValueError: If a column is missing, there twice or without a value, the target is also a
+            feature, has missing or only equal values, or no rows are left.
+    """
+    if on_bad_image not in ("error", "drop"):
+        raise ValueError(f'`on_bad_image` must be "error" or "drop". Received: {on_bad_image!r}.')
+    frame, folder = _read_table(csv_or_frame)
+    if not len(frame):
+        raise ValueError("The table has no rows.")
+    roles = {"image_column": image_column, "target": target, "group_column": group_column}
+    _check_roles(frame, roles)
+    kinds = _choose_columns(frame, roles, tabular_columns)
+    y, kind, class_names = _read_target(frame[target], kind)
+    groups = None if group_column is None else _read_groups(frame[group_column])
+    table = _convert(frame[list(kinds)], kinds)
+    # Fitted to check every value; what it learned is dropped, for it saw all rows.
+    kinds = TableSchema.fit(table, kinds).kinds
+
+    images, bad_images = load_images(
+        frame[image_column],
+        image_shape,
+        image_folder=image_folder or folder,
+        use_cache=use_cache,
+        verbose=verbose,
+    )
+    if bad_images and on_bad_image == "error":
+        raise BadImageError(bad_images, len(frame))
+    data = FusionData(
+        images=images,
+        frame=table.reset_index(drop=True),
+        y=y,
+        kind=kind,
+        class_names=class_names,
+        groups=groups,
+        rows=np.arange(len(frame)),
+        column_kinds=kinds,
+    )
+    return _drop_bad_images(data, bad_images) if bad_images else data
+
+
+def load_images(
+    paths: pd.Series | Sequence[str],
+    image_shape: tuple[int, int, int] | None = None,
+    *,
+    image_folder: str | os.PathLike | None = None,
+    use_cache: bool = True,
+    verbose: int | bool = 1,
+) -> tuple[np.ndarray, list[BadImage]]:
+    """Reads the images that a table's column names; see `read_images`.
+
+    Args:
+        paths: One path per row, absolute or relative to `image_folder`; missing ones are bad.
+        image_shape: `(height, width, channels)`, or None for that of the files.
+        image_folder: Folder of relative paths; the working directory by default.
+        use_cache: Whether to keep decoded images on disk.
+        verbose: 0 hides the progress bar.
+
+    Returns:
+        `(images, bad_images)` as from `read_images`.
+
+    Raises:
+        ValueError: If the column holds URLs.
+    """
+    texts = ["" if pd.isna(path) else str(path).strip() for path in paths]
+    urls = [row for row, text in enumerate(texts) if "://" in text[:12]]
+    if urls:
+        raise ValueError(
+            f"The image column holds URLs, e.g. {texts[urls[0]]!r} in row {urls[0]} ({len(urls)} "
+            "in all): download the images and put their file paths into the column."
+        )
+    root = Path(image_folder or ".")
+    full = [str(root / text) if text else "" for text in texts]
+    images, bad_images = read_images(full, image_shape, use_cache=use_cache, verbose=verbose)
+    return images, [
+        bad if texts[bad.row] else BadImage(bad.row, "(empty)", "the table names no file")
+        for bad in bad_images
+    ]
+
+
+def read_csv(path: str | os.PathLike) -> pd.DataFrame:
+    """Reads a CSV file as text, missing only where a field is empty.
+
+    Words like "NA" are left alone here: in a column of numbers the schema reads them as missing,
+    in a column of text they are a category (North America). The delimiter is whichever of
+    comma, semicolon, tab and bar the header holds most often.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is empty, no UTF-8 text, no table, or has a column name twice.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            first = file.readline()
+            delimiter = max(",;\t|", key=first.count)
+            names = next(csv.reader([first], delimiter=delimiter), [])
+        if not first.strip():
+            raise ValueError(f"{path} is empty.")
+        check_unique_columns(names)
+        return pd.read_csv(
+            path,
+            sep=delimiter,
+            dtype=str,
+            keep_default_na=False,
+            na_values=[""],
+            encoding="utf-8-sig",
+            index_col=False,
+        )
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text ({error.reason}): save it as UTF-8.") from error
+    except pd.errors.ParserError as error:
+        raise ValueError(f"{path} is not a table that can be read: {error}.") from error
+    except IsADirectoryError as error:
+        raise ValueError(f"{path} is a folder, not a CSV file.") from error
+
+
+def read_columns(frame: pd.DataFrame) -> pd.DataFrame:
+    """Turns columns of text that spell numbers or booleans into such; dates stay text."""
+    return _convert(frame, {name: infer_kind(frame[name]) for name in frame.columns})
+
+
+def _read_table(csv_or_frame) -> tuple[pd.DataFrame, Path]:
+    if isinstance(csv_or_frame, pd.DataFrame):
+        check_unique_columns(list(csv_or_frame.columns))
+        return csv_or_frame.reset_index(drop=True), Path()
+    return read_csv(csv_or_frame), Path(csv_or_frame).parent
+
+
+def _check_roles(frame: pd.DataFrame, roles: Mapping[str, str | None]) -> None:
+    for role, name in roles.items():
+        if name is not None and name not in frame.columns:
+            raise ValueError(
+                f"`{role}` names no column of the table: {name!r}. It has: {list(frame.columns)}."
+            )
+    names = [name for name in roles.values() if name is not None]
+    if len(set(names)) < len(names):
+        raise ValueError(f"Image, target and group must be different columns. Received: {roles}.")
+
+
+def _choose_columns(frame, roles, tabular_columns) -> dict[str, str | None]:
+    """The tabular columns and the kinds asked for them."""
+    taken = {name: role for role, name in roles.items() if name is not None}
+    if tabular_columns is None:
+        names = [name for name in frame.columns if name not in taken]
+        texts = [name for name in names if infer_kind(frame[name]) == "category"]
+        identifiers = [name for name in texts if is_identifier(frame[name])]
+        if identifiers:
+            warnings.warn(
+                f"Left out as identifiers, since nearly all their values differ: {identifiers}. "
+                "Name them in `tabular_columns` to use them.",
+                stacklevel=3,
+            )
+        chosen: dict[str, str | None] = {n: None for n in names if n not in identifiers}
+        if not chosen:
+            raise ValueError("The table has no column to learn from besides its image and target.")
+        return chosen
+    if isinstance(tabular_columns, str):
+        raise TypeError(
+            f"`tabular_columns` must be a list of names. Received: {tabular_columns!r}."
+        )
+    if not isinstance(tabular_columns, Mapping):
+        check_unique_columns(list(tabular_columns))
+    chosen = (
+        dict(tabular_columns)
+        if isinstance(tabular_columns, Mapping)
+        else dict.fromkeys(tabular_columns)
+    )
+    for name in chosen:
+        if name in taken:
+            raise ValueError(f"Column {name!r} cannot be both `{taken[name]}` and a feature.")
+    absent = [name for name in chosen if name not in frame.columns]
+    if absent:
+        raise ValueError(f"The table lacks the tabular column(s) {absent}.")
+    return chosen
+
+
+def _convert(frame: pd.DataFrame, kinds: Mapping[str, str | None]) -> pd.DataFrame:
+    """Gives text columns that are numbers a number's dtype; other columns stay as they are."""
+    converted = frame.copy()
+    for name in frame.columns:
+        series = frame[name]
+        is_text = series.dtype == object or pd.api.types.is_string_dtype(series.dtype)
+        inferred = infer_kind(series) if is_text else None
+        if inferred in ("number", "boolean") and kinds[name] != "date":
+            schema = TableSchema.fit(frame[[name]], {name: inferred}, allow_empty=True)
+            converted[name] = schema.encode(frame[[name]])[:, 0].astype(np.float64)
+    return converted
+
+
+def _read_target(series: pd.Series, kind: str | None) -> tuple[np.ndarray, str, tuple[str, ...]]:
+    """Labels or values, the kind of task, and the class names."""
+    if kind is not None and kind not in TASK_KINDS:
+        raise ValueError(f"`kind` must be one of {list(TASK_KINDS)}. Received: kind={kind!r}.")
+    missing = np.flatnonzero(series.isna() | (series.astype(str).str.strip() == ""))
+    if missing.size:
+        raise ValueError(
+            f"Target {series.name!r} has no value in {missing.size} row(s): "
+            f"{missing[:20].tolist()}{' ...' if missing.size > 20 else ''}. Fill or drop them."
+        )
+    is_number = infer_kind(series) == "number"
+    if kind == "regression" and not is_number:
+        raise ValueError(f"Target {series.name!r} must hold numbers for a regression.")
+    if is_number:
+        values = pd.to_numeric(series).to_numpy(np.float64)
+        whole = bool(np.all(values == np.floor(values)))
+        few = len(np.unique(values)) <= MAX_INFERRED_CLASSES
+        if kind == "regression" or (kind is None and not (whole and few)):
+            y = task("regression").check_targets(values, f"target {series.name}")
+            task("regression", y=y)
+            return y, "regression", ()
+    names, labels = _class_labels(series, is_number)
+    if len(names) < 2:
+        raise ValueError(
+            f"Target {series.name!r} has one class only ({names[0]!r} in all {len(series)} rows)."
+        )
+    if kind is None:
+        kind = "binary" if len(names) == 2 else "multiclass"
+    task(kind, y=labels, class_names=names)
+    return labels, kind, names
+
+
+def _class_labels(series: pd.Series, is_number: bool) -> tuple[tuple[str, ...], np.ndarray]:
+    if isinstance(series.dtype, pd.CategoricalDtype):
+        series = series.cat.remove_unused_categories()
+        return tuple(str(c) for c in series.cat.categories), series.cat.codes.to_numpy(np.int32)
+    values = pd.to_numeric(series) if is_number else series.astype(str).str.strip()
+    classes, labels = np.unique(values.to_numpy(), return_inverse=True)
+    if is_number and np.all(classes == np.floor(classes)):
+        classes = classes.astype(np.int64)
+    return tuple(str(c) for c in classes), labels.astype(np.int32)
+
+
+def _read_groups(series: pd.Series) -> np.ndarray:
+    missing = np.flatnonzero(series.isna())
+    if missing.size:
+        raise ValueError(
+            f"Group column {series.name!r} has no value in row {missing[0]} ({missing.size} in "
+            "all): give each such row a group of its own."
+        )
+    return pd.factorize(series)[0]
+
+
+def _drop_bad_images(data: FusionData, bad_images: Sequence[BadImage]) -> FusionData:
+    bad_rows = [bad.row for bad in bad_images]
+    kept = np.setdiff1d(np.arange(len(data)), bad_rows)
+    report = describe_bad_images(bad_images, len(data))
+    if not kept.size:
+        raise ValueError(f"No rows are left.\n{report}")
+    warnings.warn(f"Dropped rows with bad images. {report}", stacklevel=3)
+    part = data[kept]
+    names = part.class_names
+    gone = [names[label] for label in range(len(names)) if label not in part.y]
+    if gone:
+        raise ValueError(f"No rows of class(es) {gone} are left.\n{report}")
+    return FusionData(
+        images=part.images,
+        frame=part.frame,
+        y=part.y,
+        kind=part.kind,
+        class_names=names,
+        groups=part.groups,
+        rows=part.rows,
+        column_kinds=part.column_kinds,
+    )
