@@ -54,3 +54,14 @@ def r2(y: np.ndarray, predicted: np.ndarray) -> float:
     """Coefficient of determination, `1 - residual / total` sum of squares; NaN for a constant y."""
     total = float(np.sum((y - np.mean(y)) ** 2))
     return 1 - float(np.sum((y - predicted) ** 2)) / total if total else float("nan")
+
+
+def log_loss(y: np.ndarray, probabilities: np.ndarray) -> float:
+    """Mean negative log-probability of the true class, probabilities bounded at 1e-7 like Keras.
+
+    Args:
+        y: `(rows,)` ints from 0 to `classes - 1`.
+        probabilities: `(rows, classes)` floats.
+    """
+    true = np.take_along_axis(probabilities, np.asarray(y, np.int64)[:, None], axis=1)
+    return float(-np.mean(np.log(np.clip(true, 1e-7, 1 - 1e-7))))

@@ -82,16 +82,11 @@ class Task:
             rates = rates[1:] / rates[:1]
         return np.log(rates).astype(np.float32)
 
-    def balanced_class_weights(self) -> dict[int, float]:
-        """One weight per label, inverse to its share, that average to 1 over the training rows."""
-        if self.class_rates is None:
-            raise ValueError(
-                "Balanced class weights need training labels: make the task with `task(kind, y=y)`."
-            )
-        present = [rate for rate in self.class_rates if rate]
-        return {
-            label: 1 / (len(present) * rate) for label, rate in enumerate(self.class_rates) if rate
-        }
+    def probabilities(self, predictions: np.ndarray) -> np.ndarray:
+        """Turns head outputs, `(rows, units)`, into `(rows, classes)` probabilities."""
+        if self.kind == "binary":
+            return np.concatenate([1 - predictions, predictions], axis=1)
+        return predictions
 
     def scores(self, y: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
         """Scores whole sets of predictions exactly.
@@ -101,26 +96,33 @@ class Task:
             predictions: `(rows, units)` head outputs: probabilities or target values.
 
         Returns:
-            `auc` (macro, one against rest, for multiclass) and `accuracy`, or `rmse`, `mae` and
-            `r2`.
+            `loss` (without penalties on weights), `auc` (macro, one against rest, for
+            multiclass) and `accuracy`; or `loss`, `rmse`, `mae` and `r2`. All NaN if a prediction
+            is not finite.
         """
+        predictions = np.asarray(predictions, np.float64)
         if self.kind == "regression":
-            predicted = predictions[:, 0].astype(np.float64)
-            return {
-                "rmse": metrics.root_mean_squared_error(y, predicted),
+            predicted = predictions[:, 0]
+            rmse = metrics.root_mean_squared_error(y, predicted)
+            scores = {
+                "loss": self.loss_weight * rmse**2,
+                "rmse": rmse,
                 "mae": metrics.mean_absolute_error(y, predicted),
                 "r2": metrics.r2(y, predicted),
             }
-        if self.kind == "binary":
-            probability = predictions[:, 0]
-            return {
-                "auc": metrics.roc_auc(y, probability),
-                "accuracy": metrics.accuracy(y, probability > 0.5),
+        elif np.isfinite(predictions).all():
+            probabilities = self.probabilities(predictions)
+            multiclass = self.kind == "multiclass"
+            scores = {
+                "loss": metrics.log_loss(y, probabilities),
+                "auc": metrics.macro_roc_auc(y, probabilities)
+                if multiclass
+                else metrics.roc_auc(y, probabilities[:, 1]),
+                "accuracy": metrics.accuracy(y, probabilities.argmax(axis=1)),
             }
-        return {
-            "auc": metrics.macro_roc_auc(y, predictions),
-            "accuracy": metrics.accuracy(y, np.argmax(predictions, axis=1)),
-        }
+        else:
+            scores = dict.fromkeys(("loss", "auc", "accuracy"), float("nan"))
+        return scores
 
     def check_targets(self, y: np.ndarray, name: str = "y") -> np.ndarray:
         """Returns `y` as `(rows,)` int32 labels or float32 values, or says what is wrong with it.
@@ -195,14 +197,14 @@ def task(
         if y is None:
             return made
         values = made.check_targets(y).astype(np.float64)
-        _check_variety(values, "value")
+        check_variety(values)
         return Task(kind, center=float(values.mean()), spread=float(values.std()))
     names = _class_names(kind, y, class_names, num_classes)
     made = Task(kind, names)
     if y is None:
         return made
     labels = made.check_targets(y)
-    _check_variety(labels, "class")
+    check_variety(labels)
     rates = np.bincount(labels, minlength=len(names)) / labels.size
     return dataclasses.replace(made, class_rates=tuple(rates.tolist()))
 
@@ -239,11 +241,12 @@ def _class_names(kind, y, class_names, num_classes) -> tuple[str, ...]:
     return names
 
 
-def _check_variety(values: np.ndarray, what: str) -> None:
-    if not values.size:
+def check_variety(y: np.ndarray) -> None:
+    """Raises `ValueError` if targets are empty or all the same."""
+    if not y.size:
         raise ValueError("`y` has no rows.")
-    if values.min() == values.max():
+    if y.min() == y.max():
         raise ValueError(
-            f"`y` holds one {what} only ({values[0]} in all {values.size} rows): there is nothing "
-            "to learn."
+            f"`y` holds one class or value only ({y[0]} in all {y.size} rows): there is nothing to "
+            "learn."
         )

@@ -1,0 +1,317 @@
+"""Branches: one named raw input -> its own preprocessing -> a vector of features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from kfusion.images import check_image_shape
+from kfusion.layers import (
+    ApplicationPreprocessing,
+    CategoryEmbedding,
+    EdgeMagnitude,
+    Frozen,
+    NormalizedConv,
+    NormalizedDense,
+    NumberScaling,
+)
+from kfusion.layers.application_preprocessing import find_application
+from kfusion.tables import TableSchema
+
+CONV_FILTERS = (32, 64, 128, 128, 128)
+
+
+def image_branch(
+    shape: Sequence[int],
+    *,
+    backbone: str | keras.Model = "conv",
+    weights: str | None = None,
+    units: int = 128,
+    dropout: float = 0.0,
+    l2: float = 0.0,
+    trainable: bool = True,
+    augment: bool | keras.layers.Layer = False,
+    resize: tuple[int, int] | None = None,
+    input_name: str = "image",
+    name: str = "image_branch",
+) -> keras.Model:
+    """Builds a branch from a uint8 image to features.
+
+    Args:
+        shape: `(height, width, channels)`, any number of channels.
+        backbone: "conv", a small network for small images trained from scratch; the name of a
+            network in `keras.applications`, whose own preprocessing is put before it; or a
+            `keras.Model` that takes pixels in 0-255 and gives features or feature maps.
+        weights: For an application: None, "imagenet" (downloaded by Keras) or a weights file.
+        units: Int, width of the features.
+        dropout: Float in [0, 1), rate on the features.
+        l2: Float, L2 penalty on the kernels that kfusion adds (all of "conv").
+        trainable: Whether the backbone trains. If not, it runs in inference mode throughout:
+            BatchNormalization fixed and Dropout off.
+        augment: Whether to flip and shift training images; or a Keras layer that augments.
+        resize: `(height, width)` to resize to inside the model: applications need a least size.
+        input_name: Name of the input.
+        name: Name of the model.
+
+    Returns:
+        `keras.Model` from `(rows, *shape)` uint8 to `(rows, units)` features that are batch
+        normalised and rectified. An application gets 3 channels: grey is repeated, and other
+        numbers of channels are mixed by a learned 1x1 convolution that starts with the first
+        three.
+
+    Raises:
+        ValueError: If the shape or backbone is unknown, or too small for the application.
+    """
+    shape = check_image_shape(shape)
+    inputs = keras.Input(shape, dtype="uint8", name=input_name)
+    pixels = keras.layers.Rescaling(1.0, name="pixels")(inputs)
+    if resize is not None:
+        pixels = keras.layers.Resizing(*resize, data_format="channels_last", name="resize")(pixels)
+    if augment is not False:
+        pixels = _augmentation(augment)(pixels)
+    if backbone == "conv":
+        maps = _conv_stages(_centered(pixels), dropout=0.0, l2=l2)
+        if not trainable:
+            raise ValueError(
+                'The "conv" backbone starts from random weights: `trainable=False` would keep them.'
+            )
+    elif isinstance(backbone, keras.Model):
+        maps = _run(backbone, pixels, trainable)
+    elif isinstance(backbone, str):
+        maps = _application_maps(backbone, weights, pixels, trainable)
+    else:
+        raise ValueError(
+            '`backbone` must be "conv", a name in keras.applications or a keras.Model. Received: '
+            f"backbone={backbone!r}."
+        )
+    features = NormalizedDense(units, dropout=dropout, l2=l2, name="features")(_pool(maps))
+    return keras.Model(inputs, features, name=name)
+
+
+def edge_branch(
+    shape: Sequence[int],
+    *,
+    units: int = 64,
+    dropout: float = 0.0,
+    l2: float = 0.0,
+    augment: bool | keras.layers.Layer = False,
+    input_name: str = "image",
+    name: str = "edge_branch",
+) -> keras.Model:
+    """Builds a branch from a uint8 image to features of its edges.
+
+    The Sobel gradient magnitude, then a small convolutional network: a second view of the same
+    image that colour and brightness cannot dominate.
+
+    Args:
+        shape: `(height, width, channels)`.
+        units: Int, width of the features.
+        dropout: Float in [0, 1), rate on the features.
+        l2: Float, L2 penalty on the kernels.
+        augment: As in `image_branch`.
+        input_name: Name of the input; the same as the image branch's shares one input.
+        name: Name of the model.
+
+    Returns:
+        `keras.Model` from `(rows, *shape)` uint8 to `(rows, units)`.
+    """
+    inputs = keras.Input(check_image_shape(shape), dtype="uint8", name=input_name)
+    pixels = inputs if augment is False else _augmentation(augment)(inputs)
+    maps = _conv_stages(EdgeMagnitude(name="edges")(pixels), dropout=0.0, l2=l2)
+    features = NormalizedDense(units, dropout=dropout, l2=l2, name="features")(_pool(maps))
+    return keras.Model(inputs, features, name=name)
+
+
+def tabular_branch(
+    schema_or_num_columns: TableSchema | int,
+    *,
+    units: int | Sequence[int] = (128, 64),
+    encoder: str = "mlp",
+    dropout: float = 0.0,
+    l2: float = 0.0,
+    input_name: str = "tabular",
+    name: str = "tabular_branch",
+) -> keras.Model:
+    """Builds a branch from an encoded table to features.
+
+    With a schema, numbers are scaled by the training rows' median and quartiles, missing values
+    are flagged and categories embedded. With a number of columns all of them are taken as
+    numbers and normalised by the batches' own statistics.
+
+    Args:
+        schema_or_num_columns: `TableSchema`, or int.
+        units: Widths of the hidden layers; an int is one layer.
+        encoder: "mlp".
+        dropout: Float in [0, 1), rate after each hidden layer.
+        l2: Float, L2 penalty on the kernels.
+        input_name: Name of the input.
+        name: Name of the model.
+
+    Returns:
+        `keras.Model` from `(rows, columns)` float32, NaN where missing, to `(rows, units[-1])`.
+
+    Raises:
+        ValueError: If the encoder is unknown or there are no columns or units.
+    """
+    if encoder != "mlp":
+        raise ValueError(f'`encoder` must be "mlp". Received: encoder={encoder!r}.')
+    widths = (units,) if isinstance(units, int) else tuple(units)
+    if not widths or min(widths) < 1:
+        raise ValueError(f"`units` must name at least one width of 1 or more. Received: {units!r}.")
+    if isinstance(schema_or_num_columns, TableSchema):
+        inputs = keras.Input((schema_or_num_columns.num_columns,), name=input_name)
+        features = _encoded_table(inputs, schema_or_num_columns)
+    else:
+        num_columns = int(schema_or_num_columns)
+        if num_columns < 1:
+            raise ValueError(f"A table needs at least one column. Received: {num_columns}.")
+        inputs = keras.Input((num_columns,), name=input_name)
+        scaling = NumberScaling([0.0] * num_columns, [1.0] * num_columns, limit=0, name="numbers")
+        features = keras.layers.BatchNormalization(momentum=0.9, name="scale")(scaling(inputs))
+    for i, width in enumerate(widths):
+        features = NormalizedDense(width, dropout=dropout, l2=l2, name=f"hidden_{i + 1}")(features)
+    return keras.Model(inputs, features, name=name)
+
+
+def branch_from(
+    model: keras.Model,
+    layer: str | None = None,
+    trainable: bool = False,
+    *,
+    input_name: str | None = None,
+    name: str | None = None,
+) -> keras.Model:
+    """Makes a branch of a model that you have already trained.
+
+    Its preprocessing stays what it was: the branch takes what the model took.
+
+    Args:
+        model: A Keras model with one input.
+        layer: Name of the layer to cut at, in a Functional or Sequential model; None keeps the
+            whole model, head included.
+        trainable: Whether its weights train on. If not, it runs in inference mode throughout:
+            BatchNormalization fixed and Dropout off.
+        input_name: Name of the branch's input; by default "image" for rank 4 and "tabular" for
+            rank 2.
+        name: Name of the branch; the model's own by default.
+
+    Returns:
+        `keras.Model` to `(rows, features)`; feature maps are averaged over height and width.
+
+    Raises:
+        ValueError: If the model has several inputs, is not built, or has no such layer.
+    """
+    if layer is not None:
+        names = [candidate.name for candidate in model.layers]
+        if layer not in names:
+            raise ValueError(f"{model.name!r} has no layer {layer!r}. It has: {names}.")
+        model = keras.Model(model.inputs, model.get_layer(layer).output, name=model.name)
+    given = getattr(model, "inputs", None)
+    if not given:
+        raise ValueError(f"{model.name!r} has no known input: call it on data once first.")
+    if len(given) != 1:
+        raise ValueError(f"A branch has one input; {model.name!r} has {len(given)}.")
+    shape = tuple(given[0].shape[1:])
+    inputs = keras.Input(
+        shape,
+        dtype=given[0].dtype,
+        name=input_name or {3: "image", 1: "tabular"}.get(len(shape), given[0].name),
+    )
+    features = _pool(_run(model, inputs, trainable))
+    return keras.Model(inputs, features, name=name or f"{model.name}_branch")
+
+
+def _run(model: keras.Model, inputs, trainable: bool):
+    if trainable:
+        model.trainable = True
+        return model(inputs)
+    return Frozen(model, name=f"frozen_{model.name}")(inputs)
+
+
+def _pool(maps):
+    """Brings any features to `(rows, features)`: maps and sequences are averaged."""
+    if len(maps.shape) == 4:
+        return keras.layers.GlobalAveragePooling2D(data_format="channels_last", name="pool")(maps)
+    if len(maps.shape) == 3:
+        return keras.layers.GlobalAveragePooling1D(name="pool")(maps)
+    return maps
+
+
+def _centered(pixels):
+    """0-255 -> about -1 to 1."""
+    return keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="center")(pixels)
+
+
+def _conv_stages(maps, *, dropout: float, l2: float):
+    """Halves the maps until a side is below 4, with more channels at each stage."""
+    for i, filters in enumerate(CONV_FILTERS):
+        maps = NormalizedConv(filters, dropout=dropout, l2=l2, name=f"stage_{i + 1}")(maps)
+        if min(maps.shape[1:3]) < 4:
+            break
+    return maps
+
+
+def _augmentation(augment: bool | keras.layers.Layer) -> keras.layers.Layer:
+    if isinstance(augment, keras.layers.Layer):
+        return augment
+    return keras.Sequential(
+        [
+            keras.layers.RandomFlip("horizontal", data_format="channels_last"),
+            keras.layers.RandomTranslation(
+                0.1, 0.1, fill_mode="reflect", data_format="channels_last"
+            ),
+        ],
+        name="augment",
+    )
+
+
+def _application_maps(application: str, weights: str | None, pixels, trainable: bool):
+    builder, _ = find_application(application)
+    channels = pixels.shape[-1]
+    if channels == 1:
+        pixels = keras.layers.Concatenate(axis=-1, name="grey_to_rgb")([pixels] * 3)
+    elif channels != 3:
+        mixing = keras.layers.Dense(3, use_bias=False, name="channels_to_rgb")
+        pixels = mixing(pixels)
+        mixing.set_weights([_first_three(channels)])
+    scaled = ApplicationPreprocessing(application, name="preprocessing")(pixels)
+    shape = tuple(scaled.shape[1:])
+    try:
+        network = builder(include_top=False, weights=weights, input_shape=shape)
+    except ValueError as error:
+        if "Input size must be at least" not in str(error):
+            raise
+        raise ValueError(
+            f"{application} cannot take images of {shape[0]}x{shape[1]}: {error} Pass `resize=`."
+        ) from error
+    return _run(network, scaled, trainable)
+
+
+def _first_three(channels: int) -> np.ndarray:
+    """`(channels, 3)` mixing weights: the first three channels, their mean where one lacks."""
+    mixing = np.zeros((channels, 3), np.float32)
+    for i in range(3):
+        mixing[i if i < channels else slice(None), i] = 1.0 if i < channels else 1 / channels
+    return mixing
+
+
+def _encoded_table(inputs, schema: TableSchema):
+    """Scaled numbers, missing flags and category vectors, side by side."""
+    numbers, categories = schema.numbers, schema.categories
+    parts = []
+    if numbers:
+        scaling = NumberScaling(
+            [column.center for column in numbers],
+            [column.spread for column in numbers],
+            flagged=[i for i, column in enumerate(numbers) if 0 < column.missing_rate < 1],
+            name="numbers",
+        )
+        parts.append(scaling(inputs[:, : len(numbers)] if categories else inputs))
+    if categories:
+        embedding = CategoryEmbedding(
+            [column.num_codes for column in categories], name="categories"
+        )
+        parts.append(embedding(inputs[:, len(numbers) :] if numbers else inputs))
+    return keras.layers.Concatenate(name="columns")(parts) if len(parts) > 1 else parts[0]

@@ -1,0 +1,192 @@
+"""Whole models: branches joined by a fusion, or one branch alone, with the task's head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import keras
+
+from kfusion.layers import (
+    ConcatFusion,
+    GatedFusion,
+    LowRankFusion,
+    MultiplyFusion,
+    NormalizedDense,
+    WeightedFusion,
+)
+from kfusion.tasks import Task, as_task
+
+FUSIONS = {
+    "concat": ConcatFusion,
+    "gated": GatedFusion,
+    "low_rank": LowRankFusion,
+    "multiply": MultiplyFusion,
+    "weighted": WeightedFusion,
+}
+PREDICTION = "prediction"
+
+
+def build_fusion_model(
+    branches: Mapping[str, keras.Model],
+    *,
+    task: Task | str,
+    fusion: str | keras.layers.Layer = "concat",
+    head_units: int = 64,
+    head_depth: int = 1,
+    dropout: float = 0.0,
+    l2: float = 0.0,
+    auxiliary_heads: bool = False,
+    name: str = "fusion_model",
+) -> keras.Model:
+    """Joins the feature vectors of several branches and predicts one target.
+
+    Args:
+        branches: Two or more branches by name. Those whose inputs have one name share it, as an
+            image and an edge branch do. "multiply" takes the first branch as the one gated.
+        task: `Task`, "binary" or "regression".
+        fusion: One of `FUSIONS` by name, or a Keras layer from a list of vectors to a vector.
+        head_units: Int, width of the hidden layers after the fusion.
+        head_depth: Int, number of those layers; 0 predicts from the fused features.
+        dropout: Float in [0, 1), rate after each of them.
+        l2: Float, L2 penalty on their kernels.
+        auxiliary_heads: Whether each branch also predicts the target alone, which keeps a
+            strong branch from starving the others. The outputs are then a dict: "prediction"
+            and "<branch>_prediction"; `prediction_model` leaves the first.
+        name: Name of the model.
+
+    Returns:
+        Uncompiled `keras.Model` from a dict of inputs to `(rows, task.units)` probabilities or
+        target values.
+
+    Raises:
+        TypeError: If `branches` is no mapping of Keras models, or the fusion no layer.
+        ValueError: If there are fewer than two branches, one gives no vector, two that share an
+            input disagree on its shape, or the fusion is unknown.
+
+    Example:
+        >>> image = image_branch((24, 24, 3))
+        >>> tabular = tabular_branch(8)
+        >>> model = build_fusion_model(
+        ...     {"image": image, "tabular": tabular}, task="binary", fusion="multiply"
+        ... )
+        >>> sorted(model.input), model.output.shape
+        (['image', 'tabular'], (None, 1))
+    """
+    task = as_task(task)
+    layer = get_fusion(fusion)
+    inputs, features = _run_branches(branches)
+    if len(branches) < 2:
+        raise ValueError(
+            "A fusion joins at least two branches; `build_unimodal_model` takes one. Received: "
+            f"{list(branches)}."
+        )
+    fused = layer(list(features.values()))
+    for i in range(head_depth):
+        fused = NormalizedDense(head_units, dropout=dropout, l2=l2, name=f"head_{i + 1}")(fused)
+    prediction = _predict(fused, task, PREDICTION)
+    if not auxiliary_heads:
+        return keras.Model(inputs, prediction, name=name)
+    outputs = {PREDICTION: prediction}
+    for branch, vector in features.items():
+        outputs[f"{branch}_{PREDICTION}"] = _predict(vector, task, f"{branch}_{PREDICTION}")
+    return keras.Model(inputs, outputs, name=name)
+
+
+def build_unimodal_model(
+    branch: keras.Model,
+    *,
+    task: Task | str,
+    head_units: int = 64,
+    head_depth: int = 1,
+    dropout: float = 0.0,
+    l2: float = 0.0,
+    name: str = "unimodal_model",
+) -> keras.Model:
+    """Predicts the target from one branch with the head of a fused model: its fair baseline.
+
+    Args are those of `build_fusion_model`. Returns an uncompiled `keras.Model` from a dict with
+    one input, so it takes the same data as a fused one.
+    """
+    task = as_task(task)
+    inputs, features = _run_branches({branch.name: branch})
+    (hidden,) = features.values()
+    for i in range(head_depth):
+        hidden = NormalizedDense(head_units, dropout=dropout, l2=l2, name=f"head_{i + 1}")(hidden)
+    return keras.Model(inputs, _predict(hidden, task, PREDICTION), name=name)
+
+
+def get_fusion(fusion: str | keras.layers.Layer) -> keras.layers.Layer:
+    """Returns a fusion layer by its name in `FUSIONS`, or the layer given.
+
+    Raises:
+        ValueError: If the name is unknown.
+        TypeError: If it is neither.
+    """
+    if isinstance(fusion, keras.layers.Layer):
+        return fusion
+    if not isinstance(fusion, str):
+        raise TypeError(f"`fusion` must be a layer or a name. Received: fusion={fusion!r}.")
+    if fusion not in FUSIONS:
+        raise ValueError(
+            f"`fusion` must be a layer or one of {sorted(FUSIONS)}. Received: fusion={fusion!r}."
+        )
+    return FUSIONS[fusion](name="fusion")
+
+
+def prediction_model(model: keras.Model) -> keras.Model:
+    """Returns the model without its auxiliary heads; they share weights. Others return as is."""
+    if isinstance(model.output, dict) and PREDICTION in model.output:
+        return keras.Model(model.input, model.output[PREDICTION], name=model.name)
+    return model
+
+
+def _run_branches(branches: Mapping[str, keras.Model]):
+    """Calls every branch on shared inputs; returns inputs and features by name."""
+    if not isinstance(branches, Mapping) or not all(
+        isinstance(branch, keras.Model) for branch in branches.values()
+    ):
+        raise TypeError(
+            "`branches` must be a dict of Keras models by name, such as {'image': "
+            f"image_branch(...), 'tabular': tabular_branch(...)}}. Received: {branches!r}."
+        )
+    inputs: dict[str, keras.KerasTensor] = {}
+    features = {}
+    seen = set()
+    for name, branch in branches.items():
+        if len(branch.inputs) != 1 or len(branch.outputs) != 1:
+            raise ValueError(f"Branch {name!r} must have one input and one output.")
+        if len(branch.outputs[0].shape) != 2:
+            raise ValueError(
+                f"Branch {name!r} must give a vector (rows, features). Received: "
+                f"{branch.outputs[0].shape}; make it with `branch_from`, which pools."
+            )
+        if branch.name in seen:
+            raise ValueError(
+                f"Two branches are named {branch.name!r}: pass `name=` to their builders."
+            )
+        seen.add(branch.name)
+        given = branch.inputs[0]
+        shared = inputs.setdefault(
+            given.name, keras.Input(given.shape[1:], dtype=given.dtype, name=given.name)
+        )
+        if shared.shape != given.shape or shared.dtype != given.dtype:
+            raise ValueError(
+                f"Branches share the input {given.name!r} but disagree on it: "
+                f"{shared.shape} {shared.dtype} and {given.shape} {given.dtype} ({name!r}). Pass "
+                "another `input_name=` to one of their builders."
+            )
+        features[name] = branch(shared)
+    return inputs, features
+
+
+def _predict(features, task: Task, name: str):
+    """The task's head: float32 even under mixed precision, biased to what step 0 should say."""
+    bias = keras.initializers.Constant(task.output_bias.tolist())
+    if task.kind == "regression":
+        value = keras.layers.Dense(1, dtype="float32", name=f"{name}_scaled")(features)
+        return keras.layers.Rescaling(task.spread, offset=task.center, dtype="float32", name=name)(
+            value
+        )
+    return keras.layers.Dense(
+        task.units, task.activation, bias_initializer=bias, dtype="float32", name=name
+    )(features)
