@@ -356,7 +356,8 @@ def _spell_boolean(value: Any) -> Any:
     return {"true": 1.0, "false": 0.0}.get(word, value)
 
 
-def _read_dates(series: pd.Series) -> np.ndarray:
+def read_times(series: pd.Series) -> pd.Series:
+    """Datetimes or their texts as UTC timestamps, NaT where missing; raises on anything else."""
     if pd.api.types.is_numeric_dtype(series.dtype):
         raise ValueError(f"Column {series.name!r} is a date in the schema but holds numbers.")
     if pd.api.types.is_datetime64_any_dtype(series.dtype):
@@ -365,8 +366,12 @@ def _read_dates(series: pd.Series) -> np.ndarray:
         missing = _is_missing_text(series)
     times = pd.to_datetime(series.where(~missing), utc=True, errors="coerce", format="mixed")
     _refuse_first(series, times.isna().to_numpy() & ~missing.to_numpy(), "date")
-    epoch = pd.Timestamp(0, tz="UTC")
-    return ((times - epoch) / pd.Timedelta(days=1)).to_numpy(np.float64)
+    return times
+
+
+def _read_dates(series: pd.Series) -> np.ndarray:
+    since_epoch = read_times(series) - pd.Timestamp(0, tz="UTC")
+    return (since_epoch / pd.Timedelta(days=1)).to_numpy(np.float64)
 
 
 def _is_missing_text(series: pd.Series) -> pd.Series:

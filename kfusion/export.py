@@ -1,0 +1,261 @@
+"""A trained model as a TensorFlow SavedModel that takes raw columns and has checked itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+
+from kfusion.models import prediction_model
+from kfusion.raw_columns import encode_tensors, raw_columns, raw_dtype, sample_frame, served_names
+from kfusion.tables import TableSchema
+from kfusion.training import input_specs, predict
+from kfusion.whole_folders import whole_folder
+
+TABULAR = "tabular"
+RAW_SIGNATURE, ENCODED_SIGNATURE = "serving_default", "encoded"
+DESCRIPTION_FILE = "kfusion.json"
+TOLERANCE = 1e-5
+_SAMPLE_ROWS = 64
+_KINDS = {"sigmoid": "binary", "softmax": "multiclass", "linear": "regression"}
+
+
+def export_saved_model(
+    model: keras.Model,
+    path: str | os.PathLike,
+    *,
+    schema: TableSchema | None = None,
+    class_names: Sequence[str] | None = None,
+    image_column: str = "image",
+    overwrite: bool = False,
+) -> Path:
+    """Writes a SavedModel that TensorFlow alone can serve, and checks that it answers the same.
+
+    Its signature `serving_default` takes `image`, uint8 `(rows, height, width, channels)`, and
+    every raw column of the table by its name, `(rows,)`: text as strings ("" is missing), dates
+    as ISO 8601 strings, numbers and booleans as float32 (NaN is missing). TensorFlow allows
+    ASCII letters, digits and underscores in names; `served_names` in the folder's `kfusion.json`
+    says what became of others. Its signature
+    `encoded` takes the model's own inputs. Both answer `probabilities` `(rows, classes)`, `class`
+    `(rows,)` and `class_names` `(rows, classes)`, or, for a regression, `prediction` `(rows,)`.
+
+    The result is loaded in a fresh process that has TensorFlow but not kfusion, and made to
+    predict invented rows (usual, missing and unseen values) through both. Nothing is left at
+    `path` if the answers differ from the Keras model's by more than 1e-5.
+
+    Args:
+        model: A trained `keras.Model`; of several heads the one called "prediction" is kept.
+        path: Folder to write. It appears whole or not at all.
+        schema: `TableSchema` that encodes the `tabular` input; without it only the encoded
+            inputs are served.
+        class_names: Names in the order of the labels; by default the labels.
+        image_column: Name of the column of image files in the user's tables, kept for
+            `kfusion predict`.
+        overwrite: Whether to replace a folder that exists.
+
+    Returns:
+        The path.
+
+    Raises:
+        FileExistsError: If `path` exists and `overwrite` is false.
+        ValueError: If the schema or class names do not fit the model.
+        RuntimeError: If the backend is not tensorflow, or the check fails.
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise RuntimeError(
+            f"A SavedModel is written on the tensorflow backend, not {keras.backend.backend()}: "
+            "save with `model.save('model.keras')`, then load and export it in a process with "
+            "KERAS_BACKEND=tensorflow."
+        )
+    model = prediction_model(model)
+    kind = _prediction_kind(model)
+    names = _check_class_names(kind, int(model.outputs[0].shape[-1]), class_names)
+    specs = input_specs(model)
+    if schema is not None:
+        _check_schema(schema, specs)
+    signatures = {ENCODED_SIGNATURE: _encoded_signature(model, kind, names)}
+    if schema is not None:
+        signatures[RAW_SIGNATURE] = _raw_signature(model, kind, names, schema)
+    else:
+        signatures[RAW_SIGNATURE] = signatures[ENCODED_SIGNATURE]
+    description = {
+        "format": 1,
+        "kind": kind,
+        "class_names": list(names),
+        "image_column": image_column,
+        "inputs": {name: [list(spec.shape), spec.dtype] for name, spec in specs.items()},
+        "schema": None if schema is None else json.loads(schema.to_json()),
+        "served_names": {} if schema is None else _served_names(schema, specs),
+        "versions": {"keras": keras.version(), "python": sys.version.split()[0]},
+    }
+    with whole_folder(path, overwrite=overwrite) as folder:
+        archive = keras.export.ExportArchive()
+        archive.track(model)
+        for name, (function, signature) in signatures.items():
+            archive.add_endpoint(name, function, input_signature=[signature])
+        archive.write_out(str(folder), verbose=False)
+        text = json.dumps(description, ensure_ascii=False, indent=1)
+        (folder / DESCRIPTION_FILE).write_text(text, encoding="utf-8")
+        _check_served(folder, model, kind, schema)
+    return Path(path)
+
+
+def _prediction_kind(model: keras.Model) -> str:
+    """The task's kind, from the activation of the layer that answers."""
+    if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
+        raise ValueError("An exported model has one output of shape (rows, units).")
+    layer = model.get_layer(model.operations[-1].name)
+    activation = getattr(layer, "activation", keras.activations.linear)
+    name = getattr(activation, "__name__", str(activation))
+    if name not in _KINDS:
+        raise ValueError(f"The model must end in one of {sorted(_KINDS)}. Received: {name}.")
+    return _KINDS[name]
+
+
+def _check_class_names(kind: str, units: int, class_names: Sequence[str] | None) -> tuple[str, ...]:
+    if kind == "regression":
+        if class_names:
+            raise ValueError("A regression has no class names.")
+        return ()
+    num_classes = 2 if kind == "binary" else units
+    if class_names is None:
+        return tuple(str(label) for label in range(num_classes))
+    if len(class_names) != num_classes:
+        raise ValueError(
+            f"The model has {num_classes} classes. Received: class_names={list(class_names)}."
+        )
+    return tuple(str(name) for name in class_names)
+
+
+def _check_schema(schema: TableSchema, specs: dict) -> None:
+    if TABULAR not in specs:
+        raise ValueError(f"The model has no input {TABULAR!r} for the schema: {sorted(specs)}.")
+    width = specs[TABULAR].shape[0]
+    if width != schema.num_columns:
+        raise ValueError(f"The schema has {schema.num_columns} columns; the model takes {width}.")
+
+
+def _served_names(schema: TableSchema, specs: dict) -> dict[str, str]:
+    return served_names(schema, [name for name in specs if name != TABULAR])
+
+
+def _encoded_signature(model: keras.Model, kind: str, names: tuple[str, ...]):
+    def serve(inputs):
+        return _answer(model(inputs, training=False), kind, names)
+
+    return serve, _model_specs(model)
+
+
+def _raw_signature(model: keras.Model, kind: str, names: tuple[str, ...], schema: TableSchema):
+    import tensorflow as tf
+
+    def serve(raw):
+        inputs = {name: raw[name] for name in others}
+        columns = {column: raw[name] for column, name in names_served.items()}
+        inputs[TABULAR] = encode_tensors(schema, columns)
+        return _answer(model(inputs, training=False), kind, names)
+
+    signature = _model_specs(model)
+    del signature[TABULAR]
+    others = list(signature)
+    names_served = _served_names(schema, input_specs(model))
+    for column in schema.columns:
+        name = names_served[column.name]
+        signature[name] = tf.TensorSpec((None,), raw_dtype(column), name=name)
+    return serve, signature
+
+
+def _model_specs(model: keras.Model) -> dict[str, Any]:
+    import tensorflow as tf
+
+    return {
+        name: tf.TensorSpec((None, *spec.shape), spec.dtype, name=name)
+        for name, spec in input_specs(model).items()
+    }
+
+
+def _answer(predictions: Any, kind: str, names: tuple[str, ...]) -> dict[str, Any]:
+    """What both signatures give; class names once per row, as servers that split rows need."""
+    import tensorflow as tf
+
+    if kind == "regression":
+        return {"prediction": predictions[:, 0]}
+    if kind == "binary":
+        predictions = tf.concat([1 - predictions, predictions], axis=1)
+    table = tf.constant(names)
+    return {
+        "probabilities": predictions,
+        "class": tf.gather(table, tf.argmax(predictions, axis=1)),
+        "class_names": tf.repeat(table[None, :], tf.shape(predictions)[0], axis=0),
+    }
+
+
+def _check_served(folder: Path, model: keras.Model, kind: str, schema: TableSchema | None) -> None:
+    """Compares the written model with the Keras model, through both doors, in a fresh process."""
+    inputs = _sample_inputs(model)
+    sample = {}
+    if schema is not None:
+        frame = sample_frame(schema, _SAMPLE_ROWS)
+        inputs[TABULAR] = schema.encode(frame)
+        raw = {
+            **{name: array for name, array in inputs.items() if name != TABULAR},
+            **_served_columns(schema, frame, model),
+        }
+    else:
+        raw = inputs
+    for signature, arrays in {RAW_SIGNATURE: raw, ENCODED_SIGNATURE: inputs}.items():
+        for name, array in arrays.items():
+            is_text = array.dtype == object
+            sample[f"{signature}/{name}"] = array.astype(np.str_) if is_text else array
+    expected = predict(model, inputs)
+    if kind == "binary":
+        expected = np.concatenate([1 - expected, expected], axis=1)
+    elif kind == "regression":
+        expected = expected[:, 0]
+    with tempfile.TemporaryDirectory() as scratch:
+        sample_path = Path(scratch) / "sample.npz"
+        np.savez(sample_path, allow_pickle=False, expected=expected, **sample)
+        program = Path(__file__).with_name("served_check.py")
+        done = subprocess.run(
+            [sys.executable, "-P", str(program), str(folder), str(sample_path)],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+            check=False,
+        )
+    if done.returncode:
+        raise RuntimeError(f"The exported model cannot be served:\n{done.stderr[-2000:]}")
+    differences = json.loads(done.stdout.splitlines()[-1])
+    scale = max(1.0, float(np.max(np.abs(expected))))
+    wrong = {name: gap for name, gap in differences.items() if not gap <= TOLERANCE * scale}
+    if wrong:
+        raise RuntimeError(
+            f"The exported model differs from the Keras model by {wrong} on invented rows, more "
+            f"than {TOLERANCE:g}: nothing was written."
+        )
+
+
+def _served_columns(schema: TableSchema, frame: pd.DataFrame, model: keras.Model):
+    names = _served_names(schema, input_specs(model))
+    return {names[name]: array for name, array in raw_columns(schema, frame).items()}
+
+
+def _sample_inputs(model: keras.Model) -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(0)
+    inputs = {}
+    for name, spec in input_specs(model).items():
+        shape = (_SAMPLE_ROWS, *(size or 8 for size in spec.shape))
+        if spec.dtype == "uint8":
+            inputs[name] = generator.integers(256, size=shape, dtype=np.uint8)
+        else:
+            inputs[name] = generator.normal(size=shape).astype(spec.dtype)
+    return inputs

@@ -1,0 +1,197 @@
+"""Raw columns as tensors, encoded inside a TensorFlow graph exactly as `TableSchema` encodes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kfusion.tables import (
+    FIRST_CODE,
+    ISO_DATE,
+    MISSING_CODE,
+    MISSING_WORDS,
+    UNSEEN_CODE,
+    CategoryColumn,
+    NumberColumn,
+    TableSchema,
+    category_text,
+    read_times,
+)
+
+# Stands for a value that is no number in a column of numeric categories: in no vocabulary.
+_UNSEEN_NUMBER = np.finfo(np.float32).max
+
+
+def raw_dtype(column: NumberColumn | CategoryColumn) -> str:
+    """What a raw column is served as: "string" for text and dates, else "float32"."""
+    if isinstance(column, CategoryColumn):
+        return "float32" if column.is_number else "string"
+    return "string" if column.kind == "date" else "float32"
+
+
+def served_names(schema: TableSchema, taken: Sequence[str] = ()) -> dict[str, str]:
+    """The names under which a SavedModel serves the columns, by column name.
+
+    TensorFlow allows ASCII letters, digits and underscores, a letter first, and does not tell
+    case apart. A column with such a name keeps it; in others each other character becomes an
+    underscore, and a number is appended where two would be the same.
+
+    Args:
+        schema: `TableSchema`.
+        taken: Names of the model's other inputs.
+    """
+    names: dict[str, str] = {}
+    used = {name.lower() for name in taken}
+    # Names that can stay go first, so that none of them has to give way.
+    for name in sorted(schema.names, key=lambda name: _plain_name(name) != name):
+        served = plain = _plain_name(name)
+        number = 2
+        while served.lower() in used:
+            served, number = f"{plain}_{number}", number + 1
+        used.add(served.lower())
+        names[name] = served
+    return names
+
+
+def _plain_name(name: str) -> str:
+    plain = re.sub(r"[^A-Za-z0-9_]", "_", name)
+    return plain if plain[:1].isalpha() else f"column_{plain}"
+
+
+def raw_columns(schema: TableSchema, frame: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Turns a frame into the arrays that an exported model takes, by column name.
+
+    Args:
+        schema: `TableSchema`.
+        frame: DataFrame with at least its columns.
+
+    Returns:
+        `(rows,)` arrays: float32 with NaN for missing; text as objects with "" for missing;
+        dates as ISO 8601 text in UTC.
+
+    Raises:
+        TypeError, ValueError: As `TableSchema.encode`.
+    """
+    encoded = schema.encode(frame)
+    raw: dict[str, np.ndarray] = {}
+    for position, column in enumerate([*schema.numbers, *schema.categories]):
+        series = frame[column.name]
+        if isinstance(column, CategoryColumn):
+            raw[column.name] = _raw_categories(column, series)
+        elif column.kind == "date":
+            raw[column.name] = _raw_dates(series)
+        else:
+            raw[column.name] = encoded[:, position]
+    return raw
+
+
+def encode_tensors(schema: TableSchema, raw: dict[str, Any]) -> Any:
+    """Encodes raw columns in the graph; the twin of `TableSchema.encode`.
+
+    Args:
+        schema: `TableSchema`.
+        raw: `(rows,)` TensorFlow tensors of `raw_dtype`, by column name.
+
+    Returns:
+        `(rows, num_columns)` float32 tensor.
+    """
+    import tensorflow as tf
+
+    encoded = []
+    for number in schema.numbers:
+        values = raw[number.name]
+        encoded.append(_days(values, number.name) if number.kind == "date" else values)
+    for category in schema.categories:
+        values = raw[category.name]
+        if category.is_number:
+            known = tf.constant([float(text) for text in category.vocabulary], tf.float32)
+            missing = tf.math.is_nan(values)
+        else:
+            known = tf.constant(list(category.vocabulary), tf.string)
+            values = tf.strings.strip(values)
+            missing = tf.equal(values, "")
+        matches = tf.cast(tf.equal(values[:, None], known[None, :]), tf.float32)
+        offsets = tf.range(len(category.vocabulary), dtype=tf.float32) + (FIRST_CODE - UNSEEN_CODE)
+        codes = UNSEEN_CODE + tf.reduce_sum(matches * offsets, axis=1)
+        encoded.append(tf.where(missing, float(MISSING_CODE), codes))
+    return tf.stack(encoded, axis=1)
+
+
+def sample_frame(schema: TableSchema, rows: int, seed: int = 0) -> pd.DataFrame:
+    """Invents rows that meet every case of a schema: usual, missing and unseen values."""
+    generator = np.random.default_rng(seed)
+    frame = {}
+    for column in schema.columns:
+        missing = generator.random(rows) < 0.2
+        if isinstance(column, CategoryColumn):
+            known: list[Any] = list(column.vocabulary)
+            values = known + ([-0.5, np.nan] if column.is_number else ["never seen before", ""])
+            drawn = [values[i] for i in generator.integers(len(values), size=rows)]
+            frame[column.name] = np.array(
+                [float(value) for value in drawn] if column.is_number else drawn,
+                dtype=np.float64 if column.is_number else object,
+            )
+            continue
+        numbers = column.center + (column.spread or 1.0) * generator.normal(size=rows)
+        if column.kind == "date":
+            days = pd.to_timedelta(np.clip(numbers, -36_000, 72_000).round(3), unit="D")
+            texts = (pd.Timestamp(0) + days).strftime("%Y-%m-%dT%H:%M:%S").to_numpy(object)
+            frame[column.name] = np.where(missing, "", texts)
+        else:
+            if column.kind == "boolean":
+                numbers = generator.integers(2, size=rows).astype(np.float64)
+            frame[column.name] = np.where(missing, np.nan, numbers.astype(np.float32))
+    return pd.DataFrame(frame)
+
+
+def _raw_categories(column: CategoryColumn, series: pd.Series) -> np.ndarray:
+    if column.is_number:
+        numbers = pd.to_numeric(series.astype(object), errors="coerce").to_numpy(np.float32)
+        no_number = np.isnan(numbers) & [
+            category_text(v) is not None for v in series.astype(object)
+        ]
+        return np.where(no_number, _UNSEEN_NUMBER, numbers).astype(np.float32)
+    return np.array([category_text(value) or "" for value in series.astype(object)], dtype=object)
+
+
+def _raw_dates(series: pd.Series) -> np.ndarray:
+    texts = read_times(series).dt.strftime("%Y-%m-%dT%H:%M:%S.%f")
+    return texts.astype(object).where(texts.notna(), "").to_numpy(object)
+
+
+def _days(texts: Any, name: str) -> Any:
+    """ISO 8601 texts -> days since 1970-01-01 as float32, NaN where missing."""
+    import tensorflow as tf
+
+    texts = tf.strings.strip(texts)
+    words = tf.constant(["", *sorted(MISSING_WORDS)])
+    missing = tf.reduce_any(tf.equal(tf.strings.lower(texts)[:, None], words[None, :]), axis=1)
+    readable = missing | tf.strings.regex_full_match(texts, ISO_DATE)
+    check = tf.debugging.Assert(
+        tf.reduce_all(readable),
+        [f"Column {name!r} must hold ISO 8601 dates. Received:", tf.boolean_mask(texts, ~readable)],
+    )
+    with tf.control_dependencies([check]):
+        texts = tf.where(missing, "1970-01-01", texts)
+    texts = tf.strings.regex_replace(texts, "Z$", "")
+    length = tf.strings.length(texts)
+    texts = tf.where(
+        length == 10, texts + "T00:00:00", tf.where(length == 16, texts + ":00", texts)
+    )
+
+    def part(start: int, width: int, dtype: Any = tf.int64) -> Any:
+        return tf.strings.to_number(tf.strings.substr(texts, start, width), dtype)
+
+    # Days of the civil calendar by counting years from March, when the leap day comes last.
+    month = part(5, 2)
+    year = part(0, 4) - tf.cast(month <= 2, tf.int64)
+    day_of_year = (153 * ((month + 9) % 12) + 2) // 5 + part(8, 2) - 1
+    days = 365 * year + year // 4 - year // 100 + year // 400 + day_of_year - 719_468
+    seconds = 3600 * part(11, 2) + 60 * part(14, 2)
+    time_of_day = (tf.cast(seconds, tf.float64) + part(17, 32, tf.float64)) / 86_400
+    whole = tf.cast(tf.cast(days, tf.float64) + time_of_day, tf.float32)
+    return tf.where(missing, float("nan"), whole)

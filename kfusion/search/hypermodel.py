@@ -1,0 +1,144 @@
+"""The space of fused models as a KerasTuner hypermodel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import keras_tuner
+
+from kfusion.models import FUSIONS, build_fusion_model
+from kfusion.tasks import Task, as_task
+from kfusion.training import LEARNING_RATES, compile_model, fit
+
+OPTIMIZERS = ("adam", "adamw", "nadam", "rmsprop", "sgd", "adagrad", "adadelta")
+_BRANCH_PARTS = ("units", "dropout")
+
+
+class FusionHyperModel(keras_tuner.HyperModel):
+    """Searches fusion, optimizer, learning rate, dropout in each place, widths, depth and L2.
+
+    Every hyperparameter is named like the keyword it becomes: those of `build_fusion_model`
+    (`fusion`, `head_units`, `head_depth`, `dropout`, `l2`), of `fit` (`optimizer`,
+    `learning_rate`), and of each branch with the branch's name in front (`image_units`,
+    `image_dropout`). `keywords` gives them back sorted that way.
+
+    Each choice below may be narrowed to one value, which fixes it.
+
+    Args:
+        branches: Dict of branch builders by name; each is called anew for every trial with the
+            keywords `units` and `dropout`, as `functools.partial(image_branch, (24, 24, 3))` is.
+        task: `Task`, "binary" or "regression".
+        fusions: Names from `FUSIONS`.
+        optimizers: Names of Keras optimizers.
+        learning_rate_factors: `(lowest, highest)`, range of the learning rate as multiples of
+            each optimizer's usual one, searched on a log scale.
+        units: Widths of each branch's features.
+        head_units: Widths of the layers after the fusion.
+        head_depths: Numbers of those layers.
+        dropouts: Rates, for each branch and for the head.
+        l2s: L2 penalties on the head's kernels.
+        fit_keywords: Further keywords for `fit`, such as `batch_size` or `class_weight`.
+
+    Example:
+        >>> from functools import partial
+        >>> hypermodel = FusionHyperModel(
+        ...     {"image": partial(image_branch, (24, 24, 3)), "tabular": partial(tabular_branch, 8)},
+        ...     task="binary",
+        ... )
+        >>> hp = keras_tuner.HyperParameters()
+        >>> hypermodel.build(hp).name
+        'fusion_model'
+        >>> hypermodel.keywords(hp)["fit"]
+        {'optimizer': 'adam', 'learning_rate': 0.0001}
+    """
+
+    def __init__(
+        self,
+        branches: Mapping[str, Callable[..., keras.Model]],
+        *,
+        task: Task | str,
+        fusions: Sequence[str] = tuple(FUSIONS),
+        optimizers: Sequence[str] = OPTIMIZERS,
+        learning_rate_factors: tuple[float, float] = (0.1, 10.0),
+        units: Sequence[int] = (32, 64, 128),
+        head_units: Sequence[int] = (32, 64, 128),
+        head_depths: Sequence[int] = (1, 2, 3),
+        dropouts: Sequence[float] = (0.0, 0.2, 0.4),
+        l2s: Sequence[float] = (0.0, 1e-5, 1e-4, 1e-3),
+        fit_keywords: Mapping[str, Any] | None = None,
+    ):
+        super().__init__()
+        not_callable = [name for name, builder in branches.items() if not callable(builder)]
+        if not_callable or any(isinstance(b, keras.Model) for b in branches.values()):
+            raise TypeError(
+                "`branches` must hold builders, called anew for every trial, such as "
+                "`functools.partial(image_branch, (24, 24, 3))`; a built model would carry its "
+                f"weights from trial to trial. Received: {dict(branches)}."
+            )
+        unknown = sorted(set(fusions) - set(FUSIONS))
+        if unknown:
+            raise ValueError(f"`fusions` must be among {sorted(FUSIONS)}. Received: {unknown}.")
+        self.branches = dict(branches)
+        self.task = as_task(task)
+        self.fusions = list(fusions)
+        self.optimizers = [str(name).lower() for name in optimizers]
+        self.learning_rate_factors = learning_rate_factors
+        self.units = list(units)
+        self.head_units = list(head_units)
+        self.head_depths = list(head_depths)
+        self.dropouts = list(dropouts)
+        self.l2s = list(l2s)
+        self.fit_keywords = dict(fit_keywords or {})
+
+    def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
+        """Builds and compiles the model of one trial; called by KerasTuner."""
+        self._declare(hp)
+        keywords = self.keywords(hp)
+        branches = {name: builder(**keywords[name]) for name, builder in self.branches.items()}
+        model = build_fusion_model(branches, task=self.task, **keywords["model"])
+        compile_model(model, task=self.task, **keywords["fit"])
+        return model
+
+    def fit(self, hp, model, x, y=None, *, validation_data=None, **kwargs):
+        """Trains the model of one trial with `kfusion.fit`; called by KerasTuner."""
+        keywords = {**self.fit_keywords, **kwargs, **self.keywords(hp)["fit"]}
+        return fit(model, x, y, task=self.task, validation_data=validation_data, **keywords)
+
+    def keywords(self, hp: keras_tuner.HyperParameters) -> dict[str, dict[str, Any]]:
+        """Sorts hyperparameters into the keywords they are.
+
+        Returns:
+            Dict with "model" (for `build_fusion_model`), "fit" (for `fit`) and, for each branch,
+            its name (for its builder).
+        """
+        sorted_out: dict[str, dict[str, Any]] = {
+            "model": {
+                name: hp.get(name)
+                for name in ("fusion", "head_units", "head_depth", "dropout", "l2")
+            },
+            "fit": {name: hp.get(name) for name in ("optimizer", "learning_rate")},
+        }
+        for branch in self.branches:
+            sorted_out[branch] = {part: hp.get(f"{branch}_{part}") for part in _BRANCH_PARTS}
+        return sorted_out
+
+    def _declare(self, hp: keras_tuner.HyperParameters) -> None:
+        for branch in self.branches:
+            hp.Choice(f"{branch}_units", self.units)
+            hp.Choice(f"{branch}_dropout", self.dropouts)
+        hp.Choice("fusion", self.fusions)
+        hp.Choice("head_units", self.head_units)
+        hp.Choice("head_depth", self.head_depths)
+        hp.Choice("dropout", self.dropouts)
+        hp.Choice("l2", self.l2s)
+        hp.Choice("optimizer", self.optimizers)
+        lowest, highest = self.learning_rate_factors
+        for optimizer in self.optimizers:
+            usual = LEARNING_RATES.get(optimizer, 1e-3)
+            with hp.conditional_scope("optimizer", [optimizer]):
+                if lowest == highest:
+                    hp.Fixed("learning_rate", usual * lowest)
+                else:
+                    hp.Float("learning_rate", usual * lowest, usual * highest, sampling="log")

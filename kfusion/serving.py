@@ -1,0 +1,116 @@
+"""An exported model, loaded and asked: TensorFlow alone, no Keras."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kfusion.inputs import InputSpec, check_lengths, select_inputs
+from kfusion.raw_columns import raw_columns
+from kfusion.tables import TableSchema
+
+_BATCH = 256
+
+
+class ExportedModel:
+    """A SavedModel written by `export_saved_model`. Made by `load_exported`.
+
+    Attributes:
+        kind: "binary", "multiclass" or "regression".
+        class_names: Tuple of names in the order of the probabilities; empty for a regression.
+        schema: `TableSchema` of the raw columns, or None if only encoded inputs are served.
+        image_shape: `(height, width, channels)`, or None if the model takes no image.
+        image_column: Name of the column of image files.
+        served_names: Name of each raw column in the signature `serving_default`.
+    """
+
+    def __init__(self, path: Path, description: dict[str, Any]):
+        import tensorflow as tf
+
+        # The loaded object owns the variables: it must live as long as its signatures.
+        self._loaded = tf.saved_model.load(str(path))
+        self._specs = {
+            name: InputSpec(tuple(shape), dtype)
+            for name, (shape, dtype) in description["inputs"].items()
+        }
+        self.kind: str = description["kind"]
+        self.class_names = tuple(description["class_names"])
+        self.image_column: str = description["image_column"]
+        self.served_names: dict[str, str] = description["served_names"]
+        schema = description["schema"]
+        self.schema = None if schema is None else TableSchema.from_json(json.dumps(schema))
+        self.image_shape = self._specs["image"].shape if "image" in self._specs else None
+
+    def predict(
+        self, frame: pd.DataFrame | None = None, images: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        """Predicts rows from raw columns and images.
+
+        Args:
+            frame: DataFrame with at least the schema's columns; others are ignored.
+            images: `(rows, height, width, channels)` uint8.
+
+        Returns:
+            `probabilities` `(rows, classes)` float32 and `class` `(rows,)` names; or
+            `prediction` `(rows,)` for a regression.
+
+        Raises:
+            TypeError, ValueError: If an input that the model takes is not given, or does not fit
+                its shape or the schema.
+        """
+        given: dict[str, Any] = {}
+        if images is not None:
+            given["image"] = images
+        specs = dict(self._specs)
+        if self.schema is not None:
+            del specs["tabular"]
+            if frame is None:
+                raise ValueError(f"`frame` must hold the columns {self.schema.names}.")
+        inputs = select_inputs(given, specs, "images") if specs else {}
+        if self.schema is not None and frame is not None:
+            columns = raw_columns(self.schema, frame)
+            inputs |= {self.served_names[name]: array for name, array in columns.items()}
+        return self._ask("serving_default", inputs)
+
+    def predict_encoded(self, x: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Predicts rows from the arrays that the Keras model took; answers as `predict`."""
+        return self._ask("encoded", select_inputs(x, self._specs))
+
+    def _ask(self, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        import tensorflow as tf
+
+        rows = check_lengths(inputs)
+        function = self._loaded.signatures[signature]
+        answers = []
+        for start in range(0, rows, _BATCH):
+            batch = {k: tf.constant(v[start : start + _BATCH]) for k, v in inputs.items()}
+            answers.append(function(**batch))
+        names = [name for name in answers[0] if name != "class_names"]
+        joined = {name: np.concatenate([a[name].numpy() for a in answers]) for name in names}
+        if "class" in joined:
+            joined["class"] = np.array([name.decode() for name in joined["class"]], dtype=object)
+        return joined
+
+
+def load_exported(path: str | os.PathLike) -> ExportedModel:
+    """Loads a folder written by `export_saved_model`.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If it is something else.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise FileNotFoundError(f"There is no folder {path}.")
+    description = path / "kfusion.json"
+    if not (description.is_file() and (path / "saved_model.pb").is_file()):
+        raise ValueError(
+            f"{path} holds no model exported by kfusion (saved_model.pb and kfusion.json). A "
+            "training folder is exported with `kfusion export`."
+        )
+    return ExportedModel(path, json.loads(description.read_text(encoding="utf-8")))
