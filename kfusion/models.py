@@ -64,6 +64,7 @@ def build_fusion_model(
             input disagree on its shape, or the fusion is unknown.
 
     Example:
+        >>> from kfusion import image_branch, tabular_branch
         >>> image = image_branch((24, 24, 3))
         >>> tabular = tabular_branch(8)
         >>> model = build_fusion_model(

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from kfusion.datasets.landcover import (
-    CATEGORY_COLUMNS,
-    FEATURES,
+    COLUMN_KINDS,
     LANDCOVER_CODES,
     Points,
     build_points,
@@ -98,14 +97,13 @@ def _load_points(full: bool) -> Points:
 def _as_fusion_data(
     points: Points, y: np.ndarray, kind: str, class_names: tuple[str, ...]
 ) -> FusionData:
-    kinds = {name: "category" if name in CATEGORY_COLUMNS else "number" for name in FEATURES}
     return FusionData(
         images=points.images,
-        frame=points.table[list(FEATURES)],
+        frame=points.table[list(COLUMN_KINDS)],
         y=y,
         kind=kind,
         class_names=class_names,
         groups=points.table["group"].to_numpy(),
         rows=np.arange(len(y)),
-        column_kinds=kinds,
+        column_kinds=dict(COLUMN_KINDS),
     )

@@ -15,25 +15,17 @@ from sklearn.neighbors import BallTree
 
 from kfusion.loading import read_csv
 
-CATEGORY_COLUMNS = ("koppen", "continent")
-NUMBER_COLUMNS = (
-    "abs_lat",
-    "town_km",
-    "town_log_pop",
-    "third_town_km",
-    "towns_100km",
-    "country_density",
-)
-FEATURES = (
-    "abs_lat",
-    "koppen",
-    "town_km",
-    "town_log_pop",
-    "third_town_km",
-    "towns_100km",
-    "continent",
-    "country_density",
-)
+COLUMN_KINDS = {
+    "abs_lat": "number",
+    "koppen": "category",
+    "town_km": "number",
+    "town_log_pop": "number",
+    "third_town_km": "number",
+    "towns_100km": "number",
+    "continent": "category",
+    "country_density": "number",
+}
+NUMBER_COLUMNS = [name for name, kind in COLUMN_KINDS.items() if kind == "number"]
 
 # Classes of the International Geosphere-Biosphere Programme (IGBP) that make one class here.
 LANDCOVER_CODES = {
@@ -75,8 +67,8 @@ PACKAGES = {
 class Points(NamedTuple):
     """Points on land: `(rows, 24, 24, 3)` uint8 patches and a table with as many rows.
 
-    The table holds the columns `FEATURES`, the IGBP class (1 to 16) of the centre as `igbp`, and
-    the number of its 5-degree square as `group`.
+    The table holds the columns of `COLUMN_KINDS`, the IGBP class (1 to 16) of the centre as
+    `igbp`, and the number of its 5-degree square as `group`.
     """
 
     images: np.ndarray
@@ -102,18 +94,19 @@ def build_points() -> Points:
     table = table.join(describe_towns(latitudes, longitudes, cities, countries))
     table["igbp"] = igbp
     table["group"] = number_squares(latitudes, longitudes)
-    table[list(NUMBER_COLUMNS)] = table[list(NUMBER_COLUMNS)].round(NUM_DECIMALS)
+    table[NUMBER_COLUMNS] = table[NUMBER_COLUMNS].round(NUM_DECIMALS)
     return Points(cut_patches(blue_marble, latitudes, longitudes), table)
 
 
 def read_sample(folder: str | os.PathLike) -> Points:
     """Reads what `write_sample` wrote."""
     table = read_csv(Path(folder) / SAMPLE_TABLE)
-    for name in NUMBER_COLUMNS:
-        # NumPy parses each float to the nearest one, which is the one that was written.
-        table[name] = table[name].to_numpy(object, na_value=np.nan).astype(np.float64)
-    for name in CATEGORY_COLUMNS:
-        table[name] = _as_texts(table[name])
+    for name, kind in COLUMN_KINDS.items():
+        if kind == "number":
+            # NumPy parses each float to the nearest one, which is the one that was written.
+            table[name] = table[name].to_numpy(object, na_value=np.nan).astype(np.float64)
+        else:
+            table[name] = _as_texts(table[name])
     table = table.astype({"igbp": np.int64, "group": np.int64})
     with Image.open(Path(folder) / SAMPLE_PATCHES) as mosaic:
         images = split_mosaic(np.asarray(mosaic.convert("RGB")), len(table))

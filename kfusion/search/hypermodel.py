@@ -43,10 +43,9 @@ class FusionHyperModel(keras_tuner.HyperModel):
 
     Example:
         >>> from functools import partial
-        >>> hypermodel = FusionHyperModel(
-        ...     {"image": partial(image_branch, (24, 24, 3)), "tabular": partial(tabular_branch, 8)},
-        ...     task="binary",
-        ... )
+        >>> from kfusion import image_branch, tabular_branch
+        >>> image, tabular = partial(image_branch, (24, 24, 3)), partial(tabular_branch, 8)
+        >>> hypermodel = FusionHyperModel({"image": image, "tabular": tabular}, task="binary")
         >>> hp = keras_tuner.HyperParameters()
         >>> hypermodel.build(hp).name
         'fusion_model'
