@@ -1,0 +1,317 @@
+"""The command line: results as JSON on stdout, progress on stderr, exit 2 for a user's mistake."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+
+# What the checks of data and arguments raise.
+CHECK_ERRORS = (ValueError, TypeError, OSError)
+
+
+class CommandError(Exception):
+    """A user's mistake: its text goes to stderr, without a traceback."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    stdout = sys.stdout
+    try:
+        # Keras and KerasTuner print; stdout is for the results alone.
+        with contextlib.redirect_stdout(sys.stderr), _warnings_in_one_line():
+            result = arguments.command(arguments)
+    except CommandError as error:
+        print(f"kfusion: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(result, ensure_ascii=False, indent=1), file=stdout)
+    return 0
+
+
+def _demo(arguments: argparse.Namespace) -> dict[str, Any]:
+    from kfusion.demo import run_demo
+
+    with _user_input((FileExistsError,)):
+        return run_demo(
+            _path(arguments.out), tell=_tell, seed=arguments.seed, overwrite=arguments.overwrite
+        )
+
+
+def _fit(arguments: argparse.Namespace) -> dict[str, Any]:
+    return _train(arguments, search=False)
+
+
+def _search(arguments: argparse.Namespace) -> dict[str, Any]:
+    return _train(arguments, search=True)
+
+
+def _train(arguments: argparse.Namespace, *, search: bool) -> dict[str, Any]:
+    train, validation = _load(arguments)
+    # Keras is loaded only now, so that a mistake in the data shows at once.
+    from kfusion import runs
+
+    with _user_input():
+        folder = runs.check_run_folder(arguments.out, overwrite=arguments.overwrite)
+        builders = runs.branch_builders(
+            train,
+            backbone=arguments.backbone,
+            weights=arguments.weights,
+            trainable=not arguments.freeze,
+            augment=arguments.augment,
+            resize=arguments.resize,
+        )
+        builders["image"]()
+    candidates = runs.fit_candidates(
+        train,
+        validation,
+        fusions=arguments.fusions,
+        builders=builders,
+        epochs=arguments.epochs,
+        batch_size=arguments.batch_size,
+        class_weight=arguments.class_weight,
+        seed=arguments.seed,
+    )
+    if search:
+        candidates.append(
+            runs.search_candidate(
+                train,
+                validation,
+                folder / runs.TRIALS_FOLDER,
+                builders=builders,
+                space={
+                    "fit_keywords": {
+                        "batch_size": arguments.batch_size,
+                        "class_weight": arguments.class_weight,
+                    }
+                },
+                tuner=arguments.tuner,
+                max_trials=arguments.trials,
+                epochs=arguments.epochs,
+                seed=arguments.seed,
+                overwrite=arguments.overwrite,
+            )
+        )
+    kept = runs.best_candidate(candidates, train.task)
+    _tell(runs.comparison_table(candidates, train.task))
+    description = runs.save_run(
+        folder,
+        kept,
+        candidates,
+        train=train,
+        image_column=arguments.image,
+        target=arguments.target,
+        train_rows=len(train),
+        validation_rows=len(validation),
+    )
+    return {**description, "run": str(folder)}
+
+
+def _export(arguments: argparse.Namespace) -> dict[str, Any]:
+    from kfusion.runs import export_run, load_run
+
+    with _user_input((FileNotFoundError, FileExistsError)):
+        run = load_run(arguments.run)
+        path = export_run(run, arguments.out, overwrite=arguments.overwrite)
+    return {"saved_model": str(path), "class_names": list(run.class_names)}
+
+
+def _predict(arguments: argparse.Namespace) -> dict[str, Any]:
+    from kfusion.images import BadImageError
+    from kfusion.loading import load_images, read_csv
+    from kfusion.serving import load_exported
+
+    with _user_input():
+        model = load_exported(arguments.model)
+        frame = read_csv(arguments.csv)
+        images = None
+        if model.image_shape is not None:
+            column = arguments.image or model.image_column
+            if column not in frame.columns:
+                raise ValueError(
+                    f"{arguments.csv} has no image column {column!r}; name it with --image. It "
+                    f"has: {list(frame.columns)}."
+                )
+            images, bad_images = load_images(
+                frame[column],
+                model.image_shape,
+                image_folder=arguments.image_folder or _path(arguments.csv).parent,
+            )
+            if bad_images:
+                raise BadImageError(bad_images, len(frame))
+        answers = model.predict(frame, images)
+    rows = [_answer_of_row(model.class_names, answers, row) for row in range(len(frame))]
+    if arguments.out is None:
+        return {"rows": len(rows), "predictions": rows}
+    _write_predictions(arguments.out, rows)
+    return {"rows": len(rows), "out": arguments.out}
+
+
+def _answer_of_row(class_names: Sequence[str], answers: dict, row: int) -> dict[str, Any]:
+    if "prediction" in answers:
+        return {"row": row, "prediction": float(answers["prediction"][row])}
+    probabilities = [round(float(p), 6) for p in answers["probabilities"][row]]
+    return {
+        "row": row,
+        "class": str(answers["class"][row]),
+        "probabilities": dict(zip(class_names, probabilities, strict=True)),
+    }
+
+
+def _write_predictions(path: str, rows: list[dict[str, Any]]) -> None:
+    import pandas as pd
+
+    flat = []
+    for row in rows:
+        probabilities = row.pop("probabilities", {})
+        flat.append({**row, **{f"probability_{name}": p for name, p in probabilities.items()}})
+    pd.DataFrame(flat).to_csv(path, index=False)
+
+
+def _load(arguments: argparse.Namespace):
+    """Loads and splits the CSV; any fault in it is the user's to mend."""
+    from kfusion.loading import load_table, read_csv
+
+    with _user_input():
+        columns: Any = arguments.columns
+        if columns is None and (arguments.drop or arguments.categories):
+            taken = {arguments.image, arguments.target, arguments.group, *arguments.drop}
+            columns = [name for name in read_csv(arguments.csv).columns if name not in taken]
+        if arguments.categories:
+            columns = {**dict.fromkeys(columns), **dict.fromkeys(arguments.categories, "category")}
+        data = load_table(
+            arguments.csv,
+            image_column=arguments.image,
+            target=arguments.target,
+            group_column=arguments.group,
+            tabular_columns=columns,
+            image_shape=arguments.image_shape,
+            image_folder=arguments.image_folder,
+            kind=arguments.kind,
+            on_bad_image=arguments.on_bad_image,
+        )
+        train, validation = data.split(arguments.validation, seed=arguments.seed)
+    _tell(
+        f"{len(train)} training and {len(validation)} validation rows, images of "
+        f"{data.image_shape}, {data.kind} {list(data.class_names)}"
+    )
+    return train, validation
+
+
+@contextlib.contextmanager
+def _user_input(kinds: tuple[type[Exception], ...] = CHECK_ERRORS) -> Iterator[None]:
+    """Where an error of these kinds is the user's mistake."""
+    try:
+        yield
+    except kinds as error:
+        raise CommandError(str(error)) from error
+
+
+@contextlib.contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    def show(message, category, filename, lineno, file=None, line=None):
+        _tell(f"kfusion: warning: {message}")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _path(text: str):
+    from pathlib import Path
+
+    return Path(text)
+
+
+def _numbers(count: int):
+    def parse(text: str) -> tuple[int, ...]:
+        parts = text.lower().split("x")
+        if len(parts) != count or not all(part.isdigit() and int(part) for part in parts):
+            shape = "HEIGHTxWIDTHxCHANNELS" if count == 3 else "HEIGHTxWIDTH"
+            raise argparse.ArgumentTypeError(f"must be {shape}, such as 64x64x3; got {text!r}")
+        return tuple(int(part) for part in parts)
+
+    return parse
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="kfusion", description="Fuses images with a table: from a CSV file to a SavedModel."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="run the whole road on satellite patches that ship")
+    demo.add_argument(
+        "--out", default="kfusion-demo", help="folder to write (default: %(default)s)"
+    )
+    demo.add_argument("--seed", type=int, default=0)
+    demo.add_argument("--overwrite", action="store_true")
+    demo.set_defaults(command=_demo)
+
+    fit = commands.add_parser("fit", help="train single inputs and fusions; keep the best")
+    _add_training_arguments(fit, epochs=30)
+    fit.set_defaults(command=_fit)
+
+    search = commands.add_parser("search", help="the same, and a KerasTuner search of fusions")
+    _add_training_arguments(search, epochs=20)
+    search.add_argument("--trials", type=int, default=20)
+    search.add_argument("--tuner", choices=["random", "bayesian", "hyperband"], default="random")
+    search.set_defaults(command=_search)
+
+    export = commands.add_parser("export", help="write a trained run as a SavedModel")
+    export.add_argument("run", metavar="RUN_DIR", help="folder written by fit or search")
+    export.add_argument("--out", required=True, help="folder to write")
+    export.add_argument("--overwrite", action="store_true")
+    export.set_defaults(command=_export)
+
+    predict = commands.add_parser("predict", help="predict the rows of a CSV file")
+    predict.add_argument("model", metavar="MODEL_DIR", help="folder written by export")
+    predict.add_argument("csv", metavar="CSV")
+    predict.add_argument("--image", help="column of image files (default: as in training)")
+    predict.add_argument("--image-folder", help="where relative paths start (default: the CSV's)")
+    predict.add_argument("--out", help="CSV file for the predictions, instead of stdout")
+    predict.set_defaults(command=_predict)
+    return parser
+
+
+def _add_training_arguments(parser: argparse.ArgumentParser, *, epochs: int) -> None:
+    add = parser.add_argument
+    add("csv", metavar="CSV")
+    add("--image", required=True, metavar="COL", help="column of image files")
+    add("--target", required=True, metavar="COL", help="column to predict")
+    add("--group", metavar="COL", help="rows with equal values are never split")
+    add("--out", required=True, metavar="DIR", help="folder for the run")
+    add("--columns", nargs="+", metavar="COL", help="columns to learn from (default: all others)")
+    add("--drop", nargs="+", default=[], metavar="COL", help="columns to leave out")
+    add("--categories", nargs="+", default=[], metavar="COL", help="numbers that are categories")
+    add("--kind", choices=["binary", "multiclass", "regression"], help="default: from the target")
+    add("--image-shape", type=_numbers(3), metavar="HxWxC", help="default: that of the files")
+    add("--image-folder", metavar="DIR", help="where relative paths start (default: the CSV's)")
+    add("--on-bad-image", choices=["error", "drop"], default="error")
+    add("--backbone", default="conv", help='"conv" or a name in keras.applications')
+    add("--weights", help='weights of an application: "imagenet" or a file')
+    add("--freeze", action="store_true", help="keep the backbone as it is")
+    add("--resize", type=_numbers(2), metavar="HxW", help="resize inside the model")
+    add("--augment", action="store_true", help="flip and shift training images")
+    add("--fusions", nargs="+", default=["concat", "multiply"], metavar="NAME")
+    add("--epochs", type=int, default=epochs)
+    add("--batch-size", type=int, default=64)
+    add("--class-weight", choices=["balanced"])
+    add("--validation", type=float, default=0.2, help="share of rows (default: %(default)s)")
+    add("--seed", type=int, default=0)
+    add("--overwrite", action="store_true")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
