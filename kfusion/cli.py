@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-
 # What the checks of data and arguments raise.
 CHECK_ERRORS = (ValueError, TypeError, OSError)
 

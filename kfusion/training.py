@@ -43,6 +43,7 @@ def fit(
     batch_size: int = 64,
     optimizer: str | keras.optimizers.Optimizer = "adam",
     learning_rate: float | keras.optimizers.schedules.LearningRateSchedule | None = None,
+    learning_rate_factor: float = 1.0,
     weight_decay: float | None = None,
     class_weight: str | Mapping[int, float] | None = None,
     patience: int | None = 8,
@@ -71,6 +72,7 @@ def fit(
         optimizer: Any Keras optimizer by name, or an instance, whose own rate then counts.
         learning_rate: Float, the highest rate; a Keras schedule to use as it is; or None for a
             usual rate of the optimizer named.
+        learning_rate_factor: Float, multiplies that usual rate.
         weight_decay: Float, decoupled decay for the optimizer named.
         class_weight: None, "balanced" (inverse to the class rates), or weights by label.
         patience: Int, epochs without improvement; None never stops early.
@@ -109,6 +111,7 @@ def fit(
         task=task,
         optimizer=optimizer,
         learning_rate=learning_rate,
+        learning_rate_factor=learning_rate_factor,
         weight_decay=weight_decay,
         num_steps=epochs * math.ceil(len(labels) / batch_size),
         jit_compile=jit_compile,
@@ -160,6 +163,7 @@ def compile_model(
     task: Task | str,
     optimizer: str | keras.optimizers.Optimizer = "adam",
     learning_rate: float | keras.optimizers.schedules.LearningRateSchedule | None = None,
+    learning_rate_factor: float = 1.0,
     weight_decay: float | None = None,
     num_steps: int | None = None,
     jit_compile: bool | str = "auto",
@@ -182,7 +186,9 @@ def compile_model(
     else:
         loss, loss_weights, metrics = task.loss, weight, [metric]
     model.compile(
-        optimizer=_make_optimizer(optimizer, learning_rate, weight_decay, num_steps),
+        optimizer=_make_optimizer(
+            optimizer, learning_rate, learning_rate_factor, weight_decay, num_steps
+        ),
         loss=loss,
         loss_weights=None if weight == 1 and not isinstance(loss, dict) else loss_weights,
         metrics=metrics,
@@ -307,7 +313,7 @@ def _per_output(model: keras.Model, values: np.ndarray):
     return values
 
 
-def _make_optimizer(optimizer, learning_rate, weight_decay, num_steps):
+def _make_optimizer(optimizer, learning_rate, learning_rate_factor, weight_decay, num_steps):
     if isinstance(optimizer, keras.optimizers.Optimizer):
         if learning_rate is not None or weight_decay is not None:
             raise ValueError(
@@ -317,7 +323,7 @@ def _make_optimizer(optimizer, learning_rate, weight_decay, num_steps):
         return optimizer
     name = str(optimizer).lower()
     if learning_rate is None:
-        learning_rate = LEARNING_RATES.get(name, 1e-3)
+        learning_rate = learning_rate_factor * LEARNING_RATES.get(name, 1e-3)
     if isinstance(learning_rate, (int, float)):
         if not (math.isfinite(learning_rate) and learning_rate > 0):
             raise ValueError(f"`learning_rate` must be above 0. Received: {learning_rate}.")

@@ -10,7 +10,7 @@ import keras_tuner
 
 from kfusion.models import FUSIONS, build_fusion_model
 from kfusion.tasks import Task, as_task
-from kfusion.training import LEARNING_RATES, compile_model, fit
+from kfusion.training import compile_model, fit
 
 OPTIMIZERS = ("adam", "adamw", "nadam", "rmsprop", "sgd", "adagrad", "adadelta")
 _BRANCH_PARTS = ("units", "dropout")
@@ -21,7 +21,7 @@ class FusionHyperModel(keras_tuner.HyperModel):
 
     Every hyperparameter is named like the keyword it becomes: those of `build_fusion_model`
     (`fusion`, `head_units`, `head_depth`, `dropout`, `l2`), of `fit` (`optimizer`,
-    `learning_rate`), and of each branch with the branch's name in front (`image_units`,
+    `learning_rate_factor`), and of each branch with the branch's name in front (`image_units`,
     `image_dropout`). `keywords` gives them back sorted that way.
 
     Each choice below may be narrowed to one value, which fixes it.
@@ -33,7 +33,8 @@ class FusionHyperModel(keras_tuner.HyperModel):
         fusions: Names from `FUSIONS`.
         optimizers: Names of Keras optimizers.
         learning_rate_factors: `(lowest, highest)`, range of the learning rate as multiples of
-            each optimizer's usual one, searched on a log scale.
+            each optimizer's usual one, searched on a log scale: a rate that suits Adam stalls
+            SGD, so the rates themselves share no range.
         units: Widths of each branch's features.
         head_units: Widths of the layers after the fusion.
         head_depths: Numbers of those layers.
@@ -50,7 +51,7 @@ class FusionHyperModel(keras_tuner.HyperModel):
         >>> hypermodel.build(hp).name
         'fusion_model'
         >>> hypermodel.keywords(hp)["fit"]
-        {'optimizer': 'adam', 'learning_rate': 0.0001}
+        {'optimizer': 'adam', 'learning_rate_factor': 0.1}
     """
 
     def __init__(
@@ -117,7 +118,7 @@ class FusionHyperModel(keras_tuner.HyperModel):
                 name: hp.get(name)
                 for name in ("fusion", "head_units", "head_depth", "dropout", "l2")
             },
-            "fit": {name: hp.get(name) for name in ("optimizer", "learning_rate")},
+            "fit": {name: hp.get(name) for name in ("optimizer", "learning_rate_factor")},
         }
         for branch in self.branches:
             sorted_out[branch] = {part: hp.get(f"{branch}_{part}") for part in _BRANCH_PARTS}
@@ -134,10 +135,7 @@ class FusionHyperModel(keras_tuner.HyperModel):
         hp.Choice("l2", self.l2s)
         hp.Choice("optimizer", self.optimizers)
         lowest, highest = self.learning_rate_factors
-        for optimizer in self.optimizers:
-            usual = LEARNING_RATES.get(optimizer, 1e-3)
-            with hp.conditional_scope("optimizer", [optimizer]):
-                if lowest == highest:
-                    hp.Fixed("learning_rate", usual * lowest)
-                else:
-                    hp.Float("learning_rate", usual * lowest, usual * highest, sampling="log")
+        if lowest == highest:
+            hp.Fixed("learning_rate_factor", lowest)
+        else:
+            hp.Float("learning_rate_factor", lowest, highest, sampling="log")
