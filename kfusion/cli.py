@@ -56,6 +56,7 @@ def _train(arguments: argparse.Namespace, *, search: bool) -> dict[str, Any]:
     train, validation = _load(arguments)
     # Keras is loaded only now, so that a mistake in the data shows at once.
     from kfusion import runs
+    from kfusion.models import get_fusion
 
     with _user_input():
         folder = runs.check_run_folder(arguments.out, overwrite=arguments.overwrite)
@@ -67,7 +68,10 @@ def _train(arguments: argparse.Namespace, *, search: bool) -> dict[str, Any]:
             augment=arguments.augment,
             resize=arguments.resize,
         )
-        builders["image"]()
+        for builder in builders.values():
+            builder()
+        for fusion in arguments.fusions:
+            get_fusion(fusion)
     candidates = runs.fit_candidates(
         train,
         validation,

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
+from kfusion.inputs import check_lengths
 from kfusion.tables import TableSchema
 from kfusion.tasks import Task, task
 
@@ -32,6 +33,9 @@ class FusionData:
         groups: `(rows,)` array: rows that share a value must not be split; or None.
         rows: `(rows,)` ints, each row's position in the table that was loaded.
         column_kinds: Kinds of the tabular columns by name.
+
+    Raises:
+        ValueError: If there are no rows, or unequal numbers of them.
     """
 
     images: np.ndarray
@@ -44,6 +48,12 @@ class FusionData:
     column_kinds: dict[str, str] = dataclasses.field(default_factory=dict)
     _schema: TableSchema | None = dataclasses.field(default=None, repr=False)
     _is_part: bool = dataclasses.field(default=False, repr=False)
+
+    def __post_init__(self):
+        if not len(self.rows):
+            object.__setattr__(self, "rows", np.arange(len(self.y)))
+        arrays = {"images": self.images, "frame": self.frame, "y": self.y, "rows": self.rows}
+        check_lengths(arrays if self.groups is None else {**arrays, "groups": self.groups})
 
     def __len__(self) -> int:
         return len(self.y)
@@ -115,12 +125,14 @@ class FusionData:
             `(train, validation)`, or `(train, validation, test)` if `test` is above 0.
 
         Raises:
-            ValueError: If a fraction is out of range, there are fewer rows or groups than folds,
-                or no split leaves every class among the training rows.
+            ValueError: If a fraction is out of range, no training rows are left, there are
+                fewer rows or groups than folds, or no split leaves every class among the training rows.
         """
         for name, fraction in {"validation": validation, "test": test}.items():
             if not (0 < fraction <= 0.5 or (name == "test" and fraction == 0)):
                 raise ValueError(f"`{name}` must lie in (0, 0.5]. Received: {fraction}.")
+        if validation + test >= 1:
+            raise ValueError("`validation` and `test` leave no training rows: together they are 1.")
         rows = np.arange(len(self))
         parts = []
         if test:
@@ -142,20 +154,25 @@ class FusionData:
         labels = None if self.kind == "regression" else self.y[rows]
         if labels is None:
             folds = KFold if groups is None else GroupKFold
-        else:
-            folds = StratifiedKFold if groups is None else StratifiedGroupKFold
-            if groups is None:
-                # No class can fill more folds than the largest one has rows.
-                num_folds = max(2, min(num_folds, int(np.bincount(labels).max())))
-        splitter = folds(num_folds, shuffle=True, random_state=seed)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*least populated class.*")
-            splits = list(splitter.split(rows, labels, groups))
-        if labels is None:
-            kept, held = splits[0]
+            splitter = folds(num_folds, shuffle=True, random_state=seed)
+            kept, held = next(splitter.split(rows, labels, groups))
             return rows[kept], rows[held]
+        # No class can fill more folds than the largest one has rows.
+        num_folds = min(num_folds, int(np.bincount(labels).max()))
+        splits = []
+        if num_folds > 1:
+            folds = StratifiedKFold if groups is None else StratifiedGroupKFold
+            splitter = folds(num_folds, shuffle=True, random_state=seed)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*least populated class.*")
+                splits = list(splitter.split(rows, labels, groups))
         classes = np.unique(labels)
-        whole = [pair for pair in splits if np.isin(classes, labels[pair[0]]).all()]
+        # With few groups, a fold may be empty.
+        whole = [
+            (kept, held)
+            for kept, held in splits
+            if held.size and np.isin(classes, labels[kept]).all()
+        ]
         if not whole:
             raise ValueError(
                 "No split leaves every class among the training rows: classes "

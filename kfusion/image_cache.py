@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import sys
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -41,11 +42,18 @@ class ImageCache:
 
     def get(self, key: bytes) -> bytes | None:
         """Returns the pixels stored under a key, or None."""
-        query = self._connection.execute("SELECT pixels FROM images WHERE key = ?", (key,))
-        row = query.fetchone()
+        try:
+            query = self._connection.execute("SELECT pixels FROM images WHERE key = ?", (key,))
+            row = query.fetchone()
+        except sqlite3.Error as error:
+            warnings.warn(f"The image cache cannot be read ({error}).", stacklevel=2)
+            return None
         return row[0] if row else None
 
     def put(self, items: Iterable[tuple[bytes, bytes]]) -> None:
-        """Stores (key, pixels) pairs, all or none."""
-        with self._connection:
-            self._connection.executemany("INSERT OR IGNORE INTO images VALUES (?, ?)", items)
+        """Stores (key, pixels) pairs, all or none; a failure (a full disk) is only a warning."""
+        try:
+            with self._connection:
+                self._connection.executemany("INSERT OR IGNORE INTO images VALUES (?, ?)", items)
+        except sqlite3.Error as error:
+            warnings.warn(f"The image cache cannot be written ({error}).", stacklevel=2)

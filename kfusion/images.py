@@ -60,11 +60,12 @@ def read_image(path: str | os.PathLike, shape: tuple[int, int, int]) -> np.ndarr
     See `read_images` for what becomes of each kind of file. Raises `ValueError` with the reason
     if it cannot be read.
     """
-    return _decode(_read_bytes(os.fspath(path)), os.fspath(path), shape)
+    with _pillow_warnings():
+        return _decode(_read_bytes(os.fspath(path)), os.fspath(path), shape)
 
 
 def read_images(
-    paths: Sequence[str],
+    paths: Sequence[str | os.PathLike],
     shape: tuple[int, int, int] | None = None,
     *,
     use_cache: bool = True,
@@ -92,42 +93,28 @@ def read_images(
         `(images, bad_images)`: `(rows, height, width, channels)` uint8, zeros where a file was
         bad, and one `BadImage` per such file in row order.
     """
+    files = [os.fspath(path) for path in paths]
     if shape is None:
-        shape, unreadable = _infer_shape(paths, verbose)
+        shape, unreadable = _infer_shape(files, verbose)
         if shape is None:
-            return np.zeros((len(paths), 1, 1, 1), np.uint8), unreadable
+            return np.zeros((len(files), 1, 1, 1), np.uint8), unreadable
     shape = check_image_shape(shape)
-    images = np.zeros((len(paths), *shape), np.uint8)
+    images = np.zeros((len(files), *shape), np.uint8)
     bad_images: list[BadImage] = []
     with _open_cache(use_cache) as cache, _workers() as pool:
-        batches = [range(i, min(i + _BATCH, len(paths))) for i in range(0, len(paths), _BATCH)]
-        bar = progress(range(len(paths)), description="images", verbose=verbose)
-        for rows in batches:
-            contents = list(pool.map(_try_read_bytes, [paths[row] for row in rows]))
-            new = []
-            for row, content in zip(rows, contents, strict=True):
-                pixels = None
-                if cache and isinstance(content, bytes):
-                    pixels = cache.get(_key(content, shape))
-                if pixels is None:
-                    new.append((row, content))
-                else:
-                    images[row] = np.frombuffer(pixels, np.uint8).reshape(shape)
-            decoded = pool.map(lambda item: _try_decode(item[1], paths[item[0]], shape), new)
-            fresh = []
-            for (row, content), result in zip(new, decoded, strict=True):
+        bar = progress(range(len(files)), description="images", verbose=verbose)
+        for start in range(0, len(files), _BATCH):
+            batch = files[start : start + _BATCH]
+            for row, result in enumerate(_read_batch(batch, shape, cache, pool), start):
                 if isinstance(result, str):
-                    bad_images.append(BadImage(row, str(paths[row]), result))
+                    bad_images.append(BadImage(row, files[row], result))
                 else:
                     images[row] = result
-                    fresh.append((_key(content, shape), result.tobytes()))
-            if cache and fresh:
-                cache.put(fresh)
-            bar.update(len(rows))
+            bar.update(len(batch))
         bar.close()
     if 0 < images.max(initial=0) <= 16:
         warnings.warn(
-            f"No pixel of the {len(paths)} images is above {images.max()} of 255. If the files "
+            f"No pixel of the {len(files)} images is above {images.max()} of 255. If the files "
             "hold fewer than 16 bits in 16-bit values, stretch them to 0-65535 first.",
             stacklevel=2,
         )
@@ -168,8 +155,46 @@ def _open_cache(use_cache: bool) -> Iterator[ImageCache | None]:
 @contextlib.contextmanager
 def _workers() -> Iterator[ThreadPoolExecutor]:
     """Threads suffice: Pillow gives the interpreter free while it decodes."""
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+    with _pillow_warnings(), ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         yield pool
+
+
+@contextlib.contextmanager
+def _pillow_warnings() -> Iterator[None]:
+    """Turns warnings of bombs into errors and hides others; not for use inside the threads."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def _read_batch(
+    files: Sequence[str],
+    shape: tuple[int, int, int],
+    cache: ImageCache | None,
+    pool: ThreadPoolExecutor,
+) -> list[np.ndarray | str]:
+    """Each file's pixels, or the reason why there are none."""
+    results: dict[int, np.ndarray | str] = {}
+    new: dict[int, bytes] = {}
+    for row, content in enumerate(pool.map(_try_read_bytes, files)):
+        pixels = cache.get(_key(content, shape)) if cache and isinstance(content, bytes) else None
+        if isinstance(content, str):
+            results[row] = content
+        elif pixels is None:
+            new[row] = content
+        else:
+            results[row] = np.frombuffer(pixels, np.uint8).reshape(shape)
+    decoded = pool.map(lambda row: _try_decode(new[row], files[row], shape), new)
+    results.update(zip(new, decoded, strict=True))
+    if cache:
+        fresh = {row: results[row] for row in new}
+        cache.put(
+            (_key(new[row], shape), pixels.tobytes())
+            for row, pixels in fresh.items()
+            if not isinstance(pixels, str)
+        )
+    return [results[row] for row in range(len(files))]
 
 
 def _key(content: bytes, shape: tuple[int, int, int]) -> bytes:
@@ -196,10 +221,8 @@ def _try_read_bytes(path: str) -> bytes | str:
         return str(error)
 
 
-def _try_decode(content: bytes | str, path: str, shape) -> np.ndarray | str:
+def _try_decode(content: bytes, path: str, shape: tuple[int, int, int]) -> np.ndarray | str:
     """Pixels, or the reason why there are none."""
-    if isinstance(content, str):
-        return content
     try:
         return _decode(content, path, shape)
     except ValueError as error:
@@ -229,24 +252,19 @@ def _decode_array(content: bytes, shape: tuple[int, int, int]) -> np.ndarray:
     if array.shape == shape:
         return array
     size = (shape[1], shape[0])
-    bands = [
-        Image.fromarray(band).resize(size, Image.Resampling.BILINEAR) for band in _bands(array)
-    ]
-    return np.stack([np.asarray(band) for band in bands], axis=-1)
-
-
-def _bands(array: np.ndarray) -> list[np.ndarray]:
-    return [np.ascontiguousarray(array[..., i]) for i in range(array.shape[2])]
+    bands = [Image.fromarray(band) for band in np.ascontiguousarray(np.moveaxis(array, 2, 0))]
+    resized = [band.resize(size, Image.Resampling.BILINEAR) for band in bands]
+    return np.stack([np.asarray(band) for band in resized], axis=-1)
 
 
 def _load_array(content: bytes) -> np.ndarray:
     try:
-        array = np.load(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+        array = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+    except (ValueError, EOFError, OSError, MemoryError) as error:
         raise ValueError(f"the file is no NumPy array ({error})") from None
     if array.ndim == 2:
         array = array[..., None]
-    if array.ndim != 3 or array.dtype != np.uint8:
+    if array.ndim != 3 or array.dtype != np.uint8 or not array.size:
         raise ValueError(
             f"the array must be (height, width, channels) uint8; it is {array.shape} {array.dtype}"
         )
@@ -259,11 +277,7 @@ def _open_image(content: bytes) -> Iterator[Image.Image]:
     if not content:
         raise ValueError("the file is empty")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            warnings.filterwarnings("ignore", category=UserWarning)
-            image = Image.open(io.BytesIO(content))
-        with image:
+        with Image.open(io.BytesIO(content)) as image:
             yield image
     except ValueError:
         raise
@@ -312,11 +326,12 @@ def _infer_shape(
 ) -> tuple[tuple[int, int, int] | None, list[BadImage]]:
     """The shape that suits the files, from their headers; None and the reasons if none is good."""
     with _workers() as pool:
-        found = pool.map(_try_header, paths)
-        found = list(progress(found, description="image sizes", total=len(paths), verbose=verbose))
+        headers = pool.map(_try_header, paths)
+        bar = progress(headers, description="image sizes", total=len(paths), verbose=verbose)
+        found = list(bar)
     shapes = [shape for shape in found if not isinstance(shape, str)]
     bad_images = [
-        BadImage(row, str(paths[row]), reason)
+        BadImage(row, paths[row], reason)
         for row, reason in enumerate(found)
         if isinstance(reason, str)
     ]

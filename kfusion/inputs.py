@@ -46,7 +46,7 @@ def select_inputs(
         )
     missing = [key for key in specs if key not in x]
     if missing:
-        raise ValueError(f"`{name}` lacks the input(s) {missing}. It has: {sorted(x)}.")
+        raise ValueError(f"`{name}` lacks the input(s) {missing}. It has: {list(x)}.")
     check_lengths({f"{name}[{key!r}]": value for key, value in x.items()})
     return {key: _check_array(x[key], spec, f"{name}[{key!r}]") for key, spec in specs.items()}
 
@@ -70,12 +70,15 @@ def check_same_keys(x: Mapping[str, Any], validation_x: Mapping[str, Any]) -> No
     if set(x) != set(validation_x):
         raise ValueError(
             f"Training and validation inputs must have the same keys. Only one of them has: "
-            f"{sorted(set(x) ^ set(validation_x))}."
+            f"{sorted(set(x) ^ set(validation_x), key=str)}."
         )
 
 
 def _num_rows(array: Any, name: str) -> int:
-    shape = np.shape(array)
+    try:
+        shape = np.shape(array)
+    except ValueError as error:
+        raise ValueError(f"`{name}` must be an array: its rows differ in length.") from error
     if not shape:
         raise ValueError(f"`{name}` must be an array with one entry per row. Received a scalar.")
     return shape[0]
@@ -99,12 +102,14 @@ def _check_array(value: Any, spec: InputSpec, name: str) -> np.ndarray:
         raise ValueError(f"`{name}` must have shape ({shown}). Received: {array.shape}.")
     if spec.dtype == "uint8":
         return _check_image(array, name)
-    array = array.astype(spec.dtype, copy=False)
+    with np.errstate(over="ignore"):
+        array = array.astype(spec.dtype, copy=False)
     infinite = np.argwhere(np.isinf(array))
     if infinite.size:
+        row, *position = infinite[0].tolist()
         raise ValueError(
-            f"`{name}` holds an infinite number at row {infinite[0][0]}, position "
-            f"{tuple(infinite[0][1:].tolist())} ({len(infinite)} in all)."
+            f"`{name}` holds an infinite number, or one too large for {spec.dtype}, at row {row}, "
+            f"position {tuple(position)} ({len(infinite)} in all)."
         )
     return array
 

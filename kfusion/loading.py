@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -13,10 +14,19 @@ import pandas as pd
 
 from kfusion.fusion_data import FusionData
 from kfusion.images import BadImage, BadImageError, describe_bad_images, read_images
-from kfusion.tables import TableSchema, check_unique_columns, infer_kind, is_identifier
-from kfusion.tasks import TASK_KINDS, task
+from kfusion.tables import (
+    TableSchema,
+    check_unique_columns,
+    infer_kind,
+    is_identifier,
+    is_missing_text,
+    read_plain_numbers,
+)
+from kfusion.tasks import TASK_KINDS, check_variety, task
 
 MAX_INFERRED_CLASSES = 20
+# Whole numbers up to here are told apart as float32.
+_MAX_WHOLE_FLOAT32 = 2**24
 
 
 def load_table(
@@ -70,12 +80,12 @@ def load_table(
         raise ValueError("The table has no rows.")
     roles = {"image_column": image_column, "target": target, "group_column": group_column}
     _check_roles(frame, roles)
-    kinds = _choose_columns(frame, roles, tabular_columns)
+    asked_kinds = _choose_columns(frame, roles, tabular_columns)
     y, kind, class_names = _read_target(frame[target], kind)
     groups = None if group_column is None else _read_groups(frame[group_column])
-    table = _convert(frame[list(kinds)], kinds)
+    table = _convert(frame[list(asked_kinds)], asked_kinds)
     # Fitted to check every value; what it learned is dropped, for it saw all rows.
-    kinds = TableSchema.fit(table, kinds).kinds
+    kinds = TableSchema.fit(table, asked_kinds).kinds
 
     images, bad_images = load_images(
         frame[image_column],
@@ -155,28 +165,28 @@ def read_csv(path: str | os.PathLike) -> pd.DataFrame:
             delimiter = max(",;\t|", key=first.count)
             names = next(csv.reader([first], delimiter=delimiter), [])
         if not first.strip():
-            raise ValueError(f"{path} is empty.")
+            raise ValueError(f"{path} is empty, or its first line is.")
         check_unique_columns(names)
-        return pd.read_csv(
-            path,
-            sep=delimiter,
-            dtype=str,
-            keep_default_na=False,
-            na_values=[""],
-            encoding="utf-8-sig",
-            index_col=False,
-        )
+        with warnings.catch_warnings():
+            # pandas would drop the surplus fields of rows that are longer than the header.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            return pd.read_csv(
+                path,
+                sep=delimiter,
+                dtype=str,
+                keep_default_na=False,
+                na_values=[""],
+                encoding="utf-8-sig",
+                index_col=False,
+            )
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text ({error.reason}): save it as UTF-8.") from error
-    except pd.errors.ParserError as error:
-        raise ValueError(f"{path} is not a table that can be read: {error}.") from error
+    except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
+        raise ValueError(
+            f"{path} is not a table that can be read: {str(error).strip()}."
+        ) from error
     except IsADirectoryError as error:
         raise ValueError(f"{path} is a folder, not a CSV file.") from error
-
-
-def read_columns(frame: pd.DataFrame) -> pd.DataFrame:
-    """Turns columns of text that spell numbers or booleans into such; dates stay text."""
-    return _convert(frame, {name: infer_kind(frame[name]) for name in frame.columns})
 
 
 def _read_table(csv_or_frame) -> tuple[pd.DataFrame, Path]:
@@ -218,13 +228,9 @@ def _choose_columns(frame, roles, tabular_columns) -> dict[str, str | None]:
         raise TypeError(
             f"`tabular_columns` must be a list of names. Received: {tabular_columns!r}."
         )
-    if not isinstance(tabular_columns, Mapping):
-        check_unique_columns(list(tabular_columns))
-    chosen = (
-        dict(tabular_columns)
-        if isinstance(tabular_columns, Mapping)
-        else dict.fromkeys(tabular_columns)
-    )
+    check_unique_columns(list(tabular_columns))
+    is_mapping = isinstance(tabular_columns, Mapping)
+    chosen = dict(tabular_columns) if is_mapping else dict.fromkeys(tabular_columns)
     for name in chosen:
         if name in taken:
             raise ValueError(f"Column {name!r} cannot be both `{taken[name]}` and a feature.")
@@ -242,8 +248,10 @@ def _convert(frame: pd.DataFrame, kinds: Mapping[str, str | None]) -> pd.DataFra
         is_text = series.dtype == object or pd.api.types.is_string_dtype(series.dtype)
         inferred = infer_kind(series) if is_text else None
         if inferred in ("number", "boolean") and kinds[name] != "date":
-            schema = TableSchema.fit(frame[[name]], {name: inferred}, allow_empty=True)
-            converted[name] = schema.encode(frame[[name]])[:, 0].astype(np.float64)
+            numbers = read_plain_numbers(series, inferred)
+            # Categories that are longer stay text: as numbers some would become the same.
+            if kinds[name] != "category" or np.nanmax(np.abs(numbers)) < _MAX_WHOLE_FLOAT32:
+                converted[name] = numbers
     return converted
 
 
@@ -251,22 +259,22 @@ def _read_target(series: pd.Series, kind: str | None) -> tuple[np.ndarray, str, 
     """Labels or values, the kind of task, and the class names."""
     if kind is not None and kind not in TASK_KINDS:
         raise ValueError(f"`kind` must be one of {list(TASK_KINDS)}. Received: kind={kind!r}.")
-    missing = np.flatnonzero(series.isna() | (series.astype(str).str.strip() == ""))
+    is_number = infer_kind(series) == "number"
+    missing = np.flatnonzero(is_missing_text(series) if is_number else _is_blank(series))
     if missing.size:
         raise ValueError(
             f"Target {series.name!r} has no value in {missing.size} row(s): "
             f"{missing[:20].tolist()}{' ...' if missing.size > 20 else ''}. Fill or drop them."
         )
-    is_number = infer_kind(series) == "number"
     if kind == "regression" and not is_number:
         raise ValueError(f"Target {series.name!r} must hold numbers for a regression.")
     if is_number:
         values = pd.to_numeric(series).to_numpy(np.float64)
+        y = task("regression").check_targets(values, f"target {series.name}")
         whole = bool(np.all(values == np.floor(values)))
         few = len(np.unique(values)) <= MAX_INFERRED_CLASSES
         if kind == "regression" or (kind is None and not (whole and few)):
-            y = task("regression").check_targets(values, f"target {series.name}")
-            task("regression", y=y)
+            check_variety(y)
             return y, "regression", ()
     names, labels = _class_labels(series, is_number)
     if len(names) < 2:
@@ -291,13 +299,17 @@ def _class_labels(series: pd.Series, is_number: bool) -> tuple[tuple[str, ...], 
 
 
 def _read_groups(series: pd.Series) -> np.ndarray:
-    missing = np.flatnonzero(series.isna())
+    missing = np.flatnonzero(_is_blank(series))
     if missing.size:
         raise ValueError(
             f"Group column {series.name!r} has no value in row {missing[0]} ({missing.size} in "
             "all): give each such row a group of its own."
         )
     return pd.factorize(series)[0]
+
+
+def _is_blank(series: pd.Series) -> pd.Series:
+    return series.isna() | (series.astype(str).str.strip() == "")
 
 
 def _drop_bad_images(data: FusionData, bad_images: Sequence[BadImage]) -> FusionData:
@@ -312,13 +324,5 @@ def _drop_bad_images(data: FusionData, bad_images: Sequence[BadImage]) -> Fusion
     gone = [names[label] for label in range(len(names)) if label not in part.y]
     if gone:
         raise ValueError(f"No rows of class(es) {gone} are left.\n{report}")
-    return FusionData(
-        images=part.images,
-        frame=part.frame,
-        y=part.y,
-        kind=part.kind,
-        class_names=names,
-        groups=part.groups,
-        rows=part.rows,
-        column_kinds=part.column_kinds,
-    )
+    # The rows left are all there is, so that their schema may be learned from all of them.
+    return dataclasses.replace(part, _is_part=False)

@@ -52,8 +52,10 @@ def mean_absolute_error(y: np.ndarray, predicted: np.ndarray) -> float:
 
 def r2(y: np.ndarray, predicted: np.ndarray) -> float:
     """Coefficient of determination, `1 - residual / total` sum of squares; NaN for a constant y."""
-    total = float(np.sum((y - np.mean(y)) ** 2))
-    return 1 - float(np.sum((y - predicted) ** 2)) / total if total else float("nan")
+    # Compared, not summed: the sum of squares of a constant y may miss 0 by rounding.
+    if np.min(y) == np.max(y):
+        return float("nan")
+    return 1 - float(np.sum((y - predicted) ** 2) / np.sum((y - np.mean(y)) ** 2))
 
 
 def log_loss(y: np.ndarray, probabilities: np.ndarray) -> float:

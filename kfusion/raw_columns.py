@@ -78,7 +78,7 @@ def raw_columns(schema: TableSchema, frame: pd.DataFrame) -> dict[str, np.ndarra
     """
     encoded = schema.encode(frame)
     raw: dict[str, np.ndarray] = {}
-    for position, column in enumerate([*schema.numbers, *schema.categories]):
+    for position, column in enumerate(schema.matrix_columns):
         series = frame[column.name]
         if isinstance(column, CategoryColumn):
             raw[column.name] = _raw_categories(column, series)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kfusion.images import check_image_shape
 from kfusion.inputs import InputSpec, check_lengths, select_inputs
 from kfusion.raw_columns import raw_columns
 from kfusion.tables import TableSchema
@@ -44,7 +45,9 @@ class ExportedModel:
         self.served_names: dict[str, str] = description["served_names"]
         schema = description["schema"]
         self.schema = None if schema is None else TableSchema.from_json(json.dumps(schema))
-        self.image_shape = self._specs["image"].shape if "image" in self._specs else None
+        self.image_shape: tuple[int, int, int] | None = None
+        if "image" in self._specs:
+            self.image_shape = check_image_shape(description["inputs"]["image"][0])
 
     def predict(
         self, frame: pd.DataFrame | None = None, images: np.ndarray | None = None

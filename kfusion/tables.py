@@ -19,6 +19,9 @@ MANY_CATEGORIES = 20
 # date: in a column of text they may be a category ("NA" is also North America's continent code).
 MISSING_WORDS = frozenset({"na", "n/a", "nan", "null", "none", "?", "-", ".", "#n/a"})
 ISO_DATE = r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?)?Z?"
+# Digits with leading zeros are codes (postcodes, product numbers). Infinity is spelled so that
+# one of them is refused as a number, and does not turn the column into categories.
+_SPELLED_NUMBER = r"[+-]?(?:(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?|(?i:inf(?:inity)?))"
 # The characters that TensorFlow's `strings.strip` removes, so that the exported graph agrees.
 BLANKS = " \t\n\v\f\r"
 _FORMAT = 1
@@ -89,6 +92,11 @@ class TableSchema:
         return [column for column in self.columns if isinstance(column, CategoryColumn)]
 
     @property
+    def matrix_columns(self) -> list[NumberColumn | CategoryColumn]:
+        """Columns in the order of the encoded matrix: numbers, then categories."""
+        return [*self.numbers, *self.categories]
+
+    @property
     def num_columns(self) -> int:
         """Width of the encoded matrix: one column for each of the frame's."""
         return len(self.columns)
@@ -135,13 +143,14 @@ class TableSchema:
             columns = list(frame.columns)
         elif isinstance(columns, str):
             raise TypeError(f"`columns` must be a list of names. Received: columns={columns!r}.")
+        check_unique_columns(list(columns))
         kinds = dict(columns) if isinstance(columns, Mapping) else dict.fromkeys(columns)
         _check_present(frame, kinds)
         if not kinds:
             raise ValueError("A table schema needs at least one column; the frame has none to use.")
         if not len(frame):
             raise ValueError("A table schema is learned from training rows; the frame has none.")
-        learned = []
+        learned: list[NumberColumn | CategoryColumn] = []
         for name, kind in kinds.items():
             series = frame[name]
             if kind is None:
@@ -151,10 +160,9 @@ class TableSchema:
                     f"Column {name!r} must be one of {list(KINDS)}. Received: kind={kind!r}."
                 )
             if kind == "category":
-                column = _fit_category(series, max_categories)
+                learned.append(_fit_category(series, max_categories))
             else:
-                column = _fit_number(series, kind)
-            learned.append(column)
+                learned.append(_fit_number(series, kind))
         empty = [column.name for column in learned if column.missing_rate == 1]
         if empty and not allow_empty:
             raise ValueError(
@@ -181,13 +189,13 @@ class TableSchema:
         _check_frame(frame)
         _check_present(frame, self.names)
         encoded = np.empty((len(frame), self.num_columns), np.float32)
-        for position, column in enumerate([*self.numbers, *self.categories]):
+        for position, column in enumerate(self.matrix_columns):
             series = frame[column.name]
             if isinstance(column, NumberColumn):
                 encoded[:, position] = _read_numbers(series, column.kind)
             else:
-                codes = {text: FIRST_CODE + i for i, text in enumerate(column.vocabulary)}
-                codes[None] = MISSING_CODE
+                codes: dict[str | None, int] = {None: MISSING_CODE}
+                codes.update({text: FIRST_CODE + i for i, text in enumerate(column.vocabulary)})
                 texts, rows = _read_categories(series, column.is_number)
                 coded = np.array([codes.get(text, UNSEEN_CODE) for text in texts])
                 encoded[:, position] = coded[rows]
@@ -226,8 +234,7 @@ def infer_kind(series: pd.Series) -> str:
             f"Column {series.name!r} has dtype {dtype}, which is no number, boolean, date or text: "
             "convert it or leave it out."
         )
-    values = pd.Series(pd.unique(series.dropna()))
-    texts = values.map(lambda value: str(value).strip(BLANKS))
+    texts = pd.Series([str(value).strip(BLANKS) for value in _factorize(series)[1]], dtype=object)
     texts = texts[~texts.str.lower().isin(MISSING_WORDS | {""})]
     if not len(texts):
         return "category"
@@ -235,9 +242,7 @@ def infer_kind(series: pd.Series) -> str:
         return "boolean"
     if texts.str.fullmatch(ISO_DATE).all():
         return "date"
-    # Numbers that are written with leading zeros are codes (postcodes, product numbers).
-    spelled = texts.str.fullmatch(r"[+-]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
-    return "number" if spelled.all() else "category"
+    return "number" if texts.str.fullmatch(_SPELLED_NUMBER).all() else "category"
 
 
 def is_identifier(series: pd.Series) -> bool:
@@ -293,7 +298,7 @@ def _fit_category(series: pd.Series, max_categories: int) -> CategoryColumn:
     for text, count in zip(texts, np.bincount(rows, minlength=len(texts)), strict=True):
         counts[text] += int(count)
     num_missing = counts.pop(None)
-    by_frequency = sorted(counts, key=lambda text: (-counts[text], text))
+    by_frequency = sorted(filter(None, counts), key=lambda text: (-counts[text], text))
     if len(by_frequency) > MANY_CATEGORIES:
         by_frequency = [text for text in by_frequency if counts[text] > 1]
     vocabulary = tuple(by_frequency[:max_categories])
@@ -319,30 +324,28 @@ def _holds_numbers(series: pd.Series) -> bool:
 
 def _read_numbers(series: pd.Series, kind: str) -> np.ndarray:
     """Values as `(rows,)` float32, NaN where missing; dates in days, booleans as 1 and 0."""
-    if kind == "date":
-        numbers = _read_dates(series)
-    else:
-        numbers = _read_plain_numbers(series, kind)
+    numbers = _read_dates(series) if kind == "date" else read_plain_numbers(series, kind)
     with np.errstate(over="ignore"):
         numbers = numbers.astype(np.float32)
     infinite = np.flatnonzero(np.isinf(numbers))
     if infinite.size:
         raise ValueError(
             f"Column {series.name!r} holds an infinite number, or one too large for float32, in "
-            f"row {infinite[0]} ({infinite.size} in all): {series.iloc[infinite[0]]!r}. "
+            f"row {infinite[0]} ({infinite.size} in all): {series.iloc[infinite[0]]}. "
             "Replace it by a missing value or a bound."
         )
     return numbers
 
 
-def _read_plain_numbers(series: pd.Series, kind: str) -> np.ndarray:
+def read_plain_numbers(series: pd.Series, kind: str) -> np.ndarray:
+    """Numbers or booleans or their texts as float64, NaN where missing; raises on anything else."""
     dtype = series.dtype
     if pd.api.types.is_datetime64_any_dtype(dtype):
         raise ValueError(f"Column {series.name!r} is a {kind} in the schema but holds dates.")
     if pd.api.types.is_bool_dtype(dtype) or pd.api.types.is_numeric_dtype(dtype):
         numbers = series.to_numpy(dtype=np.float64, na_value=np.nan)
     else:
-        missing = _is_missing_text(series)
+        missing = is_missing_text(series)
         texts = series.where(~missing).map(_spell_boolean, na_action="ignore")
         numbers = pd.to_numeric(texts, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
         _refuse_first(series, np.isnan(numbers) & ~missing.to_numpy(), kind)
@@ -363,18 +366,20 @@ def read_times(series: pd.Series) -> pd.Series:
     if pd.api.types.is_datetime64_any_dtype(series.dtype):
         missing = series.isna()
     else:
-        missing = _is_missing_text(series)
+        missing = is_missing_text(series)
     times = pd.to_datetime(series.where(~missing), utc=True, errors="coerce", format="mixed")
     _refuse_first(series, times.isna().to_numpy() & ~missing.to_numpy(), "date")
     return times
 
 
 def _read_dates(series: pd.Series) -> np.ndarray:
-    since_epoch = read_times(series) - pd.Timestamp(0, tz="UTC")
+    # An epoch in seconds: one in nanoseconds would limit the dates to 1677-2262.
+    since_epoch = read_times(series) - pd.Timestamp(0, tz="UTC").as_unit("s")
     return (since_epoch / pd.Timedelta(days=1)).to_numpy(np.float64)
 
 
-def _is_missing_text(series: pd.Series) -> pd.Series:
+def is_missing_text(series: pd.Series) -> pd.Series:
+    """Whether each value of a column of numbers or dates is missing, blank or a word for it."""
     words = series.astype(object).map(lambda v: str(v).strip(BLANKS).lower(), na_action="ignore")
     return series.isna() | words.isin(MISSING_WORDS | {""})
 
@@ -394,9 +399,20 @@ def _read_categories(series: pd.Series, is_number: bool) -> tuple[list[str | Non
     if is_number and not pd.api.types.is_numeric_dtype(series.dtype):
         numbers = pd.to_numeric(values, errors="coerce")
         values = values.where(numbers.isna(), numbers)
-    rows, distinct = pd.factorize(values)
+    rows, distinct = _factorize(values)
     rows[rows < 0] = len(distinct)
     return [*(category_text(value) for value in distinct), None], rows
+
+
+def _factorize(series: pd.Series) -> tuple[np.ndarray, pd.Index]:
+    """Each row's position among the distinct values, -1 where missing, and those values."""
+    try:
+        return pd.factorize(series)
+    except TypeError:
+        raise ValueError(
+            f"Column {series.name!r} holds lists or other collections: turn them into numbers or "
+            "text, or leave the column out."
+        ) from None
 
 
 def category_text(value: Any) -> str | None:

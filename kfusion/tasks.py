@@ -101,28 +101,29 @@ class Task:
             is not finite.
         """
         predictions = np.asarray(predictions, np.float64)
-        if self.kind == "regression":
+        is_regression = self.kind == "regression"
+        if not np.isfinite(predictions).all():
+            names = ("loss", "rmse", "mae", "r2") if is_regression else ("loss", "auc", "accuracy")
+            return dict.fromkeys(names, float("nan"))
+        if is_regression:
             predicted = predictions[:, 0]
             rmse = metrics.root_mean_squared_error(y, predicted)
-            scores = {
+            return {
                 "loss": self.loss_weight * rmse**2,
                 "rmse": rmse,
                 "mae": metrics.mean_absolute_error(y, predicted),
                 "r2": metrics.r2(y, predicted),
             }
-        elif np.isfinite(predictions).all():
-            probabilities = self.probabilities(predictions)
-            multiclass = self.kind == "multiclass"
-            scores = {
-                "loss": metrics.log_loss(y, probabilities),
-                "auc": metrics.macro_roc_auc(y, probabilities)
-                if multiclass
-                else metrics.roc_auc(y, probabilities[:, 1]),
-                "accuracy": metrics.accuracy(y, probabilities.argmax(axis=1)),
-            }
+        probabilities = self.probabilities(predictions)
+        if self.kind == "binary":
+            auc = metrics.roc_auc(y, probabilities[:, 1])
         else:
-            scores = dict.fromkeys(("loss", "auc", "accuracy"), float("nan"))
-        return scores
+            auc = metrics.macro_roc_auc(y, probabilities)
+        return {
+            "loss": metrics.log_loss(y, probabilities),
+            "auc": auc,
+            "accuracy": metrics.accuracy(y, probabilities.argmax(axis=1)),
+        }
 
     def check_targets(self, y: np.ndarray, name: str = "y") -> np.ndarray:
         """Returns `y` as `(rows,)` int32 labels or float32 values, or says what is wrong with it.
@@ -136,7 +137,8 @@ class Task:
         if y.ndim == 2 and y.shape[1] == 1:
             y = y[:, 0]
         if y.ndim != 1:
-            hint = "; turn one-hot labels into `y.argmax(axis=1)`" if y.ndim == 2 else ""
+            is_one_hot = y.ndim == 2 and self.kind != "regression"
+            hint = "; turn one-hot labels into `y.argmax(axis=1)`" if is_one_hot else ""
             raise ValueError(f"`{name}` must have shape (rows,). Received: shape={y.shape}{hint}.")
         if y.dtype.kind not in "biuf":
             raise ValueError(
@@ -147,7 +149,7 @@ class Task:
         if wrong.size:
             raise ValueError(f"`{name}` is {y[wrong[0]]} in row {wrong[0]} ({wrong.size} in all).")
         if self.kind == "regression":
-            return y.astype(np.float32)
+            return self._as_float32(y, name)
         last = len(self.class_names) - 1
         wrong = np.flatnonzero((y != np.floor(y)) | (y < 0) | (y > last))
         if wrong.size:
@@ -157,6 +159,18 @@ class Task:
                 f"({wrong.size} in all)."
             )
         return y.astype(np.int32)
+
+    @staticmethod
+    def _as_float32(y: np.ndarray, name: str) -> np.ndarray:
+        with np.errstate(over="ignore"):
+            values = y.astype(np.float32)
+        wrong = np.flatnonzero(np.isinf(values))
+        if wrong.size:
+            raise ValueError(
+                f"`{name}` is {y[wrong[0]]:g} in row {wrong[0]} ({wrong.size} in all), too large "
+                "for float32: predict it in a larger unit."
+            )
+        return values
 
 
 def task(
@@ -180,7 +194,8 @@ def task(
 
     Raises:
         ValueError: If the kind is unknown, the number of classes is not given or does not fit
-            the kind, `y` does not fit the classes, or `y` holds one class or value only.
+            the kind, `y` does not fit the classes, or `y` holds one class or value only, or (if
+            the number of classes is to be learned from it) leaves out a label.
 
     Example:
         >>> task("binary", y=[0, 0, 0, 1]).output_bias.round(3).tolist()
@@ -223,13 +238,20 @@ def _class_names(kind, y, class_names, num_classes) -> tuple[str, ...]:
         names = tuple(str(name) for name in class_names)
         if num_classes not in (None, len(names)):
             raise ValueError(f"There are {len(names)} class names but num_classes={num_classes}.")
-    elif kind == "binary":
-        names = ("0", "1")
     elif num_classes is not None:
         names = tuple(str(label) for label in range(num_classes))
+    elif kind == "binary":
+        names = ("0", "1")
     elif y is not None:
-        # Probed as a regression target: the labels' own range is not known yet.
-        names = tuple(str(n) for n in range(int(Task("regression").check_targets(y).max()) + 1))
+        # Checked as a regression target: the labels' own range is not known yet.
+        Task("regression").check_targets(y)
+        labels = np.unique(y)
+        if not np.array_equal(labels, np.arange(labels.size)):
+            raise ValueError(
+                "Without `class_names` or `num_classes`, `y` must hold each label from 0 up at "
+                f"least once. Received: {labels[:20].tolist()}."
+            )
+        names = tuple(str(label) for label in range(labels.size))
     else:
         raise ValueError('A "multiclass" task needs `class_names`, `num_classes` or `y`.')
     if len(set(names)) < len(names):

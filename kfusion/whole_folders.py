@@ -31,7 +31,7 @@ def whole_folder(path: str | os.PathLike, *, overwrite: bool = False) -> Iterato
         content = work / "new"
         content.mkdir()
         yield content
-        if path.exists():
+        if overwrite and path.exists():
             os.replace(path, work / "old")
         os.replace(content, path)
     finally:

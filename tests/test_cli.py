@@ -1,0 +1,118 @@
+"""The command line: from a CSV file to predictions, and every mistake in one line."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from kfusion.cli import main
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A CSV and its images: the class is whether the image is bright."""
+    folder = tmp_path_factory.mktemp("rows")
+    generator = np.random.default_rng(0)
+    rows = []
+    for row in range(80):
+        bright = row % 2
+        pixels = generator.integers(100, size=(8, 8, 3), dtype=np.uint8) + 150 * bright
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{row}.png")
+        rows.append(
+            {
+                "photo": f"{row}.png",
+                "age": "NA" if row % 5 == 0 else generator.normal(),
+                "continent": ["NA", "EU", ""][row % 3],
+                "patient": row // 4,
+                "sick": ["no", "yes"][bright],
+            }
+        )
+    pd.DataFrame(rows).to_csv(folder / "rows.csv", index=False)
+    return folder
+
+
+def arguments_for(command, folder, *more):
+    paths = [str(folder / "rows.csv"), "--image", "photo", "--target", "sick", "--group", "patient"]
+    small = ["--fusions", "concat", "--epochs", "2", "--batch-size", "16"]
+    return [command, *paths, *small, *more]
+
+
+def test_fit_export_and_predict_hand_over_to_each_other(folder, tmp_path, capsys):
+    run, model = str(tmp_path / "run"), str(tmp_path / "model")
+    assert main(arguments_for("fit", folder, "--out", run)) == 0
+    fitted = json.loads(capsys.readouterr().out)
+    assert [c["name"] for c in fitted["candidates"]] == ["image only", "table only", "concat"]
+    assert max(c["auc"] for c in fitted["candidates"]) == next(
+        c["auc"] for c in fitted["candidates"] if c["name"] == fitted["kept"]
+    )
+
+    assert main(["export", run, "--out", model]) == 0
+    assert json.loads(capsys.readouterr().out)["class_names"] == ["no", "yes"]
+
+    new_rows = pd.read_csv(folder / "rows.csv", dtype=str, keep_default_na=False)
+    new_rows.drop(columns="sick").head(7).to_csv(folder / "new.csv", index=False)
+    assert main(["predict", model, str(folder / "new.csv")]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["rows"] == 7
+    for prediction in answer["predictions"]:
+        assert sum(prediction["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+
+    out = tmp_path / "predictions.csv"
+    assert main(["predict", model, str(folder / "new.csv"), "--out", str(out)]) == 0
+    assert list(pd.read_csv(out)) == ["row", "class", "probability_no", "probability_yes"]
+
+
+def test_a_search_keeps_the_best_of_everything_it_tried(folder, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main(arguments_for("search", folder, "--out", str(run), "--trials", "1")) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["candidates"][-1]["name"] == "best searched"
+    assert found["candidates"][-1]["trials"] == 1
+    assert (run / "trials").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["--image", "picture"], "`image_column` names no column of the table: 'picture'"),
+        (["--target", "health"], "`target` names no column of the table: 'health'"),
+        (["--columns", "age", "sick"], "Column 'sick' cannot be both `target` and a feature"),
+        (["--columns", "height"], "The table lacks the tabular column(s) ['height']"),
+        (["--backbone", "VGG99"], "There is no application 'VGG99'"),
+        (["--backbone", "VGG16"], "VGG16 cannot take images of 8x8"),
+        (["--validation", "0.9"], "`validation` must lie in (0, 0.5]"),
+        (["--fusions", "sum"], "`fusion` must be a layer or one of"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_2(folder, tmp_path, capsys, changes, message):
+    code = main([*arguments_for("fit", folder, "--out", str(tmp_path / "run")), *changes])
+    printed = capsys.readouterr()
+    assert code == 2
+    assert printed.out == ""
+    assert message in printed.err.splitlines()[-1]
+
+
+def test_a_run_is_not_overwritten_unless_asked(folder, tmp_path, capsys):
+    (tmp_path / "run.json").write_text("{}")
+    assert main(arguments_for("fit", folder, "--out", str(tmp_path))) == 2
+    assert "holds a run" in capsys.readouterr().err
+
+
+def test_a_training_folder_is_no_model(folder, tmp_path, capsys):
+    assert main(["predict", str(tmp_path), str(folder / "rows.csv")]) == 2
+    assert "`kfusion export`" in capsys.readouterr().err
+
+
+def test_help_loads_nothing_heavy():
+    program = (
+        "import sys\n"
+        "from kfusion.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'numpy', 'pandas', 'keras', 'tensorflow', 'sklearn'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
