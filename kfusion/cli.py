@@ -309,7 +309,7 @@ def _add_training_arguments(parser: argparse.ArgumentParser, *, epochs: int) -> 
     add("--augment", action="store_true", help="flip and shift training images")
     add("--fusions", nargs="+", default=["concat", "multiply"], metavar="NAME")
     add("--epochs", type=int, default=epochs)
-    add("--batch-size", type=int, default=64)
+    add("--batch-size", type=int, help="default: 64, or less for a small table")
     add("--class-weight", choices=["balanced"])
     add("--validation", type=float, default=0.2, help="share of rows (default: %(default)s)")
     add("--seed", type=int, default=0)

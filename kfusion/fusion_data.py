@@ -126,7 +126,8 @@ class FusionData:
 
         Raises:
             ValueError: If a fraction is out of range, no training rows are left, there are
-                fewer rows or groups than folds, or no split leaves every class among the training rows.
+                fewer rows or groups than folds, or no split leaves every class among the
+                training rows.
         """
         for name, fraction in {"validation": validation, "test": test}.items():
             if not (0 < fraction <= 0.5 or (name == "test" and fraction == 0)):

@@ -188,10 +188,10 @@ def _read_batch(
     decoded = pool.map(lambda row: _try_decode(new[row], files[row], shape), new)
     results.update(zip(new, decoded, strict=True))
     if cache:
-        fresh = {row: results[row] for row in new}
+        fresh = [(content, results[row]) for row, content in new.items()]
         cache.put(
-            (_key(new[row], shape), pixels.tobytes())
-            for row, pixels in fresh.items()
+            (_key(content, shape), pixels.tobytes())
+            for content, pixels in fresh
             if not isinstance(pixels, str)
         )
     return [results[row] for row in range(len(files))]

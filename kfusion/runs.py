@@ -181,9 +181,10 @@ def comparison_table(candidates: Sequence[Candidate], task: Task) -> str:
         score = task.objective.name.removeprefix("val_")
         best_single, best_fused = best_candidate(single, task), best_candidate(fused, task)
         gain = best_fused.scores[score] - best_single.scores[score]
+        better = best_candidate([best_single, best_fused], task) is best_fused and gain
         lines.append(
-            f"{best_fused.name} against {best_single.name}: {score} {gain:+.4f} on these "
-            "validation rows, which also chose it"
+            f"{best_fused.name} is {'better' if better else 'not better'} than {best_single.name}: "
+            f"{score} {gain:+.4g} on these validation rows, which also chose them"
         )
     return "\n".join(lines)
 

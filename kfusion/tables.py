@@ -248,7 +248,7 @@ def infer_kind(series: pd.Series) -> str:
 def is_identifier(series: pd.Series) -> bool:
     """Whether a text column names its rows: over 20 values, nearly all of them different."""
     distinct = series.nunique()
-    return distinct > MANY_CATEGORIES and distinct > 0.9 * series.count()
+    return bool(distinct > MANY_CATEGORIES and distinct > 0.9 * series.count())
 
 
 def check_unique_columns(names: Sequence[Any]) -> None:

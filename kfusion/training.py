@@ -40,7 +40,7 @@ def fit(
     task: Task | str,
     validation_data: tuple[Mapping[str, Any], Any] | None,
     epochs: int = 30,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     optimizer: str | keras.optimizers.Optimizer = "adam",
     learning_rate: float | keras.optimizers.schedules.LearningRateSchedule | None = None,
     learning_rate_factor: float = 1.0,
@@ -59,7 +59,7 @@ def fit(
     After each epoch the whole validation set is predicted once and scored exactly: the history
     and other callbacks see `val_loss` (without penalties on weights) and `val_auc` and
     `val_accuracy`, or `val_rmse`, `val_mae` and `val_r2`. Training stops when the task's
-    objective has not improved for `patience` epochs.
+    objective (or, at the same objective, the loss) has not improved for `patience` epochs.
 
     Args:
         model: A `keras.Model`, as from `build_fusion_model`; compiled anew here.
@@ -68,7 +68,8 @@ def fit(
         task: `Task`, "binary" or "regression".
         validation_data: `(x, y)` of other rows; None trains all epochs without looking.
         epochs: Int, the most passes over the training rows.
-        batch_size: Int, rows per step.
+        batch_size: Int, rows per step; by default 64, or less (16 at least) so that an epoch of
+            a small table has 30 steps.
         optimizer: Any Keras optimizer by name, or an instance, whose own rate then counts.
         learning_rate: Float, the highest rate; a Keras schedule to use as it is; or None for a
             usual rate of the optimizer named.
@@ -103,6 +104,8 @@ def fit(
         validation = check_data(model, *validation_data, task, prefix="validation ")
         _check_can_score(task, validation[1])
     weights = _row_weights(task, labels, class_weight, keywords.pop("sample_weight", None))
+    if batch_size is None:
+        batch_size = min(64, max(16, len(labels) // 30))
     if seed is not None:
         keras.utils.set_random_seed(seed)
         _seed_layers(model, seed)
@@ -117,16 +120,9 @@ def fit(
         jit_compile=jit_compile,
     )
     scorer = None if validation is None else _ExactScores(*validation, task)
-    stopper = []
-    if scorer is not None:
-        stopper = [
-            keras.callbacks.EarlyStopping(
-                monitor=task.objective.name,
-                mode=task.objective.direction,
-                patience=epochs if patience is None else patience,
-                restore_best_weights=True,
-            )
-        ]
+    keeper = (
+        None if scorer is None else _BestWeights(task, epochs if patience is None else patience)
+    )
     history = model.fit(
         _feed(model, inputs),
         _per_output(model, labels),
@@ -135,8 +131,7 @@ def fit(
         batch_size=batch_size,
         # The scorer comes first: those behind it see its scores.
         callbacks=[
-            *([scorer] if scorer else []),
-            *stopper,
+            *([scorer, keeper] if scorer else []),
             *callbacks,
             *([_EpochBar(model.name, task)] if verbose else []),
         ],
@@ -259,6 +254,38 @@ class _ExactScores(keras.callbacks.Callback):
         if not np.isfinite(predictions).all():
             self.diverged_in = epoch
             self.model.stop_training = True
+
+
+class _BestWeights(keras.callbacks.Callback):
+    """Ends with the weights of the best epoch, and stops when there was none for a while.
+
+    Of epochs with one objective (an AUC of 1 is soon reached) the one of lower loss is better.
+    """
+
+    def __init__(self, task: Task, patience: int):
+        super().__init__()
+        self.objective, self.patience = task.objective, patience
+
+    def on_train_begin(self, logs=None):
+        self.best: tuple[float, float] | None = None
+        self.weights: list[np.ndarray] | None = None
+        self.waited = 0
+
+    def on_epoch_end(self, epoch, logs=None):
+        score = logs[self.objective.name]
+        if self.objective.direction == "min":
+            score = -score
+        reached = (score, -logs["val_loss"])
+        if np.isfinite(reached).all() and (self.best is None or reached > self.best):
+            self.best, self.weights, self.waited = reached, self.model.get_weights(), 0
+            return
+        self.waited += 1
+        if self.waited >= self.patience:
+            self.model.stop_training = True
+
+    def on_train_end(self, logs=None):
+        if self.weights is not None:
+            self.model.set_weights(self.weights)
 
 
 class _EpochBar(keras.callbacks.Callback):

@@ -1,0 +1,26 @@
+"""What all tests share: a cache folder of their own, and small image files."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture(autouse=True)
+def image_cache_folder(tmp_path_factory, monkeypatch):
+    """Keeps the tests away from the user's cache of decoded images."""
+    folder = tmp_path_factory.mktemp("image_cache")
+    monkeypatch.setenv("KFUSION_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def write_images(tmp_path):
+    """Writes `count` grey 4 x 3 PNG files, each of another brightness; returns their names."""
+
+    def write(count):
+        for row in range(count):
+            pixels = np.full((3, 4), 20 + row % 200, np.uint8)
+            Image.fromarray(pixels).save(tmp_path / f"{row}.png")
+        return [f"{row}.png" for row in range(count)]
+
+    return write
