@@ -185,14 +185,15 @@ def branch_from(
 ) -> keras.Model:
     """Makes a branch of a model that you have already trained.
 
-    Its preprocessing stays what it was: the branch takes what the model took.
+    Its preprocessing stays what it was: the branch takes what the model took. Its weights are
+    shared, not copied: frozen in the branch, they are frozen in the model too.
 
     Args:
         model: A Keras model with one input.
         layer: Name of the layer to cut at, in a Functional or Sequential model; None keeps the
             whole model, head included.
-        trainable: Whether its weights train on. If not, it runs in inference mode throughout:
-            BatchNormalization fixed and Dropout off.
+        trainable: Whether its weights train on; layers that you froze one by one stay so. If
+            not, it runs in inference mode throughout: BatchNormalization fixed and Dropout off.
         input_name: Name of the branch's input; by default "image" for rank 4 and "tabular" for
             rank 2.
         name: Name of the branch; the model's own by default.
@@ -203,16 +204,16 @@ def branch_from(
     Raises:
         ValueError: If the model has several inputs, is not built, or has no such layer.
     """
-    if layer is not None:
-        names = [candidate.name for candidate in model.layers]
-        if layer not in names:
-            raise ValueError(f"{model.name!r} has no layer {layer!r}. It has: {names}.")
-        model = keras.Model(model.inputs, model.get_layer(layer).output, name=model.name)
     given = getattr(model, "inputs", None)
     if not given:
         raise ValueError(f"{model.name!r} has no known input: call it on data once first.")
     if len(given) != 1:
         raise ValueError(f"A branch has one input; {model.name!r} has {len(given)}.")
+    if layer is not None:
+        names = [candidate.name for candidate in model.layers]
+        if layer not in names:
+            raise ValueError(f"{model.name!r} has no layer {layer!r}. It has: {names}.")
+        model = keras.Model(model.inputs, model.get_layer(layer).output, name=model.name)
     shape = tuple(given[0].shape[1:])
     inputs = keras.Input(
         shape,
@@ -225,7 +226,10 @@ def branch_from(
 
 def _run(model: keras.Model, inputs, trainable: bool):
     if trainable:
-        model.trainable = True
+        if not model.trainable_weights:
+            # Set anew: on tensorflow Keras skips a flag that is set already, and what is below.
+            model.trainable = False
+            model.trainable = True
         return model(inputs)
     return Frozen(model, name=f"frozen_{model.name}")(inputs)
 

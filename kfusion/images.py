@@ -123,7 +123,7 @@ def read_images(
 
 def check_image_shape(shape: Sequence[int]) -> tuple[int, int, int]:
     """Returns `(height, width, channels)` as a tuple of ints or raises `ValueError`."""
-    shape = tuple(shape)
+    shape = tuple(shape) if np.iterable(shape) else (shape,)
     if len(shape) != 3 or not all(isinstance(n, (int, np.integer)) and n > 0 for n in shape):
         raise ValueError(
             "An image shape must be (height, width, channels), positive whole numbers. "

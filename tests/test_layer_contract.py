@@ -78,12 +78,12 @@ every_layer = pytest.mark.parametrize("name", sorted(EXAMPLES))
 every_fusion = pytest.mark.parametrize("name", FUSIONS)
 
 
-def make(name, arguments=None, **keywords):
+def make(layer_name, arguments=None, **keywords):
     """The layer, with weights of its own draw."""
     keras.utils.set_random_seed(0)
-    given = EXAMPLES[name][0] if arguments is None else arguments
+    given = EXAMPLES[layer_name][0] if arguments is None else arguments
     given = {key: value() if callable(value) else value for key, value in given.items()}
-    return getattr(layers, name)(**given, **keywords)
+    return getattr(layers, layer_name)(**given, **keywords)
 
 
 def example_inputs(name, seed=1):

@@ -26,7 +26,7 @@ def test_auc_is_the_share_of_pairs_ranked_right_as_in_the_mann_whitney_test(scor
 
 
 def test_auc_of_four_rows_worked_by_hand():
-    # Pairs (positive, negative): (0.8, 0.4) and (0.8, 0.6) right, (0.6, 0.4) right, (0.6, 0.6) half.
+    # Positives 0.6 and 0.8 against negatives 0.4 and 0.6: three pairs right, one a tie.
     assert metrics.roc_auc(np.array([0, 1, 0, 1]), np.array([0.4, 0.6, 0.6, 0.8])) == 3.5 / 4
 
 

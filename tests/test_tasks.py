@@ -185,7 +185,7 @@ def test_the_two_probabilities_of_a_binary_prediction_sum_to_one():
 
 def test_a_kind_stands_for_its_task_and_other_objects_are_refused():
     assert as_task("binary") == Task("binary", ("0", "1"))
-    with pytest.raises(TypeError, match="`task` must be a Task or one of .* Received: 3"):
+    with pytest.raises(TypeError, match=r"`task` must be a Task or one of .* Received: 3"):
         as_task(3)
 
 

@@ -15,13 +15,18 @@ class Frozen(keras.layers.Layer):
     overridden there. `call` takes no `training` here, so nothing can pass it on.
 
     Args:
-        model: Any Keras model with one input and one output.
+        model: Any Keras model with one input and one output. Its weights are shared, so it is
+            frozen everywhere.
     """
 
     def __init__(self, model: keras.Model, **kwargs: Any):
         super().__init__(**kwargs)
         self.model = model
         self.trainable = False
+        model.trainable = False
+        # On tensorflow Keras skips a flag that is set already, and with it the weights below.
+        for weight in model.weights:
+            weight.trainable = False
 
     def build(self, input_shape):
         if not self.model.built:

@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from kfusion.layers.fused_shapes import fused_widths
-from kfusion.layers.normalized_dense import NormalizedDense
+from kfusion.layers.normalized_dense import build_projections
 
 
 @keras.saving.register_keras_serializable(package="kfusion")
@@ -35,13 +35,7 @@ class GatedFusion(keras.layers.Layer):
     def build(self, input_shape):
         widths = fused_widths(self.name, input_shape)
         units = self.units or max(widths)
-        self._projections = []
-        for i, width in enumerate(widths):
-            projection = NormalizedDense(
-                units, activation="tanh", dtype=self.dtype_policy, name=f"projection_{i}"
-            )
-            projection.build((None, width))
-            self._projections.append(projection)
+        self._projections = build_projections(widths, units, "tanh", self.dtype_policy)
         self._gate = keras.layers.Dense(len(widths) * units, dtype=self.dtype_policy, name="gate")
         self._gate.build((None, sum(widths)))
         self.built = True

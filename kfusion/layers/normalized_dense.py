@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -75,3 +76,17 @@ class NormalizedDense(keras.layers.Layer):
             "dropout": self.dropout,
             "l2": self.l2,
         }
+
+
+def build_projections(
+    widths: Sequence[int], units: int, activation: str, dtype: Any
+) -> list[NormalizedDense]:
+    """Returns one built layer per input width, all to vectors of `units`."""
+    projections = []
+    for i, width in enumerate(widths):
+        projection = NormalizedDense(
+            units, activation=activation, dtype=dtype, name=f"projection_{i}"
+        )
+        projection.build((None, width))
+        projections.append(projection)
+    return projections

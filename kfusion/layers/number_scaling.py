@@ -59,6 +59,8 @@ class NumberScaling(keras.layers.Layer):
             factor, "float32"
         )
         if self.limit:
+            # Beyond a million limits the result is the limit, and the square would overflow.
+            scaled = ops.clip(scaled, -1e6 * self.limit, 1e6 * self.limit)
             scaled = scaled / ops.sqrt(1 + ops.square(scaled / self.limit))
         if self.flagged:
             flags = ops.take(ops.cast(missing, "float32"), self.flagged, axis=-1)

@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from kfusion.layers.fused_shapes import fused_widths
-from kfusion.layers.normalized_dense import NormalizedDense
+from kfusion.layers.normalized_dense import build_projections
 
 
 @keras.saving.register_keras_serializable(package="kfusion")
@@ -33,13 +33,7 @@ class WeightedFusion(keras.layers.Layer):
     def build(self, input_shape):
         widths = fused_widths(self.name, input_shape)
         units = self.units or max(widths)
-        self._projections = []
-        for i, width in enumerate(widths):
-            projection = NormalizedDense(
-                units, activation="linear", dtype=self.dtype_policy, name=f"projection_{i}"
-            )
-            projection.build((None, width))
-            self._projections.append(projection)
+        self._projections = build_projections(widths, units, "linear", self.dtype_policy)
         self._scores = self.add_weight(
             shape=(len(widths), units if self.per_unit else 1), initializer="zeros", name="scores"
         )

@@ -1,0 +1,419 @@
+"""Branches and whole models: what they take, how they share it, and that they learn."""
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from kfusion import (
+    TableSchema,
+    branch_from,
+    build_fusion_model,
+    build_unimodal_model,
+    compile_model,
+    edge_branch,
+    evaluate,
+    fit,
+    image_branch,
+    predict,
+    prediction_model,
+    tabular_branch,
+    task,
+)
+from kfusion.layers import ConcatFusion, Frozen
+from kfusion.models import FUSIONS
+
+SHAPE = (8, 8, 3)
+
+
+def images(rows, shape=SHAPE, seed=0):
+    return np.random.default_rng(seed).integers(256, size=(rows, *shape), dtype=np.uint8)
+
+
+def table(rows, columns, seed=0):
+    return np.random.default_rng(seed).normal(size=(rows, columns)).astype(np.float32)
+
+
+def small_pair(**keywords):
+    return {
+        "image": image_branch(SHAPE, units=8),
+        "tabular": tabular_branch(2, units=8),
+        **keywords,
+    }
+
+
+class TestImageBranch:
+    @pytest.mark.parametrize("channels", [1, 2, 4, 5, 13])
+    def test_takes_any_number_of_channels(self, channels):
+        shape = (9, 7, channels)
+        branch = image_branch(shape, units=6)
+        assert branch.inputs[0].dtype == "uint8"
+        features = predict(branch, {"image": images(3, shape)})
+        assert features.shape == (3, 6)
+        assert np.isfinite(features).all()
+
+    @pytest.mark.parametrize(
+        ("channels", "expected"),
+        [(1, [0, 0, 0]), (2, [0, 1, 0.5]), (4, [0, 1, 2])],
+    )
+    def test_an_application_gets_three_channels_whatever_there_are(self, channels, expected):
+        shape = (32, 32, channels)
+        branch = image_branch(shape, backbone="VGG16", units=4)
+        taken = keras.Model(branch.inputs[0], branch.get_layer("preprocessing").input)
+        given = np.broadcast_to(np.arange(channels, dtype=np.uint8), (1, *shape))
+        np.testing.assert_allclose(np.asarray(taken(given))[0, 0, 0], expected, atol=1e-6)
+
+    def test_an_application_is_frozen_on_request(self):
+        branch = image_branch((32, 32, 3), backbone="VGG16", units=4, trainable=False)
+        assert len(branch.trainable_weights) == 3  # kernel, gamma and beta of the features
+
+    def test_a_too_small_image_says_to_resize(self):
+        with pytest.raises(ValueError, match=r"VGG16 cannot take images of 8x8: .*Pass `resize=`"):
+            image_branch(SHAPE, backbone="VGG16")
+
+    def test_resizing_makes_a_small_image_fit(self):
+        branch = image_branch(SHAPE, backbone="VGG16", resize=(32, 40), units=4)
+        assert branch.inputs[0].shape == (None, *SHAPE)
+        assert branch.get_layer("preprocessing").output.shape == (None, 32, 40, 3)
+
+    def test_an_unknown_application_lists_those_there_are(self):
+        with pytest.raises(ValueError, match=r"no application 'VGG61' in .*'ResNet50'"):
+            image_branch(SHAPE, backbone="VGG61")
+
+    def test_a_backbone_of_ones_own_is_pooled(self):
+        backbone = keras.Sequential(
+            [keras.Input((None, None, 3)), keras.layers.Conv2D(5, 3)], name="own"
+        )
+        branch = image_branch(SHAPE, backbone=backbone, units=4)
+        assert branch.get_layer("pool").output.shape == (None, 5)
+
+    def test_a_backbone_that_is_neither_name_nor_model_is_refused(self):
+        with pytest.raises(ValueError, match="must be \"conv\", a name in .* backbone=3"):
+            image_branch(SHAPE, backbone=3)
+
+    def test_random_weights_are_not_frozen(self):
+        with pytest.raises(ValueError, match='"conv" backbone starts from random weights'):
+            image_branch(SHAPE, trainable=False)
+
+    @pytest.mark.parametrize("shape", [(8, 8), (8, 8, 3, 1), (8, 0, 3), 8])
+    def test_a_shape_that_is_no_image_is_refused(self, shape):
+        with pytest.raises((TypeError, ValueError), match="shape"):
+            image_branch(shape)
+
+    def test_augmentation_moves_training_images_only(self):
+        keras.utils.set_random_seed(0)
+        given = images(4)
+        for branch in (
+            image_branch(SHAPE, units=4, augment=True),
+            edge_branch(SHAPE, units=4, augment=keras.layers.RandomRotation(0.5)),
+        ):
+            inference = [np.asarray(branch(given, training=False)) for _ in range(2)]
+            training = [np.asarray(branch(given, training=True)) for _ in range(2)]
+            np.testing.assert_array_equal(*inference)
+            assert not np.array_equal(*training)
+
+
+class TestTabularBranch:
+    def test_a_table_of_one_column(self):
+        branch = tabular_branch(1, units=4)
+        assert predict(branch, {"tabular": table(3, 1)}).shape == (3, 4)
+        schema = TableSchema.fit(pd.DataFrame({"only": [1.0, 2.0, 4.0]}))
+        assert predict(tabular_branch(schema, units=4), {"tabular": table(3, 1)}).shape == (3, 4)
+
+    def test_a_table_of_strings_only(self):
+        frame = pd.DataFrame({"kind": ["a", "b", None], "place": ["x", "x", "y"]})
+        schema = TableSchema.fit(frame)
+        branch = tabular_branch(schema, units=[8, 4])
+        features = predict(branch, {"tabular": schema.encode(frame)})
+        assert features.shape == (3, 4)
+        unseen = schema.encode(pd.DataFrame({"kind": ["zzz"], "place": [""]}))
+        assert np.isfinite(predict(branch, {"tabular": unseen})).all()
+
+    def test_flags_only_columns_that_had_some_missing_values(self):
+        frame = pd.DataFrame({"full": [1.0, 2.0, 3.0], "holes": [1.0, None, 3.0], "a": list("xyx")})
+        schema = TableSchema.fit(frame)
+        branch = tabular_branch(schema, units=4)
+        assert branch.get_layer("numbers").flagged == [1]
+        assert np.isfinite(predict(branch, {"tabular": schema.encode(frame)})).all()
+
+    def test_missing_numbers_without_a_schema_do_not_spread(self):
+        given = table(3, 2)
+        given[1, 0] = np.nan
+        assert np.isfinite(predict(tabular_branch(2, units=4), {"tabular": given})).all()
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"encoder": "transformer"}, '`encoder` must be "mlp"'),
+            ({"units": ()}, "at least one width"),
+            ({"units": (8, 0)}, "at least one width"),
+        ],
+    )
+    def test_arguments_that_make_no_network_are_refused(self, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            tabular_branch(3, **arguments)
+
+    def test_a_table_without_columns_is_refused(self):
+        with pytest.raises(ValueError, match="at least one column. Received: 0"):
+            tabular_branch(0)
+
+
+class TestBranchFrom:
+    @pytest.fixture
+    def trained(self):
+        return keras.Sequential(
+            [
+                keras.Input((3,)),
+                keras.layers.Dense(6, activation="relu", name="hidden"),
+                keras.layers.Dropout(0.5),
+                keras.layers.Dense(1, name="answer"),
+            ],
+            name="trained",
+        )
+
+    def test_cut_at_a_layer_gives_that_layers_output(self, trained):
+        branch = branch_from(trained, "hidden")
+        x = table(4, 3)
+        expected = np.maximum(x @ np.asarray(trained.get_layer("hidden").kernel), 0)
+        np.testing.assert_allclose(predict(branch, {"tabular": x}), expected, rtol=1e-4, atol=1e-6)
+        assert branch.name == "trained_branch"
+
+    def test_frozen_branches_do_not_train_and_others_do(self, trained):
+        assert not branch_from(trained).trainable_weights
+        assert len(branch_from(trained, "hidden", trainable=True).trainable_weights) == 2
+
+    def test_layers_frozen_one_by_one_stay_so(self, trained):
+        trained.get_layer("hidden").trainable = False
+        assert len(branch_from(trained, trainable=True).trainable_weights) == 2
+
+    def test_a_layer_let_loose_inside_a_frozen_model_does_not_train(self, trained):
+        trained.trainable = False
+        trained.get_layer("hidden").trainable = True
+        assert not branch_from(trained).trainable_weights
+
+    def test_frozen_features_stay_while_the_rest_trains(self, trained):
+        x = {"tabular": table(32, 3), "image": images(32)}
+        y = (x["tabular"][:, 0] > 0).astype(int)
+        branch = branch_from(trained, "hidden")
+        before = predict(branch, x)
+        model = build_fusion_model(
+            {"image": image_branch(SHAPE, units=4), "tabular": branch}, task="binary", head_units=4
+        )
+        fit(model, x, y, task="binary", validation_data=None, epochs=1, verbose=0)
+        np.testing.assert_array_equal(predict(branch, x), before)
+        assert [layer for layer in branch.layers if isinstance(layer, Frozen)]
+
+    def test_feature_maps_and_sequences_are_averaged(self):
+        maps = keras.Sequential([keras.Input(SHAPE), keras.layers.Conv2D(5, 3)])
+        assert branch_from(maps).output.shape == (None, 5)
+        assert branch_from(maps).inputs[0].name == "image"
+        sequence = keras.Sequential([keras.Input((6, 2)), keras.layers.Conv1D(5, 3)])
+        assert branch_from(sequence, input_name="sound").output.shape == (None, 5)
+
+    def test_a_layer_that_is_not_there_lists_those_that_are(self, trained):
+        with pytest.raises(ValueError, match=r"'trained' has no layer 'hiden'. It has: \['hidden'"):
+            branch_from(trained, "hiden")
+
+    @pytest.mark.parametrize("layer", [None, "answer"])
+    def test_a_model_without_known_input_is_refused(self, layer):
+        model = keras.Sequential([keras.layers.Dense(1, name="answer")], name="unbuilt")
+        with pytest.raises(ValueError, match="'unbuilt' has no known input"):
+            branch_from(model, layer)
+
+    def test_a_model_with_two_inputs_is_refused(self):
+        model = build_fusion_model(small_pair(), task="binary", name="pair")
+        with pytest.raises(ValueError, match="A branch has one input; 'pair' has 2"):
+            branch_from(model)
+
+
+class TestSharedInputs:
+    def test_an_image_and_an_edge_branch_share_one_input(self):
+        model = build_fusion_model(
+            {"edges": edge_branch(SHAPE, units=4), **small_pair()}, task="binary"
+        )
+        assert sorted(model.input) == ["image", "tabular"]
+        x = {"image": images(3), "tabular": table(3, 2)}
+        assert predict(model, x).shape == (3, 1)
+
+    def test_branches_that_disagree_on_a_shared_input_are_refused(self):
+        with pytest.raises(ValueError, match=r"share the input 'image' but disagree.*input_name"):
+            build_fusion_model(
+                {"image": image_branch(SHAPE), "edges": edge_branch((8, 8, 1))}, task="binary"
+            )
+
+    def test_branches_of_one_name_are_told_apart_on_request(self):
+        same = {"first": tabular_branch(2), "second": tabular_branch(2)}
+        with pytest.raises(ValueError, match="Two branches are named 'tabular_branch': pass `name"):
+            build_fusion_model(same, task="binary")
+        renamed = {"first": tabular_branch(2), "second": tabular_branch(2, name="other")}
+        assert list(build_fusion_model(renamed, task="binary").input) == ["tabular"]
+
+    def test_features_that_are_no_vector_are_refused(self):
+        inputs = keras.Input((6, 2), name="sound")
+        sequence = keras.Model(inputs, keras.layers.Conv1D(5, 3)(inputs))
+        with pytest.raises(ValueError, match=r"'sound' must give a vector .*branch_from.*pools"):
+            build_fusion_model({"sound": sequence, **small_pair()}, task="binary")
+
+    @pytest.mark.parametrize("branches", [["image"], {"image": image_branch}, None])
+    def test_branches_must_be_models_by_name(self, branches):
+        with pytest.raises(TypeError, match="must be a dict of Keras models by name"):
+            build_fusion_model(branches, task="binary")
+
+    @pytest.mark.parametrize("number", [0, 1])
+    def test_a_fusion_joins_at_least_two(self, number):
+        with pytest.raises(ValueError, match="`build_unimodal_model` takes one"):
+            build_fusion_model(dict(list(small_pair().items())[:number]), task="binary")
+
+
+class TestFusionByName:
+    @pytest.mark.parametrize("fusion", [*FUSIONS, ConcatFusion(normalize=False)])
+    def test_every_fusion_makes_a_model(self, fusion):
+        model = build_fusion_model(
+            small_pair(), task=task("multiclass", num_classes=3), fusion=fusion, head_depth=0
+        )
+        probabilities = predict(model, {"image": images(3), "tabular": table(3, 2)})
+        assert probabilities.shape == (3, 3)
+        np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+
+    def test_an_unknown_fusion_lists_those_there_are(self):
+        with pytest.raises(ValueError, match=r"one of \['concat', 'gated'.*fusion='add'"):
+            build_fusion_model(small_pair(), task="binary", fusion="add")
+
+    def test_a_fusion_that_is_no_layer_is_refused(self):
+        with pytest.raises(TypeError, match="must be a layer or a name"):
+            build_fusion_model(small_pair(), task="binary", fusion=ConcatFusion)
+
+
+def test_auxiliary_heads_predict_beside_and_are_left_out_again():
+    model = build_fusion_model(small_pair(), task="binary", auxiliary_heads=True)
+    assert sorted(model.output) == ["image_prediction", "prediction", "tabular_prediction"]
+    x = {"image": images(16), "tabular": table(16, 2)}
+    alone = prediction_model(model)
+    before = predict(alone, x)
+    np.testing.assert_allclose(predict(model, x), before, rtol=1e-5)
+    heads = {name: model.get_layer(name).get_weights()[0] for name in model.output}
+    y = np.arange(16) % 2
+    fit(model, x, y, task="binary", validation_data=(x, y), epochs=1, verbose=0)
+    for name, kernel in heads.items():
+        assert not np.array_equal(model.get_layer(name).get_weights()[0], kernel), name
+    # The weights are shared: what trained is what predicts.
+    assert not np.array_equal(predict(alone, x), before)
+    np.testing.assert_allclose(predict(alone, x), predict(model, x), rtol=1e-5)
+    assert prediction_model(alone) is alone
+
+
+class TestStepZero:
+    @pytest.mark.parametrize("rate", [0.02, 0.5])
+    def test_a_binary_model_starts_near_the_rate_of_its_classes(self, rate):
+        y = (np.arange(100) < 100 * rate).astype(int)
+        model = build_fusion_model(small_pair(), task=task("binary", y=y))
+        started = predict(model, {"image": images(50), "tabular": table(50, 2)})
+        assert np.median(started) == pytest.approx(rate, rel=0.6)
+
+    def test_a_multiclass_head_without_features_says_the_rates(self):
+        made = task("multiclass", y=[0] * 6 + [1] * 3 + [2])
+        model = build_unimodal_model(tabular_branch(2, units=4), task=made, head_depth=0)
+        model.get_layer("prediction").kernel.assign(np.zeros((4, 3)))
+        started = predict(model, {"tabular": table(5, 2)})
+        np.testing.assert_allclose(started, np.tile([0.6, 0.3, 0.1], (5, 1)), rtol=1e-5)
+
+    def test_a_regression_starts_near_the_mean(self):
+        y = np.random.default_rng(0).normal(300_000, 80_000, size=100)
+        model = build_unimodal_model(tabular_branch(2), task=task("regression", y=y))
+        started = predict(model, {"tabular": table(50, 2)})
+        assert np.median(started) == pytest.approx(300_000, abs=80_000)
+
+
+def test_vgg16_trains_a_step_at_64_by_64():
+    model = build_unimodal_model(
+        image_branch((64, 64, 3), backbone="VGG16", units=4), task="binary", head_units=4
+    )
+    kernel = model.get_layer("image_branch").get_layer("vgg16").trainable_weights[0]
+    before = np.asarray(kernel)
+    x, y = {"image": images(4, (64, 64, 3))}, np.array([0, 1, 0, 1])
+    fit(model, x, y, task="binary", validation_data=None, epochs=1, verbose=0)
+    assert not np.array_equal(np.asarray(kernel), before)
+    assert np.isfinite(predict(model, x)).all()
+
+
+class TestLearns:
+    """The target is the XOR of the image's brightness and the sign of one column."""
+
+    @staticmethod
+    def draw(rows, seed):
+        generator = np.random.default_rng(seed)
+        bright, positive = generator.integers(2, size=(2, rows))
+        pixels = generator.integers(100, size=(rows, *SHAPE)) + 150 * bright[:, None, None, None]
+        column = (2 * positive - 1) * generator.uniform(0.2, 2, size=rows)
+        x = {"image": pixels.astype(np.uint8), "tabular": column[:, None].astype(np.float32)}
+        return x, bright ^ positive
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def data(cls):
+        return cls.draw(640, 0), cls.draw(320, 1), cls.draw(400, 2)
+
+    def train(self, model, data):
+        train, validation, test = data
+        fit(
+            model,
+            *train,
+            task="binary",
+            validation_data=validation,
+            epochs=15,
+            batch_size=32,
+            learning_rate=5e-3,
+            patience=5,
+            seed=0,
+            verbose=0,
+        )
+        return evaluate(model, *test, task="binary")["accuracy"]
+
+    @pytest.mark.parametrize("fusion", ["concat", "multiply"])
+    def test_what_neither_input_tells_alone(self, data, fusion):
+        keras.utils.set_random_seed(0)
+        branches = {
+            "image": image_branch(SHAPE, units=16),
+            "tabular": tabular_branch(1, units=16),
+        }
+        model = build_fusion_model(branches, task="binary", fusion=fusion, head_units=32)
+        assert self.train(model, data) > 0.9
+
+    @pytest.mark.parametrize(
+        "branch", [image_branch(SHAPE, units=16), tabular_branch(1, units=16)], ids=lambda b: b.name
+    )
+    def test_and_each_input_alone_guesses(self, data, branch):
+        model = build_unimodal_model(branch, task="binary", head_units=32)
+        assert self.train(model, data) == pytest.approx(0.5, abs=0.1)
+
+
+def test_learns_a_regression_far_from_zero():
+    keras.utils.set_random_seed(0)
+    x = {"tabular": table(400, 3)}
+    y = 300_000 + 80_000 * x["tabular"][:, 0]
+    made = task("regression", y=y[:300])
+    model = build_unimodal_model(tabular_branch(3, units=16), task=made, head_units=16)
+    train, held = ({"tabular": x["tabular"][rows]} for rows in (slice(300), slice(300, None)))
+    fit(
+        model,
+        train,
+        y[:300],
+        task=made,
+        validation_data=(held, y[300:]),
+        epochs=30,
+        batch_size=32,
+        learning_rate=1e-2,
+        seed=0,
+        verbose=0,
+    )
+    scores = evaluate(model, held, y[300:], task=made)
+    assert scores["r2"] > 0.5
+    assert scores["rmse"] < 60_000
+    assert scores["loss"] == pytest.approx((scores["rmse"] / made.spread) ** 2)
+
+
+def test_compiling_alone_is_enough_for_keras_own_fit():
+    model = build_unimodal_model(tabular_branch(2, units=4), task="binary", head_units=4)
+    compile_model(model, task="binary")
+    history = model.fit({"tabular": table(8, 2)}, np.arange(8) % 2, epochs=1, verbose=0)
+    assert set(history.history) == {"loss", "accuracy"}
