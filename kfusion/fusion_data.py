@@ -113,8 +113,9 @@ class FusionData:
     ) -> tuple[FusionData, ...]:
         """Splits into training, validation and, if asked for, test rows.
 
-        Classes keep their shares and groups stay whole. Each part is one of `k` folds, so a
-        fraction is met as `1 / k`. The schema is learned from the training rows alone.
+        Classes keep their shares and groups stay whole. Each part is one of `k` folds, that of
+        the closest size, so a fraction is met as `1 / k`. The schema is learned from the training
+        rows alone.
 
         Args:
             validation: Float in (0, 0.5], share of all rows.
@@ -180,9 +181,13 @@ class FusionData:
                 f"{[self.class_names[label] for label in classes]} in {units} "
                 f"{'rows' if groups is None else 'groups'}."
             )
-        kept, held = next(
-            (pair for pair in whole if np.isin(classes, labels[pair[1]]).all()), whole[0]
-        )
+
+        def faults(pair: tuple[np.ndarray, np.ndarray]) -> tuple[bool, float]:
+            held = pair[1]
+            lacks_classes = not np.isin(classes, labels[held]).all()
+            return lacks_classes, abs(held.size / rows.size - fraction)
+
+        kept, held = min(whole, key=faults)
         return rows[kept], rows[held]
 
     def _learn_schema(self) -> TableSchema:

@@ -153,7 +153,9 @@ def read_csv(path: str | os.PathLike) -> pd.DataFrame:
 
     Words like "NA" are left alone here: in a column of numbers the schema reads them as missing,
     in a column of text they are a category (North America). The delimiter is whichever of
-    comma, semicolon, tab and bar the header holds most often.
+    comma, semicolon, tab and bar the header holds most often; beside any but the comma, numbers
+    may have a decimal comma. A column without a name, as a saved index has, is left out with a
+    warning.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -163,14 +165,15 @@ def read_csv(path: str | os.PathLike) -> pd.DataFrame:
         with open(path, encoding="utf-8-sig", newline="") as file:
             first = file.readline()
             delimiter = max(",;\t|", key=first.count)
-            names = next(csv.reader([first], delimiter=delimiter), [])
+            file.seek(0)
+            names = next(csv.reader(file, delimiter=delimiter), [])
         if not first.strip():
             raise ValueError(f"{path} is empty, or its first line is.")
         check_unique_columns(names)
         with warnings.catch_warnings():
             # pandas would drop the surplus fields of rows that are longer than the header.
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            return pd.read_csv(
+            frame = pd.read_csv(
                 path,
                 sep=delimiter,
                 dtype=str,
@@ -187,6 +190,24 @@ def read_csv(path: str | os.PathLike) -> pd.DataFrame:
         ) from error
     except IsADirectoryError as error:
         raise ValueError(f"{path} is a folder, not a CSV file.") from error
+    nameless = [name for name, given in zip(frame.columns, names, strict=True) if not given.strip()]
+    if nameless:
+        warnings.warn(
+            f"{path} has a column without a name, which is left out (a saved index?).", stacklevel=2
+        )
+    return _with_decimal_points(frame.drop(columns=nameless), delimiter)
+
+
+def _with_decimal_points(frame: pd.DataFrame, delimiter: str) -> pd.DataFrame:
+    """Replaces decimal commas in columns where all is numbers and some have one."""
+    if delimiter == ",":
+        return frame
+    for name in frame.columns:
+        texts = frame[name].dropna()
+        has_comma = texts.str.contains(",")
+        if has_comma.any() and texts[has_comma].str.fullmatch(r"\s*[+-]?\d*,\d+\s*").all():
+            frame[name] = frame[name].str.replace(",", ".")
+    return frame
 
 
 def _read_table(csv_or_frame) -> tuple[pd.DataFrame, Path]:

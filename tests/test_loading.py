@@ -337,3 +337,16 @@ def test_columns_of_a_frame_that_are_there_twice_are_refused(frame, load):
 def test_names_that_are_no_text_are_refused(frame, load):
     with pytest.raises(TypeError, match=r"Column names must be strings. Received: 3"):
         load(frame.rename(columns={"age": 3}))
+
+
+def test_a_saved_index_is_no_feature(tmp_path):
+    pd.DataFrame({"a": [5, 6]}).to_csv(tmp_path / "rows.csv")
+    with pytest.warns(UserWarning, match="a column without a name"):
+        assert list(read_csv(tmp_path / "rows.csv")) == ["a"]
+
+
+def test_a_semicolon_file_may_have_decimal_commas(tmp_path):
+    (tmp_path / "rows.csv").write_text("size;note\n1,5;a,b\n-2;c\n")
+    frame = read_csv(tmp_path / "rows.csv")
+    assert frame["size"].tolist() == ["1.5", "-2"]
+    assert frame["note"].tolist() == ["a,b", "c"]

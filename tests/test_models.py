@@ -88,7 +88,7 @@ class TestImageBranch:
         assert branch.get_layer("pool").output.shape == (None, 5)
 
     def test_a_backbone_that_is_neither_name_nor_model_is_refused(self):
-        with pytest.raises(ValueError, match="must be \"conv\", a name in .* backbone=3"):
+        with pytest.raises(ValueError, match='must be "conv", a name in .* backbone=3'):
             image_branch(SHAPE, backbone=3)
 
     def test_random_weights_are_not_frozen(self):
