@@ -213,7 +213,9 @@ def branch_from(
         names = [candidate.name for candidate in model.layers]
         if layer not in names:
             raise ValueError(f"{model.name!r} has no layer {layer!r}. It has: {names}.")
-        model = keras.Model(model.inputs, model.get_layer(layer).output, name=model.name)
+        model = keras.Model(given[0], model.get_layer(layer).output, name=model.name)
+    elif isinstance(model.input, dict):
+        model = keras.Model(given[0], model.output, name=model.name)
     shape = tuple(given[0].shape[1:])
     inputs = keras.Input(
         shape,

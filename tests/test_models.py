@@ -203,6 +203,19 @@ class TestBranchFrom:
         np.testing.assert_array_equal(predict(branch, x), before)
         assert [layer for layer in branch.layers if isinstance(layer, Frozen)]
 
+    @pytest.mark.parametrize(("layer", "width"), [(None, 1), ("head_1", 4)])
+    def test_takes_a_model_that_kfusion_built(self, layer, width):
+        model = build_unimodal_model(
+            image_branch(SHAPE, units=4), task="binary", head_units=4, name="first"
+        )
+        branch = branch_from(model, layer)
+        x = {"image": images(3)}
+        assert predict(branch, x).shape == (3, width)
+        fused = build_fusion_model(
+            {"first": branch, "tabular": tabular_branch(2, units=4)}, task="binary"
+        )
+        assert predict(fused, {**x, "tabular": table(3, 2)}).shape == (3, 1)
+
     def test_feature_maps_and_sequences_are_averaged(self):
         maps = keras.Sequential([keras.Input(SHAPE), keras.layers.Conv2D(5, 3)])
         assert branch_from(maps).output.shape == (None, 5)

@@ -1,0 +1,326 @@
+"""Training: exact scores, the best weights, the right inputs, the same answer for the same seed."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+from sklearn.metrics import log_loss, r2_score, roc_auc_score, root_mean_squared_error
+from sklearn.utils.class_weight import compute_class_weight
+
+from kfusion import (
+    build_fusion_model,
+    build_unimodal_model,
+    compile_model,
+    evaluate,
+    fit,
+    image_branch,
+    predict,
+    tabular_branch,
+    task,
+)
+from kfusion.training import LEARNING_RATES
+
+SHAPE = (6, 6, 3)
+
+
+def small_model(**keywords):
+    keras.utils.set_random_seed(0)
+    branch = tabular_branch(3, units=8, **keywords)
+    return build_unimodal_model(branch, task="binary", head_units=8)
+
+
+def draw(rows, seed, noise=1.0):
+    generator = np.random.default_rng(seed)
+    x = generator.normal(size=(rows, 3)).astype(np.float32)
+    y = (x[:, 0] + noise * generator.normal(size=rows) > 0).astype(int)
+    return {"tabular": x}, y
+
+
+TRAIN, VALIDATION = draw(96, 0), draw(300, 1)
+
+
+def quick_fit(model, x=None, y=None, **keywords):
+    """One epoch of `fit` with the data above, unless told otherwise."""
+    keywords = {
+        "task": "binary",
+        "validation_data": VALIDATION,
+        "epochs": 1,
+        "batch_size": 32,
+        "seed": 0,
+        "verbose": 0,
+        **keywords,
+    }
+    return fit(model, TRAIN[0] if x is None else x, TRAIN[1] if y is None else y, **keywords)
+
+
+@pytest.fixture(scope="module")
+def model():
+    """For tests that need some model and do not mind what it has learned."""
+    return small_model()
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A model trained with rates so high that its last epoch is not its best, and its history."""
+    model = small_model()
+    history = quick_fit(model, epochs=8, learning_rate=0.3, patience=None)
+    return model, history.history
+
+
+class TestScores:
+    def test_the_history_equals_scikit_learn(self, trained):
+        model, history = trained
+        (x, y), predicted = VALIDATION, predict(model, VALIDATION[0])[:, 0]
+        best = int(np.argmax(history["val_auc"]))
+        assert history["val_auc"][best] == pytest.approx(roc_auc_score(y, predicted), abs=1e-12)
+        assert history["val_loss"][best] == pytest.approx(log_loss(y, predicted), abs=1e-6)
+        assert history["val_accuracy"][best] == np.mean((predicted > 0.5) == y)
+
+    def test_the_weights_of_the_best_epoch_are_left(self, trained):
+        model, history = trained
+        assert history["val_auc"].index(max(history["val_auc"])) < 7
+        scores = evaluate(model, *VALIDATION, task="binary")
+        assert scores["auc"] == max(history["val_auc"])
+
+    def test_a_regression_is_scored_in_its_own_unit(self):
+        x, y = {"tabular": TRAIN[0]["tabular"]}, 500 + 100 * TRAIN[0]["tabular"][:, 1]
+        made = task("regression", y=y)
+        model = build_unimodal_model(tabular_branch(3, units=8), task=made, head_units=8)
+        history = quick_fit(model, x, y, task=made, validation_data=(x, y)).history
+        predicted = predict(model, x)[:, 0]
+        assert history["val_rmse"] == [pytest.approx(root_mean_squared_error(y, predicted))]
+        assert history["val_r2"] == [pytest.approx(r2_score(y, predicted), abs=1e-6)]
+        assert history["val_loss"][0] == pytest.approx(np.mean((y - predicted) ** 2) / np.var(y))
+        assert history["val_mae"][0] == pytest.approx(np.abs(y - predicted).mean())
+
+    def test_the_loss_of_the_history_leaves_penalties_out(self):
+        model = small_model(l2=1.0)
+        history = quick_fit(model).history
+        assert history["loss"][0] > 5
+        assert history["val_loss"][0] < 2
+
+    def test_predicts_every_row_once_whatever_the_batch(self, model):
+        x, _ = VALIDATION
+        whole = predict(model, x, batch_size=300)
+        for batch_size in (1000, 128, 7):
+            np.testing.assert_allclose(predict(model, x, batch_size=batch_size), whole, atol=1e-6)
+        one = predict(model, {"tabular": x["tabular"][5:6]})
+        np.testing.assert_allclose(one, whole[5:6], atol=1e-6)
+
+    def test_callbacks_see_the_exact_scores(self, model):
+        seen = []
+        spy = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(logs))
+        history = quick_fit(model, callbacks=[spy]).history
+        assert seen[0]["val_auc"] == history["val_auc"][0]
+
+
+class TestStopping:
+    def test_stops_when_nothing_improves(self, model):
+        slow = keras.optimizers.SGD(1e-30)
+        history = quick_fit(model, epochs=20, patience=2, optimizer=slow).history
+        assert len(history["val_auc"]) == 3
+
+    def test_without_validation_rows_all_epochs_are_trained(self, model):
+        history = quick_fit(model, epochs=3, patience=1, validation_data=None).history
+        assert len(history["loss"]) == 3
+        assert not [name for name in history if name.startswith("val_")]
+
+    def test_divergence_in_the_first_epoch_is_an_error(self):
+        with pytest.raises(RuntimeError, match="diverged in its first epoch.*Lower `learning_rate"):
+            quick_fit(small_model(), optimizer=keras.optimizers.SGD(1e38), epochs=3)
+
+    def test_divergence_later_keeps_the_best_weights_and_warns(self):
+        model = small_model()
+        optimizer = keras.optimizers.SGD(
+            keras.optimizers.schedules.PiecewiseConstantDecay([5], [0.01, 1e38])
+        )
+        with pytest.warns(UserWarning, match="diverged in epoch 2 and was stopped"):
+            history = quick_fit(model, optimizer=optimizer, epochs=6).history
+        assert len(history["val_auc"]) == 2
+        assert evaluate(model, *VALIDATION, task="binary")["auc"] == history["val_auc"][0]
+
+
+def test_an_extra_key_does_not_feed_the_wrong_array(model):
+    (x, y), other = VALIDATION, np.full((300, 3), 9, np.float32)
+    for extra in ({"another": other, **x}, {**x, "zzz": other}, {"a": other, **x, "z": other[:, 0]}):
+        np.testing.assert_array_equal(predict(model, extra), predict(model, x))
+        assert evaluate(model, extra, y, task="binary") == evaluate(model, x, y, task="binary")
+    plain, with_extra = small_model(), small_model()
+    quick_fit(plain)
+    quick_fit(
+        with_extra,
+        {"another": other[:96], **TRAIN[0]},
+        validation_data=({"another": other, **x}, y),
+    )
+    for ours, theirs in zip(with_extra.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+class TestSeed:
+    @staticmethod
+    def build():
+        keras.utils.set_random_seed(3)
+        return build_fusion_model(
+            {
+                "image": image_branch(SHAPE, units=8, augment=True, dropout=0.3),
+                "tabular": tabular_branch(3, units=8, dropout=0.3),
+            },
+            task="binary",
+            head_units=8,
+            dropout=0.3,
+        )
+
+    def test_the_same_seed_gives_identical_weights_and_another_gives_others(self):
+        images = np.random.default_rng(0).integers(256, size=(64, *SHAPE), dtype=np.uint8)
+        x = {"image": images, "tabular": TRAIN[0]["tabular"][:64]}
+        weights = []
+        for seed in (0, 0, 1):
+            model = self.build()
+            np.random.default_rng().random(seed + 1)
+            keras.random.uniform((seed + 1,))
+            quick_fit(model, x, TRAIN[1][:64], validation_data=None, seed=seed)
+            weights.append(model.get_weights())
+        for first, second in zip(weights[0], weights[1], strict=True):
+            np.testing.assert_array_equal(first, second)
+        assert any(not np.array_equal(*pair) for pair in zip(weights[0], weights[2], strict=True))
+
+
+class TestClassWeight:
+    y = (np.arange(96) % 4 == 0).astype(int)
+
+    def test_balanced_equals_scikit_learns_weights_on_rows(self):
+        by_class = compute_class_weight("balanced", classes=np.array([0, 1]), y=self.y)
+        ways = [
+            {"class_weight": "balanced"},
+            {"class_weight": dict(enumerate(by_class))},
+            {"sample_weight": by_class[self.y]},
+        ]
+        models = [small_model() for _ in ways]
+        for model, way in zip(models, ways, strict=True):
+            quick_fit(model, y=self.y, validation_data=None, **way)
+        for model in models[1:]:
+            for ours, theirs in zip(models[0].get_weights(), model.get_weights(), strict=True):
+                np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("keywords", "message"),
+        [
+            ({"class_weight": "even"}, 'must be None, "balanced" or weights by label'),
+            ({"class_weight": {0: 1.0}}, r"no weight for the label\(s\) \[1\]"),
+            ({"class_weight": "balanced", "task": "regression"}, "no classes to weigh"),
+            ({"sample_weight": np.ones(5)}, "sample_weight has 5, y has 96"),
+        ],
+    )
+    def test_weights_that_do_not_fit_are_refused(self, model, keywords, message):
+        with pytest.raises(ValueError, match=message):
+            quick_fit(model, y=self.y, **{"validation_data": None, **keywords})
+
+
+class TestOptimizers:
+    @pytest.mark.parametrize("optimizer", sorted(LEARNING_RATES))
+    def test_each_by_name_trains_a_step(self, optimizer):
+        model = keras.Sequential([keras.Input((3,), name="tabular"), keras.layers.Dense(1)])
+        before = model.get_weights()[0]
+        fit(
+            model,
+            TRAIN[0],
+            TRAIN[0]["tabular"][:, 1],
+            task="regression",
+            validation_data=None,
+            epochs=1,
+            batch_size=96,
+            optimizer=optimizer,
+            verbose=0,
+        )
+        assert type(model.optimizer).__name__.lower() == optimizer
+        after = model.get_weights()[0]
+        assert np.isfinite(after).all()
+        assert not np.array_equal(after, before)
+
+    @pytest.mark.parametrize(
+        ("keywords", "message"),
+        [
+            ({"optimizer": "adamm"}, r"such as \['adadelta', .*optimizer='adamm'"),
+            ({"optimizer": keras.optimizers.Adam(), "learning_rate": 1.0}, "brings its own"),
+            ({"optimizer": keras.optimizers.Adam(), "weight_decay": 1.0}, "brings its own"),
+            ({"learning_rate": 0}, "`learning_rate` must be above 0. Received: 0"),
+            ({"learning_rate": float("nan")}, "above 0. Received: nan"),
+            ({"learning_rate": -1.0}, "above 0. Received: -1.0"),
+        ],
+    )
+    def test_what_makes_no_optimizer_is_refused(self, model, keywords, message):
+        with pytest.raises(ValueError, match=message):
+            quick_fit(model, **keywords)
+
+    def test_the_rate_rises_over_a_twentieth_of_the_steps_and_falls_to_0(self, model):
+        compile_model(model, task="binary", learning_rate=0.4, num_steps=100)
+        schedule = model.optimizer._learning_rate
+        rates = np.array([float(schedule(step)) for step in range(101)])
+        assert np.argmax(rates) == 5
+        assert rates[[5, 100]] == pytest.approx([0.4, 0])
+        assert np.all(np.diff(rates[:6]) > 0)
+        assert np.all(np.diff(rates[5:]) < 0)
+        # Half-way down a cosine.
+        assert rates[5 + 95 // 2] == pytest.approx(0.2, rel=0.02)
+
+    def test_a_schedule_is_used_as_it_is(self, model):
+        schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
+        compile_model(model, task="binary", learning_rate=schedule, num_steps=100)
+        assert model.optimizer._learning_rate is schedule
+
+    def test_weight_decay_reaches_the_optimizer(self, model):
+        compile_model(model, task="binary", optimizer="adamw", weight_decay=0.125)
+        assert model.optimizer.weight_decay == 0.125
+
+
+class TestErrorsBeforeTraining:
+    """Each is raised at once, with the model as it was."""
+
+    X, Y = TRAIN
+
+    @pytest.mark.parametrize(
+        ("x", "y", "validation", "message"),
+        [
+            ({"tabluar": X["tabular"]}, Y, None, r"`x` lacks the input\(s\) \['tabular'\]"),
+            (X, Y[:-1], None, "x['tabular'] has 96, y has 95"),
+            ({**X, "other": Y[:5]}, Y, None, "x['other'] has 5"),
+            ({"tabular": X["tabular"][:, :2]}, Y, None, "shape (rows, 3). Received: (96, 2)"),
+            ({"tabular": np.where(X["tabular"] > 9, 0, np.inf)}, Y, None, "infinite number at row 0"),
+            (X, Y + 1, None, "must hold the labels 0 to 1, one per class"),
+            (X, 0.5 * Y, None, "Received: 0.5 in row"),
+            (X, np.eye(2)[Y], None, "one-hot"),
+            (X, np.full(96, np.nan), None, "`y` is nan in row 0 (96 in all)"),
+            (X, 0 * Y, None, "one class or value only (0 in all 96 rows)"),
+            (X, Y, ({**X, "image": Y}, Y), "must have the same keys. Only one of them has: ['ima"),
+            (X, Y, (X, Y[:3]), "validation x['tabular'] has 96, validation y has 3"),
+            (X, Y, (X, 0 * Y), "one class only ('0'): no AUC can be computed"),
+            (X, Y, (X, 2 * Y), "`validation y` must hold the labels 0 to 1"),
+        ],
+    )
+    def test_data_that_does_not_fit(self, model, x, y, validation, message):
+        before = model.get_weights()
+        if "\\" not in message:
+            message = re.escape(message)
+        with pytest.raises(ValueError, match=message):
+            quick_fit(model, x, y, validation_data=validation)
+        for ours, theirs in zip(model.get_weights(), before, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+    @pytest.mark.parametrize(
+        ("x", "validation", "message"),
+        [
+            (X["tabular"], None, "must be a dict of arrays by input name"),
+            (X, X, r"must be a pair \(x, y\)"),
+            (X, (X, Y, Y), r"must be a pair \(x, y\)"),
+            (X, [X], r"must be a pair \(x, y\)"),
+        ],
+    )
+    def test_data_of_the_wrong_type(self, model, x, validation, message):
+        with pytest.raises(TypeError, match=message):
+            quick_fit(model, x, validation_data=validation)
+
+    def test_a_model_that_was_never_built(self):
+        unbuilt = keras.Sequential([keras.layers.Dense(1)], name="unbuilt")
+        with pytest.raises(ValueError, match="'unbuilt' has no known inputs"):
+            quick_fit(unbuilt)
