@@ -214,7 +214,7 @@ def branch_from(
         if layer not in names:
             raise ValueError(f"{model.name!r} has no layer {layer!r}. It has: {names}.")
         model = keras.Model(given[0], model.get_layer(layer).output, name=model.name)
-    elif isinstance(model.input, dict):
+    elif isinstance(getattr(model, "input", None), dict):
         model = keras.Model(given[0], model.output, name=model.name)
     shape = tuple(given[0].shape[1:])
     inputs = keras.Input(

@@ -18,7 +18,7 @@ import pandas as pd
 from kfusion.models import prediction_model
 from kfusion.raw_columns import encode_tensors, raw_columns, raw_dtype, sample_frame, served_names
 from kfusion.tables import TableSchema
-from kfusion.training import input_specs, predict
+from kfusion.training import feed, input_specs, predict
 from kfusion.whole_folders import whole_folder
 
 TABULAR = "tabular"
@@ -113,9 +113,13 @@ def _prediction_kind(model: keras.Model) -> str:
     """The task's kind, from the activation of the layer that answers."""
     if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
         raise ValueError("An exported model has one output of shape (rows, units).")
-    layer = model.get_layer(model.operations[-1].name)
-    activation = getattr(layer, "activation", keras.activations.linear)
-    name = getattr(activation, "__name__", str(activation))
+    # A Sequential model has no `operations`; in a nested model the inner one's last layer counts.
+    last = getattr(model, "operations", model.layers)[-1]
+    if isinstance(last, keras.Model):
+        return _prediction_kind(last)
+    if isinstance(last, keras.layers.Rescaling):
+        return "regression"
+    name = getattr(getattr(last, "activation", None), "__name__", type(last).__name__.lower())
     if name not in _KINDS:
         raise ValueError(f"The model must end in one of {sorted(_KINDS)}. Received: {name}.")
     return _KINDS[name]
@@ -150,7 +154,7 @@ def _served_names(schema: TableSchema, specs: dict) -> dict[str, str]:
 
 def _encoded_signature(model: keras.Model, kind: str, names: tuple[str, ...]):
     def serve(inputs):
-        return _answer(model(inputs, training=False), kind, names)
+        return _answer(model(feed(model, inputs), training=False), kind, names)
 
     return serve, _model_specs(model)
 
@@ -162,7 +166,7 @@ def _raw_signature(model: keras.Model, kind: str, names: tuple[str, ...], schema
         inputs = {name: raw[name] for name in others}
         columns = {column: raw[name] for column, name in names_served.items()}
         inputs[TABULAR] = encode_tensors(schema, columns)
-        return _answer(model(inputs, training=False), kind, names)
+        return _answer(model(feed(model, inputs), training=False), kind, names)
 
     signature = _model_specs(model)
     del signature[TABULAR]

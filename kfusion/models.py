@@ -136,9 +136,15 @@ def get_fusion(fusion: str | keras.layers.Layer) -> keras.layers.Layer:
 
 def prediction_model(model: keras.Model) -> keras.Model:
     """Returns the model without its auxiliary heads; they share weights. Others return as is."""
-    if isinstance(model.output, dict) and PREDICTION in model.output:
+    if answers_by_name(model) and PREDICTION in model.output:
         return keras.Model(model.input, model.output[PREDICTION], name=model.name)
     return model
+
+
+def answers_by_name(model: keras.Model) -> bool:
+    """Whether a model gives a dict of predictions, as one with auxiliary heads does."""
+    # A Sequential model has no `output`.
+    return isinstance(getattr(model, "output", None), dict)
 
 
 def _run_branches(branches: Mapping[str, keras.Model]):

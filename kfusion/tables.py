@@ -18,7 +18,7 @@ MANY_CATEGORIES = 20
 # Words that stand for "no value", but only where every other value of the column is a number or a
 # date: in a column of text they may be a category ("NA" is also North America's continent code).
 MISSING_WORDS = frozenset({"na", "n/a", "nan", "null", "none", "?", "-", ".", "#n/a"})
-ISO_DATE = r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?)?Z?"
+ISO_DATE = r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?Z?)?"
 # Digits with leading zeros are codes (postcodes, product numbers). Infinity is spelled so that
 # one of them is refused as a number, and does not turn the column into categories.
 _SPELLED_NUMBER = r"[+-]?(?:(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?|(?i:inf(?:inity)?))"

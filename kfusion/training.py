@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from kfusion.inputs import InputSpec, check_lengths, check_same_keys, select_inputs
-from kfusion.models import PREDICTION
+from kfusion.models import PREDICTION, answers_by_name
 from kfusion.progress import progress
 from kfusion.tasks import Task, as_task, check_variety
 
@@ -94,13 +94,14 @@ def fit(
         RuntimeError: If the first epoch already ends with predictions that are not finite.
     """
     task = as_task(task)
-    check_same_keys(x, validation_data[0] if validation_data else x)
+    if validation_data is not None:
+        if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
+            raise TypeError("`validation_data` must be a pair (x, y).")
+        check_same_keys(x, validation_data[0])
     inputs, labels = check_data(model, x, y, task)
     check_variety(labels)
     validation = None
     if validation_data is not None:
-        if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
-            raise TypeError("`validation_data` must be a pair (x, y).")
         validation = check_data(model, *validation_data, task, prefix="validation ")
         _check_can_score(task, validation[1])
     weights = _row_weights(task, labels, class_weight, keywords.pop("sample_weight", None))
@@ -124,7 +125,7 @@ def fit(
         None if scorer is None else _BestWeights(task, epochs if patience is None else patience)
     )
     history = model.fit(
-        _feed(model, inputs),
+        feed(model, inputs),
         _per_output(model, labels),
         sample_weight=None if weights is None else _per_output(model, weights),
         epochs=epochs,
@@ -171,7 +172,7 @@ def compile_model(
     task = as_task(task)
     weight = task.loss_weight
     metric = "mae" if task.kind == "regression" else "accuracy"
-    if isinstance(model.output, dict):
+    if answers_by_name(model):
         loss: Any = dict.fromkeys(model.output, task.loss)
         loss_weights: Any = {
             name: weight if name == PREDICTION else weight * AUXILIARY_LOSS_WEIGHT
@@ -319,14 +320,14 @@ def _predict_batches(model: keras.Model, inputs: dict[str, np.ndarray], batch_si
         # The last batch begins earlier, so that every batch has the same shape.
         first = min(start, rows - batch_size)
         batch = {name: array[first : first + batch_size] for name, array in inputs.items()}
-        outputs = model.predict_on_batch(_feed(model, batch))
+        outputs = model.predict_on_batch(feed(model, batch))
         if isinstance(outputs, dict):
             outputs = outputs[PREDICTION]
         parts.append(np.asarray(outputs, np.float32)[start - first :])
     return np.concatenate(parts)
 
 
-def _feed(model: keras.Model, inputs: dict[str, np.ndarray]):
+def feed(model: keras.Model, inputs: dict[str, np.ndarray]):
     """The structure that the model was built with: a dict, or arrays in its order."""
     if isinstance(getattr(model, "input", None), dict):
         return inputs
@@ -335,7 +336,7 @@ def _feed(model: keras.Model, inputs: dict[str, np.ndarray]):
 
 
 def _per_output(model: keras.Model, values: np.ndarray):
-    if isinstance(model.output, dict):
+    if answers_by_name(model):
         return dict.fromkeys(model.output, values)
     return values
 

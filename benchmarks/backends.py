@@ -1,0 +1,104 @@
+"""Does everything but the export work on this backend? Prints one line of JSON.
+
+usage: KERAS_BACKEND=jax python benchmarks/backends.py
+
+Builds an image and table fusion and a VGG16 at 64x64 (no weights), trains a step of each on
+random rows, predicts, saves and loads. On the tensorflow backend it also exports a SavedModel.
+"""
+
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from kfusion import (
+    build_fusion_model,
+    build_unimodal_model,
+    edge_branch,
+    export_saved_model,
+    fit,
+    image_branch,
+    load_exported,
+    predict,
+    tabular_branch,
+)
+
+ROWS = 16
+
+
+def main() -> None:
+    generator = np.random.default_rng(0)
+    keras.utils.set_random_seed(0)
+    y = np.arange(ROWS) % 2
+    x = {
+        "image": generator.integers(256, size=(ROWS, 12, 12, 3), dtype=np.uint8),
+        "tabular": generator.normal(size=(ROWS, 4)).astype(np.float32),
+    }
+    fusion = build_fusion_model(
+        {
+            "image": image_branch((12, 12, 3), units=8, augment=True, dropout=0.1),
+            "edges": edge_branch((12, 12, 3), units=8),
+            "tabular": tabular_branch(4, units=8),
+        },
+        task="binary",
+        fusion="gated",
+        auxiliary_heads=True,
+    )
+    large = {"image": generator.integers(256, size=(ROWS, 64, 64, 3), dtype=np.uint8)}
+    vgg16 = build_unimodal_model(
+        image_branch((64, 64, 3), backbone="VGG16", units=8), task="binary", head_units=8
+    )
+    result = {
+        "backend": keras.backend.backend(),
+        "keras": keras.version(),
+        "fusion": try_out(fusion, x, y),
+        "vgg16": try_out(vgg16, large, y),
+        "export_difference": None,
+    }
+    if keras.backend.backend() == "tensorflow":
+        with tempfile.TemporaryDirectory() as folder:
+            path = export_saved_model(fusion, Path(folder) / "model")
+            answer = load_exported(path).predict_encoded(x)["probabilities"][:, 1:]
+        result["export_difference"] = float(np.abs(answer - predict(fusion, x)).max())
+    print(json.dumps(result))
+
+
+def try_out(model: keras.Model, x: dict[str, np.ndarray], y: np.ndarray) -> dict[str, object]:
+    """Trains a step, predicts, saves, loads and predicts again."""
+    before = [keras.ops.convert_to_numpy(weight) for weight in model.trainable_weights]
+    start = time.perf_counter()
+    history = fit(
+        model,
+        x,
+        y,
+        task="binary",
+        validation_data=(x, y),
+        epochs=1,
+        batch_size=ROWS,
+        optimizer="sgd",
+        seed=0,
+        verbose=0,
+    ).history
+    seconds = time.perf_counter() - start
+    predictions = predict(model, x)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(Path(folder) / "model.keras")
+        loaded = keras.saving.load_model(Path(folder) / "model.keras", compile=False)
+    moved = [
+        not np.array_equal(keras.ops.convert_to_numpy(weight), old)
+        for weight, old in zip(model.trainable_weights, before, strict=True)
+    ]
+    return {
+        "seconds_of_a_step": round(seconds, 2),
+        "weights_moved": sum(moved) / len(moved),
+        "val_auc": history["val_auc"][-1],
+        "finite": bool(np.isfinite(predictions).all()),
+        "load_difference": float(np.abs(predict(loaded, x) - predictions).max()),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,242 @@
+"""Searching with KerasTuner: its tuners, our objective, trials that can be built again."""
+
+from functools import partial
+
+import keras
+import keras_tuner
+import numpy as np
+import pytest
+
+from kfusion import (
+    FusionHyperModel,
+    build_fusion_model,
+    evaluate,
+    fit,
+    predict,
+    search_fusion,
+    tabular_branch,
+    task,
+)
+from kfusion.search.running import check_completed, spaced_seed
+from kfusion.training import LEARNING_RATES
+
+BUILDERS = {
+    "first": partial(tabular_branch, 3, name="first"),
+    "second": partial(tabular_branch, 2, input_name="other", name="second"),
+}
+SMALL = {
+    "units": [4, 8],
+    "head_units": [4],
+    "head_depths": [0, 1],
+    "dropouts": [0.0, 0.2],
+    "l2s": [0.0, 1e-3],
+    "optimizers": ["adam", "sgd"],
+    "fusions": ["concat", "weighted"],
+}
+
+
+def draw(rows, seed):
+    generator = np.random.default_rng(seed)
+    x = {
+        "tabular": generator.normal(size=(rows, 3)).astype("float32"),
+        "other": generator.normal(size=(rows, 2)).astype("float32"),
+    }
+    noise = generator.normal(size=rows)
+    return x, (x["tabular"][:, 0] + x["other"][:, 0] + noise > 0).astype(int)
+
+
+TRAIN, VALIDATION = draw(64, 0), draw(80, 1)
+
+
+def search(tuner, directory, hypermodel=None, **keywords):
+    keywords = {"max_trials": 2, "epochs": 2, "verbose": 0, **keywords}
+    if tuner == "hyperband":
+        del keywords["max_trials"]
+    return search_fusion(
+        hypermodel or FusionHyperModel(BUILDERS, task="binary", **SMALL),
+        *TRAIN,
+        validation_data=VALIDATION,
+        directory=directory,
+        tuner=tuner,
+        **keywords,
+    )
+
+
+@pytest.fixture(scope="module", params=["random", "bayesian", "hyperband"])
+def searched(request, tmp_path_factory):
+    return search(request.param, tmp_path_factory.mktemp(request.param))
+
+
+class TestSearch:
+    def test_is_a_keras_tuner_with_the_tasks_own_objective(self, searched):
+        assert isinstance(searched, keras_tuner.Tuner)
+        assert searched.oracle.objective == keras_tuner.Objective("val_auc", "max")
+        completed = [t for t in searched.oracle.trials.values() if t.status == "COMPLETED"]
+        assert len(completed) >= 2
+        scores = [trial.score for trial in searched.oracle.get_best_trials(len(completed))]
+        assert scores == sorted(scores, reverse=True)
+
+    def test_the_best_model_scores_what_its_trial_scored(self, searched):
+        (best,) = searched.oracle.get_best_trials(1)
+        (model,) = searched.get_best_models(1)
+        scores = evaluate(model, *VALIDATION, task="binary")
+        assert scores["auc"] == pytest.approx(best.score, abs=1e-6)
+
+    def test_the_best_hyperparameters_are_keywords_that_build_it_again(self, searched):
+        hypermodel = searched.hypermodel
+        while not isinstance(hypermodel, FusionHyperModel):
+            hypermodel = hypermodel.hypermodel
+        (hp,) = searched.get_best_hyperparameters(1)
+        keywords = hypermodel.keywords(hp)
+        branches = {name: builder(**keywords[name]) for name, builder in BUILDERS.items()}
+        model = build_fusion_model(branches, task="binary", **keywords["model"])
+        (best,) = searched.get_best_models(1)
+        assert [w.shape for w in model.weights] == [w.shape for w in best.weights]
+        model.set_weights(best.get_weights())
+        x = VALIDATION[0]
+        np.testing.assert_allclose(predict(model, x), predict(best, x), atol=1e-6)
+        fit(
+            model,
+            *TRAIN,
+            task="binary",
+            validation_data=None,
+            epochs=1,
+            verbose=0,
+            **keywords["fit"],
+        )
+
+
+def test_a_regression_minimises_the_error(tmp_path):
+    (x, _), (held, _) = TRAIN, VALIDATION
+    made = task("regression", y=x["tabular"][:, 0])
+    tuner = search_fusion(
+        FusionHyperModel(BUILDERS, task=made, **SMALL),
+        x,
+        x["tabular"][:, 0],
+        validation_data=(held, held["tabular"][:, 0]),
+        directory=tmp_path,
+        max_trials=2,
+        epochs=1,
+        verbose=0,
+    )
+    assert tuner.oracle.objective == keras_tuner.Objective("val_rmse", "min")
+    best, other = tuner.oracle.get_best_trials(2)
+    assert best.score <= other.score
+
+
+def test_the_same_seed_proposes_the_same_trials_and_zero_is_a_seed():
+    def propose(seed):
+        hypermodel = FusionHyperModel(BUILDERS, task="binary", **SMALL)
+        hp = keras_tuner.HyperParameters()
+        hypermodel.build(hp)
+        oracle = keras_tuner.oracles.RandomSearchOracle(
+            objective=keras_tuner.Objective("val_auc", "max"),
+            max_trials=5,
+            seed=spaced_seed(seed),
+            hyperparameters=hp,
+        )
+        return [oracle.populate_space(str(i))["values"] for i in range(5)]
+
+    assert propose(0) == propose(0)
+    assert propose(0) != propose(1)
+
+
+class TestFailures:
+    def test_when_every_trial_fails_the_first_failure_is_quoted(self, tmp_path):
+        def broken(units, dropout):
+            raise ValueError(f"no branch today: {units} {dropout}")
+
+        hypermodel = FusionHyperModel(
+            {"first": BUILDERS["first"], "broken": broken}, task="binary", **SMALL
+        )
+        with pytest.raises(Exception, match="no branch today"):
+            search("random", tmp_path, hypermodel)
+
+    def test_when_every_fit_fails_the_first_failure_is_quoted(self, tmp_path):
+        hypermodel = FusionHyperModel(
+            BUILDERS, task="binary", fit_keywords={"class_weight": "wrong"}, **SMALL
+        )
+        with pytest.raises(RuntimeError, match="(?s)`class_weight` must be None"):
+            search("random", tmp_path, hypermodel)
+
+    def test_a_tuner_that_ran_nothing_is_no_result(self, tmp_path):
+        tuner = keras_tuner.RandomSearch(
+            FusionHyperModel(BUILDERS, task="binary", **SMALL),
+            objective=keras_tuner.Objective("val_auc", "max"),
+            max_trials=1,
+            directory=tmp_path,
+        )
+        with pytest.raises(RuntimeError, match="None of 0 trials completed. .*no trial was run"):
+            check_completed(tuner)
+
+    def test_an_unknown_tuner_lists_those_there_are(self, tmp_path):
+        with pytest.raises(ValueError, match=r"one of \['bayesian', .*tuner='grid'"):
+            search("grid", tmp_path)
+
+
+class TestSpace:
+    def test_built_models_are_refused(self):
+        built = {name: builder() for name, builder in BUILDERS.items()}
+        with pytest.raises(TypeError, match="builders, called anew for every trial"):
+            FusionHyperModel(built, task="binary")
+        with pytest.raises(TypeError, match="builders, called anew for every trial"):
+            FusionHyperModel({**BUILDERS, "third": "conv"}, task="binary")
+
+    def test_an_unknown_fusion_is_refused(self):
+        with pytest.raises(ValueError, match=r"`fusions` must be among .*Received: \['sum'\]"):
+            FusionHyperModel(BUILDERS, task="binary", fusions=["concat", "sum"])
+
+    def test_holds_every_part_that_is_searched(self):
+        hp = keras_tuner.HyperParameters()
+        FusionHyperModel(BUILDERS, task="binary").build(hp)
+        assert set(hp.values) == {
+            *("fusion", "head_units", "head_depth", "dropout", "l2"),
+            *("optimizer", "learning_rate_factor"),
+            *("first_units", "first_dropout", "second_units", "second_dropout"),
+        }
+
+    def test_a_narrowed_space_is_fixed(self):
+        narrow = {
+            "fusions": ["gated"],
+            "optimizers": ["SGD"],
+            "learning_rate_factors": (2.0, 2.0),
+            "units": [8],
+            "head_units": [16],
+            "head_depths": [2],
+            "dropouts": [0.25],
+            "l2s": [1e-3],
+        }
+        hypermodel = FusionHyperModel(BUILDERS, task="binary", **narrow)
+        oracle = keras_tuner.oracles.RandomSearchOracle(
+            objective=keras_tuner.Objective("val_auc", "max"), max_trials=9
+        )
+        hp = oracle.get_space()
+        hypermodel.build(hp)
+        oracle.update_space(hp)
+        drawn = [oracle.populate_space(str(i))["values"] for i in range(3)]
+        assert drawn[0] == drawn[1] == drawn[2]
+        hp.values = drawn[0]
+        branch = {"units": 8, "dropout": 0.25}
+        assert hypermodel.keywords(hp) == {
+            "model": {
+                "fusion": "gated",
+                "head_units": 16,
+                "head_depth": 2,
+                "dropout": 0.25,
+                "l2": 1e-3,
+            },
+            "fit": {"optimizer": "sgd", "learning_rate_factor": 2.0},
+            "first": branch,
+            "second": branch,
+        }
+        model = hypermodel.build(hp)
+        assert isinstance(model.optimizer, keras.optimizers.SGD)
+        assert float(model.optimizer.learning_rate) == pytest.approx(2 * LEARNING_RATES["sgd"])
+
+
+def test_seeds_of_neighbours_are_far_apart_and_never_zero():
+    seeds = [spaced_seed(seed) for seed in range(2000)]
+    assert len(set(seeds)) == 2000
+    assert 0 < min(seeds)
+    assert max(seeds) < 2**31
+    assert np.abs(np.diff(seeds)).min() > 1000
