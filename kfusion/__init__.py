@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from kfusion.images import BadImageError, read_images
     from kfusion.loading import load_images, load_table
     from kfusion.models import build_fusion_model, build_unimodal_model, prediction_model
+    from kfusion.prediction import evaluate, predict
     from kfusion.search import FusionHyperModel, search_fusion
     from kfusion.serving import load_exported
     from kfusion.tables import TableSchema
     from kfusion.tasks import Task, task
-    from kfusion.training import compile_model, evaluate, fit, predict
+    from kfusion.training import compile_model, fit
 
 __version__ = "0.1.0"
 
@@ -31,11 +32,12 @@ _MODULES = {
     "kfusion.images": ["BadImageError", "read_images"],
     "kfusion.loading": ["load_images", "load_table"],
     "kfusion.models": ["build_fusion_model", "build_unimodal_model", "prediction_model"],
+    "kfusion.prediction": ["evaluate", "predict"],
     "kfusion.search": ["FusionHyperModel", "search_fusion"],
     "kfusion.serving": ["load_exported"],
     "kfusion.tables": ["TableSchema"],
     "kfusion.tasks": ["Task", "task"],
-    "kfusion.training": ["compile_model", "evaluate", "fit", "predict"],
+    "kfusion.training": ["compile_model", "fit"],
 }
 _SUBMODULES = ["datasets", "layers"]
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}

@@ -13,6 +13,7 @@ from PIL import Image
 from kfusion.datasets import load_landcover
 from kfusion.fusion_data import FusionData
 from kfusion.loading import load_images, load_table, read_csv
+from kfusion.prediction import predict
 from kfusion.progress import progress
 from kfusion.runs import (
     TRIALS_FOLDER,
@@ -27,7 +28,6 @@ from kfusion.runs import (
     search_candidate,
 )
 from kfusion.serving import load_exported
-from kfusion.training import predict
 
 EPOCHS = 12
 TRIALS = 4

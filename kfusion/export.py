@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 
 from kfusion.models import prediction_model
+from kfusion.prediction import feed, input_specs, predict
 from kfusion.raw_columns import encode_tensors, raw_columns, raw_dtype, sample_frame, served_names
 from kfusion.tables import TableSchema
-from kfusion.training import feed, input_specs, predict
 from kfusion.whole_folders import whole_folder
 
 TABULAR = "tabular"

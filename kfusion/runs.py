@@ -18,11 +18,12 @@ from kfusion.branches import image_branch, tabular_branch
 from kfusion.export import export_saved_model
 from kfusion.fusion_data import FusionData
 from kfusion.models import build_fusion_model, build_unimodal_model
+from kfusion.prediction import evaluate
 from kfusion.search.hypermodel import FusionHyperModel
 from kfusion.search.running import search_fusion
 from kfusion.tables import TableSchema
 from kfusion.tasks import Task
-from kfusion.training import evaluate, fit
+from kfusion.training import fit
 
 RUN_FILE, MODEL_FILE, TRIALS_FOLDER = "run.json", "model.keras", "trials"
 IMAGE_ONLY, TABLE_ONLY, SEARCHED = "image only", "table only", "best searched"

@@ -10,26 +10,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from kfusion.inputs import InputSpec, check_lengths, check_same_keys, select_inputs
+from kfusion.epoch_callbacks import BestWeights, EpochBar, ExactScores
+from kfusion.inputs import check_lengths, check_same_keys
 from kfusion.models import PREDICTION, answers_by_name
-from kfusion.progress import progress
+from kfusion.optimizers import make_optimizer
+from kfusion.prediction import check_data, feed
 from kfusion.tasks import Task, as_task, check_variety
 
 AUXILIARY_LOSS_WEIGHT = 0.3
-EVALUATION_BATCH = 256
-# Learning rates at which each optimizer trains small networks; Keras' own default for Adadelta,
-# 0.001, does not train at all.
-LEARNING_RATES = {
-    "adadelta": 1.0,
-    "adagrad": 0.02,
-    "adam": 1e-3,
-    "adamax": 2e-3,
-    "adamw": 1e-3,
-    "lion": 1e-4,
-    "nadam": 1e-3,
-    "rmsprop": 1e-3,
-    "sgd": 0.02,
-}
 
 
 def fit(
@@ -120,10 +108,8 @@ def fit(
         num_steps=epochs * math.ceil(len(labels) / batch_size),
         jit_compile=jit_compile,
     )
-    scorer = None if validation is None else _ExactScores(*validation, task)
-    keeper = (
-        None if scorer is None else _BestWeights(task, epochs if patience is None else patience)
-    )
+    scorer = None if validation is None else ExactScores(*validation, task)
+    keeper = None if scorer is None else BestWeights(task, epochs if patience is None else patience)
     history = model.fit(
         feed(model, inputs),
         _per_output(model, labels),
@@ -134,7 +120,7 @@ def fit(
         callbacks=[
             *([scorer, keeper] if scorer else []),
             *callbacks,
-            *([_EpochBar(model.name, task)] if verbose else []),
+            *([EpochBar(model.name, task)] if verbose else []),
         ],
         verbose=0,
         **keywords,
@@ -182,7 +168,7 @@ def compile_model(
     else:
         loss, loss_weights, metrics = task.loss, weight, [metric]
     model.compile(
-        optimizer=_make_optimizer(
+        optimizer=make_optimizer(
             optimizer, learning_rate, learning_rate_factor, weight_decay, num_steps
         ),
         loss=loss,
@@ -192,191 +178,10 @@ def compile_model(
     )
 
 
-def predict(
-    model: keras.Model, x: Mapping[str, Any], *, batch_size: int = EVALUATION_BATCH
-) -> np.ndarray:
-    """Predicts rows in batches of one size, so that nothing is compiled twice.
-
-    Args:
-        model: A `keras.Model`; of several heads the one called "prediction" answers.
-        x: Dict of arrays by input name.
-        batch_size: Int.
-
-    Returns:
-        `(rows, units)` float32: probabilities (of the positive class, for one unit) or values.
-
-    Raises:
-        TypeError, ValueError: If the inputs do not fit the model; see `select_inputs`.
-    """
-    inputs = select_inputs(x, input_specs(model))
-    return _predict_batches(model, inputs, batch_size)
-
-
-def evaluate(model: keras.Model, x: Mapping[str, Any], y: Any, *, task: Task | str) -> dict:
-    """Scores a model's predictions exactly over all rows given; see `Task.scores`."""
-    task = as_task(task)
-    inputs, labels = check_data(model, x, y, task)
-    return task.scores(labels, _predict_batches(model, inputs, EVALUATION_BATCH))
-
-
-def input_specs(model: keras.Model) -> dict[str, InputSpec]:
-    """What a model asks of each input, by name."""
-    given = getattr(model, "inputs", None)
-    if not given:
-        raise ValueError(f"{model.name!r} has no known inputs: call it on data once first.")
-    return {tensor.name: InputSpec(tuple(tensor.shape[1:]), tensor.dtype) for tensor in given}
-
-
-def check_data(
-    model: keras.Model, x: Mapping[str, Any], y: Any, task: Task, prefix: str = ""
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Returns a model's inputs and targets checked, or raises what is wrong with them."""
-    inputs = select_inputs(x, input_specs(model), f"{prefix}x")
-    labels = task.check_targets(y, f"{prefix}y")
-    check_lengths({**{f"{prefix}x[{key!r}]": inputs[key] for key in inputs}, f"{prefix}y": labels})
-    return inputs, labels
-
-
-class _ExactScores(keras.callbacks.Callback):
-    """Adds the exact scores of the whole validation set to each epoch's logs."""
-
-    def __init__(self, inputs: dict[str, np.ndarray], labels: np.ndarray, task: Task):
-        super().__init__()
-        self.inputs, self.labels, self.task = inputs, labels, task
-        self.first_epoch: int | None = None
-        self.diverged_in: int | None = None
-
-    def on_epoch_end(self, epoch, logs=None):
-        if self.first_epoch is None:
-            self.first_epoch = epoch
-        predictions = _predict_batches(self.model, self.inputs, EVALUATION_BATCH)
-        scores = self.task.scores(self.labels, predictions)
-        logs.update({f"val_{name}": score for name, score in scores.items()})
-        if not np.isfinite(predictions).all():
-            self.diverged_in = epoch
-            self.model.stop_training = True
-
-
-class _BestWeights(keras.callbacks.Callback):
-    """Ends with the weights of the best epoch, and stops when there was none for a while.
-
-    Of epochs with one objective (an AUC of 1 is soon reached) the one of lower loss is better.
-    """
-
-    def __init__(self, task: Task, patience: int):
-        super().__init__()
-        self.objective, self.patience = task.objective, patience
-
-    def on_train_begin(self, logs=None):
-        self.best: tuple[float, float] | None = None
-        self.weights: list[np.ndarray] | None = None
-        self.waited = 0
-
-    def on_epoch_end(self, epoch, logs=None):
-        score = logs[self.objective.name]
-        if self.objective.direction == "min":
-            score = -score
-        reached = (score, -logs["val_loss"])
-        if np.isfinite(reached).all() and (self.best is None or reached > self.best):
-            self.best, self.weights, self.waited = reached, self.model.get_weights(), 0
-            return
-        self.waited += 1
-        if self.waited >= self.patience:
-            self.model.stop_training = True
-
-    def on_train_end(self, logs=None):
-        if self.weights is not None:
-            self.model.set_weights(self.weights)
-
-
-class _EpochBar(keras.callbacks.Callback):
-    """One line on stderr: epochs done, time left, best score so far."""
-
-    def __init__(self, name: str, task: Task):
-        super().__init__()
-        self.name, self.objective = name, task.objective
-
-    def on_train_begin(self, logs=None):
-        total = self.params["epochs"]
-        self.bar = progress(range(total), description=self.name, total=total)
-        self.scores: list[float] = []
-
-    def on_epoch_end(self, epoch, logs=None):
-        if self.objective.name in logs:
-            self.scores.append(logs[self.objective.name])
-            best = max if self.objective.direction == "max" else min
-            self.bar.set_postfix({f"best {self.objective.name}": f"{best(self.scores):.4f}"}, False)
-        self.bar.update()
-
-    def on_train_end(self, logs=None):
-        self.bar.close()
-
-
-def _predict_batches(model: keras.Model, inputs: dict[str, np.ndarray], batch_size: int):
-    rows = len(next(iter(inputs.values())))
-    batch_size = min(batch_size, rows)
-    parts = []
-    for start in range(0, rows, batch_size):
-        # The last batch begins earlier, so that every batch has the same shape.
-        first = min(start, rows - batch_size)
-        batch = {name: array[first : first + batch_size] for name, array in inputs.items()}
-        outputs = model.predict_on_batch(feed(model, batch))
-        if isinstance(outputs, dict):
-            outputs = outputs[PREDICTION]
-        parts.append(np.asarray(outputs, np.float32)[start - first :])
-    return np.concatenate(parts)
-
-
-def feed(model: keras.Model, inputs: dict[str, np.ndarray]):
-    """The structure that the model was built with: a dict, or arrays in its order."""
-    if isinstance(getattr(model, "input", None), dict):
-        return inputs
-    arrays = list(inputs.values())
-    return arrays if len(arrays) > 1 else arrays[0]
-
-
 def _per_output(model: keras.Model, values: np.ndarray):
     if answers_by_name(model):
         return dict.fromkeys(model.output, values)
     return values
-
-
-def _make_optimizer(optimizer, learning_rate, learning_rate_factor, weight_decay, num_steps):
-    if isinstance(optimizer, keras.optimizers.Optimizer):
-        if learning_rate is not None or weight_decay is not None:
-            raise ValueError(
-                "An optimizer instance brings its own `learning_rate` and `weight_decay`: give "
-                "them to it, or name the optimizer."
-            )
-        return optimizer
-    name = str(optimizer).lower()
-    if learning_rate is None:
-        learning_rate = learning_rate_factor * LEARNING_RATES.get(name, 1e-3)
-    if isinstance(learning_rate, (int, float)):
-        if not (math.isfinite(learning_rate) and learning_rate > 0):
-            raise ValueError(f"`learning_rate` must be above 0. Received: {learning_rate}.")
-        if num_steps is not None:
-            warm_up = max(1, num_steps // 20)
-            learning_rate = keras.optimizers.schedules.CosineDecay(
-                initial_learning_rate=learning_rate / warm_up,
-                warmup_target=learning_rate,
-                warmup_steps=warm_up,
-                decay_steps=max(1, num_steps - warm_up),
-            )
-    config = {"learning_rate": learning_rate}
-    if weight_decay is not None:
-        config["weight_decay"] = weight_decay
-    if name == "sgd":
-        config["momentum"] = 0.9
-    try:
-        optimizer_class = type(keras.optimizers.get(name))
-    except ValueError:
-        names = sorted(LEARNING_RATES)
-        raise ValueError(
-            f"`optimizer` must be a Keras optimizer or its name, such as {names}. Received: "
-            f"optimizer={optimizer!r}."
-        ) from None
-    return optimizer_class(**config)
 
 
 def _row_weights(task: Task, labels, class_weight, sample_weight) -> np.ndarray | None:

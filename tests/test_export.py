@@ -259,7 +259,7 @@ class TestInputsThatDoNotFit:
             exported.predict(FRAME, images(4))
 
     def test_a_date_that_is_none_fails_in_the_graph_too(self, exported):
-        columns = {k: v for k, v in raw_columns(exported.schema, FRAME).items()}
+        columns = dict(raw_columns(exported.schema, FRAME).items())
         columns["when"] = np.array(["31.12.2020"] * 5, object)
         given = {SERVED[k]: tf.constant(v) for k, v in columns.items()}
         signature = exported._loaded.signatures["serving_default"]

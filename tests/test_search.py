@@ -17,8 +17,8 @@ from kfusion import (
     tabular_branch,
     task,
 )
+from kfusion.optimizers import LEARNING_RATES
 from kfusion.search.running import check_completed, spaced_seed
-from kfusion.training import LEARNING_RATES
 
 BUILDERS = {
     "first": partial(tabular_branch, 3, name="first"),
@@ -237,6 +237,6 @@ class TestSpace:
 def test_seeds_of_neighbours_are_far_apart_and_never_zero():
     seeds = [spaced_seed(seed) for seed in range(2000)]
     assert len(set(seeds)) == 2000
-    assert 0 < min(seeds)
+    assert min(seeds) > 0
     assert max(seeds) < 2**31
     assert np.abs(np.diff(seeds)).min() > 1000

@@ -19,7 +19,7 @@ from kfusion import (
     tabular_branch,
     task,
 )
-from kfusion.training import LEARNING_RATES
+from kfusion.optimizers import LEARNING_RATES
 
 SHAPE = (6, 6, 3)
 
@@ -71,7 +71,7 @@ def trained():
 class TestScores:
     def test_the_history_equals_scikit_learn(self, trained):
         model, history = trained
-        (x, y), predicted = VALIDATION, predict(model, VALIDATION[0])[:, 0]
+        (_x, y), predicted = VALIDATION, predict(model, VALIDATION[0])[:, 0]
         best = int(np.argmax(history["val_auc"]))
         assert history["val_auc"][best] == pytest.approx(roc_auc_score(y, predicted), abs=1e-12)
         assert history["val_loss"][best] == pytest.approx(log_loss(y, predicted), abs=1e-6)

@@ -1,0 +1,85 @@
+"""What happens after each epoch: exact scores, the best weights kept, a line of progress."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from kfusion.prediction import EVALUATION_BATCH, predict_batches
+from kfusion.progress import progress
+from kfusion.tasks import Task
+
+
+class ExactScores(keras.callbacks.Callback):
+    """Adds the exact scores of the whole validation set to each epoch's logs."""
+
+    def __init__(self, inputs: dict[str, np.ndarray], labels: np.ndarray, task: Task):
+        super().__init__()
+        self.inputs, self.labels, self.task = inputs, labels, task
+        self.first_epoch: int | None = None
+        self.diverged_in: int | None = None
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.first_epoch is None:
+            self.first_epoch = epoch
+        predictions = predict_batches(self.model, self.inputs, EVALUATION_BATCH)
+        scores = self.task.scores(self.labels, predictions)
+        logs.update({f"val_{name}": score for name, score in scores.items()})
+        if not np.isfinite(predictions).all():
+            self.diverged_in = epoch
+            self.model.stop_training = True
+
+
+class BestWeights(keras.callbacks.Callback):
+    """Ends with the weights of the best epoch, and stops when there was none for a while.
+
+    Of epochs with one objective (an AUC of 1 is soon reached) the one of lower loss is better.
+    """
+
+    def __init__(self, task: Task, patience: int):
+        super().__init__()
+        self.objective, self.patience = task.objective, patience
+
+    def on_train_begin(self, logs=None):
+        self.best: tuple[float, float] | None = None
+        self.weights: list[np.ndarray] | None = None
+        self.waited = 0
+
+    def on_epoch_end(self, epoch, logs=None):
+        score = logs[self.objective.name]
+        if self.objective.direction == "min":
+            score = -score
+        reached = (score, -logs["val_loss"])
+        if np.isfinite(reached).all() and (self.best is None or reached > self.best):
+            self.best, self.weights, self.waited = reached, self.model.get_weights(), 0
+            return
+        self.waited += 1
+        if self.waited >= self.patience:
+            self.model.stop_training = True
+
+    def on_train_end(self, logs=None):
+        if self.weights is not None:
+            self.model.set_weights(self.weights)
+
+
+class EpochBar(keras.callbacks.Callback):
+    """One line on stderr: epochs done, time left, best score so far."""
+
+    def __init__(self, name: str, task: Task):
+        super().__init__()
+        self.name, self.objective = name, task.objective
+
+    def on_train_begin(self, logs=None):
+        total = self.params["epochs"]
+        self.bar = progress(range(total), description=self.name, total=total)
+        self.scores: list[float] = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.objective.name in logs:
+            self.scores.append(logs[self.objective.name])
+            best = max if self.objective.direction == "max" else min
+            self.bar.set_postfix({f"best {self.objective.name}": f"{best(self.scores):.4f}"}, False)
+        self.bar.update()
+
+    def on_train_end(self, logs=None):
+        self.bar.close()

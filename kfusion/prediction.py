@@ -1,0 +1,83 @@
+"""What a model answers for named inputs, and how well."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from kfusion.inputs import InputSpec, check_lengths, select_inputs
+from kfusion.models import PREDICTION
+from kfusion.tasks import Task, as_task
+
+EVALUATION_BATCH = 256
+
+
+def predict(
+    model: keras.Model, x: Mapping[str, Any], *, batch_size: int = EVALUATION_BATCH
+) -> np.ndarray:
+    """Predicts rows in batches of one size, so that nothing is compiled twice.
+
+    Args:
+        model: A `keras.Model`; of several heads the one called "prediction" answers.
+        x: Dict of arrays by input name.
+        batch_size: Int.
+
+    Returns:
+        `(rows, units)` float32: probabilities (of the positive class, for one unit) or values.
+
+    Raises:
+        TypeError, ValueError: If the inputs do not fit the model; see `select_inputs`.
+    """
+    inputs = select_inputs(x, input_specs(model))
+    return predict_batches(model, inputs, batch_size)
+
+
+def evaluate(model: keras.Model, x: Mapping[str, Any], y: Any, *, task: Task | str) -> dict:
+    """Scores a model's predictions exactly over all rows given; see `Task.scores`."""
+    task = as_task(task)
+    inputs, labels = check_data(model, x, y, task)
+    return task.scores(labels, predict_batches(model, inputs, EVALUATION_BATCH))
+
+
+def input_specs(model: keras.Model) -> dict[str, InputSpec]:
+    """What a model asks of each input, by name."""
+    given = getattr(model, "inputs", None)
+    if not given:
+        raise ValueError(f"{model.name!r} has no known inputs: call it on data once first.")
+    return {tensor.name: InputSpec(tuple(tensor.shape[1:]), tensor.dtype) for tensor in given}
+
+
+def check_data(
+    model: keras.Model, x: Mapping[str, Any], y: Any, task: Task, prefix: str = ""
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Returns a model's inputs and targets checked, or raises what is wrong with them."""
+    inputs = select_inputs(x, input_specs(model), f"{prefix}x")
+    labels = task.check_targets(y, f"{prefix}y")
+    check_lengths({**{f"{prefix}x[{key!r}]": inputs[key] for key in inputs}, f"{prefix}y": labels})
+    return inputs, labels
+
+
+def predict_batches(model: keras.Model, inputs: dict[str, np.ndarray], batch_size: int):
+    rows = len(next(iter(inputs.values())))
+    batch_size = min(batch_size, rows)
+    parts = []
+    for start in range(0, rows, batch_size):
+        # The last batch begins earlier, so that every batch has the same shape.
+        first = min(start, rows - batch_size)
+        batch = {name: array[first : first + batch_size] for name, array in inputs.items()}
+        outputs = model.predict_on_batch(feed(model, batch))
+        if isinstance(outputs, dict):
+            outputs = outputs[PREDICTION]
+        parts.append(np.asarray(outputs, np.float32)[start - first :])
+    return np.concatenate(parts)
+
+
+def feed(model: keras.Model, inputs: dict[str, np.ndarray]):
+    """The structure that the model was built with: a dict, or arrays in its order."""
+    if isinstance(getattr(model, "input", None), dict):
+        return inputs
+    arrays = list(inputs.values())
+    return arrays if len(arrays) > 1 else arrays[0]
