@@ -50,7 +50,8 @@ def image_branch(
         l2: Float, L2 penalty on the kernels that kfusion adds (all of "conv").
         trainable: Whether the backbone trains. If not, it runs in inference mode throughout:
             BatchNormalization fixed and Dropout off.
-        augment: Whether to flip and shift training images; or a Keras layer that augments.
+        augment: Whether to flip and shift training images; or a Keras layer that augments. Each
+            branch of a model draws its own flips and shifts.
         resize: `(height, width)` to resize to inside the model: applications need a least size.
         input_name: Name of the input.
         name: Name of the model.
@@ -82,7 +83,7 @@ def image_branch(
     elif isinstance(backbone, str):
         maps = _application_maps(backbone, weights, pixels, trainable)
     else:
-        raise ValueError(
+        raise TypeError(
             '`backbone` must be "conv", a name in keras.applications or a keras.Model. Received: '
             f"backbone={backbone!r}."
         )
@@ -138,7 +139,7 @@ def tabular_branch(
 
     With a schema, numbers are scaled by the training rows' median and quartiles, missing values
     are flagged and categories embedded. With a number of columns all of them are taken as
-    numbers and normalised by the batches' own statistics.
+    numbers, missing ones as 0 with a flag, and normalised by the batches' own statistics.
 
     Args:
         schema_or_num_columns: `TableSchema`, or int.
@@ -164,11 +165,22 @@ def tabular_branch(
         inputs = keras.Input((schema_or_num_columns.num_columns,), name=input_name)
         features = _encoded_table(inputs, schema_or_num_columns)
     else:
+        if not isinstance(schema_or_num_columns, (int, np.integer)):
+            raise TypeError(
+                "A tabular branch takes a TableSchema (`TableSchema.fit(frame)`) or a number of "
+                f"columns. Received: {type(schema_or_num_columns).__name__}."
+            )
         num_columns = int(schema_or_num_columns)
         if num_columns < 1:
             raise ValueError(f"A table needs at least one column. Received: {num_columns}.")
         inputs = keras.Input((num_columns,), name=input_name)
-        scaling = NumberScaling([0.0] * num_columns, [1.0] * num_columns, limit=0, name="numbers")
+        scaling = NumberScaling(
+            [0.0] * num_columns,
+            [1.0] * num_columns,
+            flagged=range(num_columns),
+            limit=0,
+            name="numbers",
+        )
         features = keras.layers.BatchNormalization(momentum=0.9, name="scale")(scaling(inputs))
     for i, width in enumerate(widths):
         features = NormalizedDense(width, dropout=dropout, l2=l2, name=f"hidden_{i + 1}")(features)
@@ -189,7 +201,7 @@ def branch_from(
     shared, not copied: frozen in the branch, they are frozen in the model too.
 
     Args:
-        model: A Keras model with one input.
+        model: A Keras model with one input, Functional or Sequential.
         layer: Name of the layer to cut at, in a Functional or Sequential model; None keeps the
             whole model, head included.
         trainable: Whether its weights train on; layers that you froze one by one stay so. If
@@ -209,6 +221,11 @@ def branch_from(
         raise ValueError(f"{model.name!r} has no known input: call it on data once first.")
     if len(given) != 1:
         raise ValueError(f"A branch has one input; {model.name!r} has {len(given)}.")
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            "`model` must be a keras.Model; load a file with `keras.models.load_model`. Received: "
+            f"{model!r}."
+        )
     if layer is not None:
         names = [candidate.name for candidate in model.layers]
         if layer not in names:
@@ -216,6 +233,8 @@ def branch_from(
         model = keras.Model(given[0], model.get_layer(layer).output, name=model.name)
     elif isinstance(getattr(model, "input", None), dict):
         model = keras.Model(given[0], model.output, name=model.name)
+    # The same layers without the compiled metrics, which the whole model would try to report.
+    model = keras.Model(model.inputs, model.outputs[0], name=model.name)
     shape = tuple(given[0].shape[1:])
     inputs = keras.Input(
         shape,
@@ -282,6 +301,11 @@ def _application_maps(application: str, weights: str | None, pixels, trainable: 
         mixing = keras.layers.Dense(3, use_bias=False, name="channels_to_rgb")
         pixels = mixing(pixels)
         mixing.set_weights([_first_three(channels)])
+    if weights is None and not trainable:
+        raise ValueError(
+            f"{application} without `weights` starts from random ones: `trainable=False` would "
+            "keep them."
+        )
     scaled = ApplicationPreprocessing(application, name="preprocessing")(pixels)
     shape = tuple(scaled.shape[1:])
     try:

@@ -55,12 +55,17 @@ def _search(arguments: argparse.Namespace) -> dict[str, Any]:
 def _train(arguments: argparse.Namespace, *, search: bool) -> dict[str, Any]:
     train, validation = _load(arguments)
     # Keras is loaded only now, so that a mistake in the data shows at once.
-    from kfusion import runs
+    from kfusion import candidates, runs
     from kfusion.models import get_fusion
+    from kfusion.training import check_can_score
 
+    fusions = arguments.fusions or ["concat", "multiply"]
     with _user_input():
         folder = runs.check_run_folder(arguments.out, overwrite=arguments.overwrite)
-        builders = runs.branch_builders(
+        if arguments.class_weight and train.kind == "regression":
+            raise ValueError("--class-weight weighs classes; the target is a regression.")
+        check_can_score(train.task, validation.y)
+        builders = candidates.branch_builders(
             train,
             backbone=arguments.backbone,
             weights=arguments.weights,
@@ -70,44 +75,42 @@ def _train(arguments: argparse.Namespace, *, search: bool) -> dict[str, Any]:
         )
         for builder in builders.values():
             builder()
-        for fusion in arguments.fusions:
+        for fusion in fusions:
             get_fusion(fusion)
-    candidates = runs.fit_candidates(
+    fit_keywords = {"batch_size": arguments.batch_size, "class_weight": arguments.class_weight}
+    trained = candidates.fit_candidates(
         train,
         validation,
-        fusions=arguments.fusions,
+        fusions=fusions,
         builders=builders,
         epochs=arguments.epochs,
-        batch_size=arguments.batch_size,
-        class_weight=arguments.class_weight,
         seed=arguments.seed,
+        **fit_keywords,
     )
     if search:
-        candidates.append(
-            runs.search_candidate(
+        space: dict[str, Any] = {"fit_keywords": fit_keywords, "seed": arguments.seed}
+        if arguments.fusions:
+            space["fusions"] = fusions
+        with _user_input((ValueError, RuntimeError)):
+            found = candidates.search_candidate(
                 train,
                 validation,
                 folder / runs.TRIALS_FOLDER,
                 builders=builders,
-                space={
-                    "fit_keywords": {
-                        "batch_size": arguments.batch_size,
-                        "class_weight": arguments.class_weight,
-                    }
-                },
+                space=space,
                 tuner=arguments.tuner,
                 max_trials=arguments.trials,
                 epochs=arguments.epochs,
                 seed=arguments.seed,
                 overwrite=arguments.overwrite,
             )
-        )
-    kept = runs.best_candidate(candidates, train.task)
-    _tell(runs.comparison_table(candidates, train.task))
+        trained.append(found)
+    kept = candidates.best_candidate(trained, train.task)
+    _tell(candidates.comparison_table(trained, train.task))
     description = runs.save_run(
         folder,
         kept,
-        candidates,
+        trained,
         train=train,
         image_column=arguments.image,
         target=arguments.target,
@@ -120,9 +123,10 @@ def _train(arguments: argparse.Namespace, *, search: bool) -> dict[str, Any]:
 def _export(arguments: argparse.Namespace) -> dict[str, Any]:
     from kfusion.runs import export_run, load_run
 
-    with _user_input((FileNotFoundError, FileExistsError)):
+    with _user_input():
+        out = _new_folder(arguments.out, arguments.overwrite)
         run = load_run(arguments.run)
-        path = export_run(run, arguments.out, overwrite=arguments.overwrite)
+    path = export_run(run, out, overwrite=arguments.overwrite)
     return {"saved_model": str(path), "class_names": list(run.class_names)}
 
 
@@ -132,9 +136,11 @@ def _predict(arguments: argparse.Namespace) -> dict[str, Any]:
     from kfusion.serving import load_exported
 
     with _user_input():
+        if arguments.out and not _path(arguments.out).absolute().parent.is_dir():
+            raise ValueError(f"There is no folder for --out {arguments.out}.")
         model = load_exported(arguments.model)
         frame = read_csv(arguments.csv)
-        images = None
+        images, files = None, None
         if model.image_shape is not None:
             column = arguments.image or model.image_column
             if column not in frame.columns:
@@ -149,20 +155,24 @@ def _predict(arguments: argparse.Namespace) -> dict[str, Any]:
             )
             if bad_images:
                 raise BadImageError(bad_images, len(frame))
+            files = frame[column].tolist()
         answers = model.predict(frame, images)
-    rows = [_answer_of_row(model.class_names, answers, row) for row in range(len(frame))]
+    rows = [_answer_of_row(model.class_names, answers, row, files) for row in range(len(frame))]
     if arguments.out is None:
         return {"rows": len(rows), "predictions": rows}
     _write_predictions(arguments.out, rows)
     return {"rows": len(rows), "out": arguments.out}
 
 
-def _answer_of_row(class_names: Sequence[str], answers: dict, row: int) -> dict[str, Any]:
+def _answer_of_row(
+    class_names: Sequence[str], answers: dict, row: int, files: list[str] | None
+) -> dict[str, Any]:
+    named = {"row": row} if files is None else {"row": row, "image": files[row]}
     if "prediction" in answers:
-        return {"row": row, "prediction": float(answers["prediction"][row])}
+        return {**named, "prediction": float(answers["prediction"][row])}
     probabilities = [round(float(p), 6) for p in answers["probabilities"][row]]
     return {
-        "row": row,
+        **named,
         "class": str(answers["class"][row]),
         "probabilities": dict(zip(class_names, probabilities, strict=True)),
     }
@@ -183,27 +193,28 @@ def _load(arguments: argparse.Namespace):
     from kfusion.loading import load_table, read_csv
 
     with _user_input():
-        columns: Any = arguments.columns
-        if columns is None and (arguments.drop or arguments.categories):
-            taken = {arguments.image, arguments.target, arguments.group, *arguments.drop}
-            columns = [name for name in read_csv(arguments.csv).columns if name not in taken]
-        if arguments.categories:
-            columns = {**dict.fromkeys(columns), **dict.fromkeys(arguments.categories, "category")}
+        frame = read_csv(arguments.csv)
+        named = [*arguments.drop, *arguments.categories]
+        absent = [name for name in named if name not in frame.columns]
+        if absent:
+            raise ValueError(f"{arguments.csv} has no column(s) {absent} to drop or to categorise.")
+        frame = frame.drop(columns=arguments.drop)
+        frame = frame.astype(dict.fromkeys(arguments.categories, "category"))
         data = load_table(
-            arguments.csv,
+            frame,
             image_column=arguments.image,
             target=arguments.target,
             group_column=arguments.group,
-            tabular_columns=columns,
+            tabular_columns=arguments.columns,
             image_shape=arguments.image_shape,
-            image_folder=arguments.image_folder,
+            image_folder=arguments.image_folder or _path(arguments.csv).parent,
             kind=arguments.kind,
             on_bad_image=arguments.on_bad_image,
         )
         train, validation = data.split(arguments.validation, seed=arguments.seed)
     _tell(
         f"{len(train)} training and {len(validation)} validation rows, images of "
-        f"{data.image_shape}, {data.kind} {list(data.class_names)}"
+        f"{data.image_shape}, {data.kind} {list(data.class_names) or ''}"
     )
     return train, validation
 
@@ -231,10 +242,23 @@ def _tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def _new_folder(text: str, overwrite: bool):
+    path = _path(text)
+    if path.exists() and not (overwrite and path.is_dir()):
+        raise ValueError(f"{path} exists. Choose another folder, or pass --overwrite for a folder.")
+    return path
+
+
 def _path(text: str):
     from pathlib import Path
 
     return Path(text)
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of 1 or more; got {text!r}")
+    return int(text)
 
 
 def _numbers(count: int):
@@ -268,7 +292,7 @@ def _parser() -> argparse.ArgumentParser:
 
     search = commands.add_parser("search", help="the same, and a KerasTuner search of fusions")
     _add_training_arguments(search, epochs=20)
-    search.add_argument("--trials", type=int, default=20)
+    search.add_argument("--trials", type=_positive, default=20)
     search.add_argument("--tuner", choices=["random", "bayesian", "hyperband"], default="random")
     search.set_defaults(command=_search)
 
@@ -307,9 +331,9 @@ def _add_training_arguments(parser: argparse.ArgumentParser, *, epochs: int) -> 
     add("--freeze", action="store_true", help="keep the backbone as it is")
     add("--resize", type=_numbers(2), metavar="HxW", help="resize inside the model")
     add("--augment", action="store_true", help="flip and shift training images")
-    add("--fusions", nargs="+", default=["concat", "multiply"], metavar="NAME")
-    add("--epochs", type=int, default=epochs)
-    add("--batch-size", type=int, help="default: 64, or less for a small table")
+    add("--fusions", nargs="+", metavar="NAME", help="default: concat multiply; searched: all")
+    add("--epochs", type=_positive, default=epochs)
+    add("--batch-size", type=_positive, help="default: 64, or less for a small table")
     add("--class-weight", choices=["balanced"])
     add("--validation", type=float, default=0.2, help="share of rows (default: %(default)s)")
     add("--seed", type=int, default=0)

@@ -10,23 +10,19 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from kfusion.candidates import (
+    best_candidate,
+    branch_builders,
+    comparison_table,
+    fit_candidates,
+    search_candidate,
+)
 from kfusion.datasets import load_landcover
 from kfusion.fusion_data import FusionData
 from kfusion.loading import load_images, load_table, read_csv
 from kfusion.prediction import predict
 from kfusion.progress import progress
-from kfusion.runs import (
-    TRIALS_FOLDER,
-    best_candidate,
-    branch_builders,
-    check_run_folder,
-    comparison_table,
-    export_run,
-    fit_candidates,
-    load_run,
-    save_run,
-    search_candidate,
-)
+from kfusion.runs import TRIALS_FOLDER, check_run_folder, export_run, load_run, save_run
 from kfusion.serving import load_exported
 
 EPOCHS = 12

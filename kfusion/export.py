@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,15 @@ import keras
 import numpy as np
 import pandas as pd
 
+from kfusion.layers import CategoryEmbedding, NumberScaling
 from kfusion.models import prediction_model
 from kfusion.prediction import feed, input_specs, predict
 from kfusion.raw_columns import encode_tensors, raw_columns, raw_dtype, sample_frame, served_names
+from kfusion.serving import DESCRIPTION_FILE, ENCODED_SIGNATURE, RAW_SIGNATURE, TABULAR
 from kfusion.tables import TableSchema
+from kfusion.tasks import Task
 from kfusion.whole_folders import whole_folder
 
-TABULAR = "tabular"
-RAW_SIGNATURE, ENCODED_SIGNATURE = "serving_default", "encoded"
-DESCRIPTION_FILE = "kfusion.json"
 TOLERANCE = 1e-5
 _SAMPLE_ROWS = 64
 _KINDS = {"sigmoid": "binary", "softmax": "multiclass", "linear": "regression"}
@@ -81,7 +81,7 @@ def export_saved_model(
     names = _check_class_names(kind, int(model.outputs[0].shape[-1]), class_names)
     specs = input_specs(model)
     if schema is not None:
-        _check_schema(schema, specs)
+        _check_schema(schema, model)
     signatures = {ENCODED_SIGNATURE: _encoded_signature(model, kind, names)}
     if schema is not None:
         signatures[RAW_SIGNATURE] = _raw_signature(model, kind, names, schema)
@@ -112,7 +112,8 @@ def export_saved_model(
 def _prediction_kind(model: keras.Model) -> str:
     """The task's kind, from the activation of the layer that answers."""
     if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
-        raise ValueError("An exported model has one output of shape (rows, units).")
+        shapes = [tuple(output.shape) for output in model.outputs]
+        raise ValueError(f"A model to export has one output (rows, units). Received: {shapes}.")
     # A Sequential model has no `operations`; in a nested model the inner one's last layer counts.
     last = getattr(model, "operations", model.layers)[-1]
     if isinstance(last, keras.Model):
@@ -122,6 +123,9 @@ def _prediction_kind(model: keras.Model) -> str:
     name = getattr(getattr(last, "activation", None), "__name__", type(last).__name__.lower())
     if name not in _KINDS:
         raise ValueError(f"The model must end in one of {sorted(_KINDS)}. Received: {name}.")
+    units = model.outputs[0].shape[-1]
+    if name != "softmax" and units != 1:
+        raise ValueError(f"A model that ends in {name} must have 1 unit. Received: {units}.")
     return _KINDS[name]
 
 
@@ -140,12 +144,32 @@ def _check_class_names(kind: str, units: int, class_names: Sequence[str] | None)
     return tuple(str(name) for name in class_names)
 
 
-def _check_schema(schema: TableSchema, specs: dict) -> None:
+def _check_schema(schema: TableSchema, model: keras.Model) -> None:
+    specs = input_specs(model)
     if TABULAR not in specs:
         raise ValueError(f"The model has no input {TABULAR!r} for the schema: {sorted(specs)}.")
     width = specs[TABULAR].shape[0]
     if width != schema.num_columns:
         raise ValueError(f"The schema has {schema.num_columns} columns; the model takes {width}.")
+    scales = [[column.center for column in schema.numbers], [c.spread for c in schema.numbers]]
+    num_codes = [column.num_codes for column in schema.categories]
+    for layer in _layers_within(model):
+        is_scaling = isinstance(layer, NumberScaling) and layer.limit
+        if (is_scaling and [layer.center, layer.spread] != scales) or (
+            isinstance(layer, CategoryEmbedding) and layer.num_codes != num_codes
+        ):
+            raise ValueError(
+                "The schema is not the one that the model's tabular branch was built from: pass "
+                "that of the training rows, `train.schema`."
+            )
+
+
+def _layers_within(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    """All layers of a model and of the models inside it."""
+    for layer in model.layers:
+        yield layer
+        if isinstance(layer, keras.Model):
+            yield from _layers_within(layer)
 
 
 def _served_names(schema: TableSchema, specs: dict) -> dict[str, str]:
@@ -220,20 +244,19 @@ def _check_served(folder: Path, model: keras.Model, kind: str, schema: TableSche
         for name, array in arrays.items():
             is_text = array.dtype == object
             sample[f"{signature}/{name}"] = array.astype(np.str_) if is_text else array
-    expected = predict(model, inputs)
-    if kind == "binary":
-        expected = np.concatenate([1 - expected, expected], axis=1)
-    elif kind == "regression":
-        expected = expected[:, 0]
+    # On the processor on both sides: a GPU's own rounding is no fault of the export.
+    with keras.device("cpu"):
+        expected = predict(model, inputs)
+    expected = expected[:, 0] if kind == "regression" else Task(kind).probabilities(expected)
     with tempfile.TemporaryDirectory() as scratch:
         sample_path = Path(scratch) / "sample.npz"
-        np.savez(sample_path, allow_pickle=False, expected=expected, **sample)
+        np.savez(sample_path, expected=expected, **sample)
         program = Path(__file__).with_name("served_check.py")
         done = subprocess.run(
             [sys.executable, "-P", str(program), str(folder), str(sample_path)],
             capture_output=True,
             text=True,
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"},
             check=False,
         )
     if done.returncode:

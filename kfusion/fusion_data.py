@@ -15,7 +15,7 @@ from kfusion.tables import TableSchema
 from kfusion.tasks import Task, task
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class FusionData:
     """Images, raw table, targets and groups of the same rows.
 
@@ -54,6 +54,15 @@ class FusionData:
             object.__setattr__(self, "rows", np.arange(len(self.y)))
         arrays = {"images": self.images, "frame": self.frame, "y": self.y, "rows": self.rows}
         check_lengths(arrays if self.groups is None else {**arrays, "groups": self.groups})
+
+    def __repr__(self) -> str:
+        shape = "x".join(str(size) for size in self.image_shape)
+        classes = f", classes {list(self.class_names)}" if self.class_names else ""
+        groups = "" if self.groups is None else f", {len(np.unique(self.groups))} groups"
+        return (
+            f"FusionData({len(self)} rows, images {shape}, {self.frame.shape[1]} columns, "
+            f"{self.kind}{classes}{groups})"
+        )
 
     def __len__(self) -> int:
         return len(self.y)
@@ -152,12 +161,18 @@ class FusionData:
         units = len(rows) if groups is None else len(np.unique(groups))
         if units < num_folds:
             what = "rows" if groups is None else "groups"
-            raise ValueError(f"{num_folds} parts cannot be made of {units} {what}.")
+            raise ValueError(
+                f"{num_folds} parts cannot be made of {units} {what}: hold out a larger share, or "
+                "give more of them."
+            )
         labels = None if self.kind == "regression" else self.y[rows]
         if labels is None:
             folds = KFold if groups is None else GroupKFold
             splitter = folds(num_folds, shuffle=True, random_state=seed)
-            kept, held = next(splitter.split(rows, labels, groups))
+            kept, held = min(
+                splitter.split(rows, labels, groups),
+                key=lambda pair: abs(pair[1].size / rows.size - fraction),
+            )
             return rows[kept], rows[held]
         # No class can fill more folds than the largest one has rows.
         num_folds = min(num_folds, int(np.bincount(labels).max()))
@@ -191,5 +206,6 @@ class FusionData:
         return rows[kept], rows[held]
 
     def _learn_schema(self) -> TableSchema:
-        # All rows were checked for empty columns when they were loaded.
-        return TableSchema.fit(self.frame, self.column_kinds or None, allow_empty=True)
+        # A part may lack a column's values by chance; what was loaded was checked.
+        allow_empty = self._is_part or bool(self.column_kinds)
+        return TableSchema.fit(self.frame, self.column_kinds or None, allow_empty=allow_empty)

@@ -21,6 +21,7 @@ from kfusion.image_cache import ImageCache, default_cache_folder
 from kfusion.progress import progress
 
 MAX_INFERRED_SIDE = 256
+MAX_LISTED = 1000
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 # What decoding depends on besides the file: a change here makes cached images unknown.
 _DECODER = f"1 pillow {PIL.__version__}"
@@ -48,9 +49,11 @@ class BadImageError(ValueError):
 
 
 def describe_bad_images(bad_images: Sequence[BadImage], num_rows: int) -> str:
-    """One line per bad file."""
+    """One line per bad file, up to `MAX_LISTED`."""
     lines = [f"{len(bad_images)} of {num_rows} images cannot be read (rows count from 0):"]
-    lines += [f"  row {bad.row}: {bad.path}: {bad.reason}" for bad in bad_images]
+    lines += [f"  row {bad.row}: {bad.path}: {bad.reason}" for bad in bad_images[:MAX_LISTED]]
+    if len(bad_images) > MAX_LISTED:
+        lines.append(f"  and {len(bad_images) - MAX_LISTED} more")
     return "\n".join(lines)
 
 

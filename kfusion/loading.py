@@ -169,7 +169,7 @@ def read_csv(path: str | os.PathLike) -> pd.DataFrame:
             names = next(csv.reader(file, delimiter=delimiter), [])
         if not first.strip():
             raise ValueError(f"{path} is empty, or its first line is.")
-        check_unique_columns(names)
+        check_unique_columns([name for name in names if name.strip()])
         with warnings.catch_warnings():
             # pandas would drop the surplus fields of rows that are longer than the header.
             warnings.simplefilter("error", pd.errors.ParserWarning)
@@ -188,6 +188,8 @@ def read_csv(path: str | os.PathLike) -> pd.DataFrame:
         raise ValueError(
             f"{path} is not a table that can be read: {str(error).strip()}."
         ) from error
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"There is no file {path}.") from error
     except IsADirectoryError as error:
         raise ValueError(f"{path} is a folder, not a CSV file.") from error
     nameless = [name for name, given in zip(frame.columns, names, strict=True) if not given.strip()]
@@ -301,6 +303,12 @@ def _read_target(series: pd.Series, kind: str | None) -> tuple[np.ndarray, str, 
     if len(names) < 2:
         raise ValueError(
             f"Target {series.name!r} has one class only ({names[0]!r} in all {len(series)} rows)."
+        )
+    if kind is None and len(names) > max(MAX_INFERRED_CLASSES, len(series) / 2):
+        raise ValueError(
+            f"Target {series.name!r} holds {len(names)} different texts in {len(series)} rows, "
+            f"such as {names[0]!r}: no classes to learn. For a regression, turn it into plain "
+            "numbers."
         )
     if kind is None:
         kind = "binary" if len(names) == 2 else "multiclass"

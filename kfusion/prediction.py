@@ -55,6 +55,12 @@ def check_data(
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Returns a model's inputs and targets checked, or raises what is wrong with them."""
     inputs = select_inputs(x, input_specs(model), f"{prefix}x")
+    units = model.outputs[0].shape[-1]
+    if units != task.units:
+        raise ValueError(
+            f"{model.name!r} gives {units} value(s) per row but a {task.kind} task has "
+            f"{task.units}: build the model with the same task."
+        )
     labels = task.check_targets(y, f"{prefix}y")
     check_lengths({**{f"{prefix}x[{key!r}]": inputs[key] for key in inputs}, f"{prefix}y": labels})
     return inputs, labels

@@ -19,6 +19,7 @@ from kfusion.tables import (
     NumberColumn,
     TableSchema,
     category_text,
+    category_values,
     read_times,
 )
 
@@ -104,7 +105,14 @@ def encode_tensors(schema: TableSchema, raw: dict[str, Any]) -> Any:
     encoded = []
     for number in schema.numbers:
         values = raw[number.name]
-        encoded.append(_days(values, number.name) if number.kind == "date" else values)
+        if number.kind == "date":
+            encoded.append(_days(values, number.name))
+            continue
+        fits = tf.math.is_nan(values) | tf.math.is_finite(values)
+        if number.kind == "boolean":
+            fits &= tf.math.is_nan(values) | tf.equal(values, 0) | tf.equal(values, 1)
+        wanted = "0, 1 or NaN" if number.kind == "boolean" else "finite numbers or NaN"
+        encoded.append(_checked(values, fits, f"Column {number.name!r} must hold {wanted}."))
     for category in schema.categories:
         values = raw[category.name]
         if category.is_number:
@@ -150,17 +158,25 @@ def sample_frame(schema: TableSchema, rows: int, seed: int = 0) -> pd.DataFrame:
 
 def _raw_categories(column: CategoryColumn, series: pd.Series) -> np.ndarray:
     if column.is_number:
-        numbers = pd.to_numeric(series.astype(object), errors="coerce").to_numpy(np.float32)
-        no_number = np.isnan(numbers) & [
-            category_text(v) is not None for v in series.astype(object)
-        ]
-        return np.where(no_number, _UNSEEN_NUMBER, numbers).astype(np.float32)
+        values = category_values(series, is_number=True)
+        is_text = [isinstance(value, str) for value in values]
+        return values.where(np.logical_not(is_text), _UNSEEN_NUMBER).to_numpy(np.float32)
     return np.array([category_text(value) or "" for value in series.astype(object)], dtype=object)
 
 
 def _raw_dates(series: pd.Series) -> np.ndarray:
     texts = read_times(series).dt.strftime("%Y-%m-%dT%H:%M:%S.%f")
     return texts.astype(object).where(texts.notna(), "").to_numpy(object)
+
+
+def _checked(values: Any, fits: Any, message: str) -> Any:
+    """The values, or an error from the graph that names the column and some that do not fit."""
+    import tensorflow as tf
+
+    wrong = tf.boolean_mask(values, ~fits)
+    check = tf.debugging.Assert(tf.reduce_all(fits), [f"{message} Received:", wrong])
+    with tf.control_dependencies([check]):
+        return tf.identity(values)
 
 
 def _days(texts: Any, name: str) -> Any:
@@ -170,13 +186,9 @@ def _days(texts: Any, name: str) -> Any:
     texts = tf.strings.strip(texts)
     words = tf.constant(["", *sorted(MISSING_WORDS)])
     missing = tf.reduce_any(tf.equal(tf.strings.lower(texts)[:, None], words[None, :]), axis=1)
+    message = f"Column {name!r} must hold ISO 8601 dates."
     readable = missing | tf.strings.regex_full_match(texts, ISO_DATE)
-    check = tf.debugging.Assert(
-        tf.reduce_all(readable),
-        [f"Column {name!r} must hold ISO 8601 dates. Received:", tf.boolean_mask(texts, ~readable)],
-    )
-    with tf.control_dependencies([check]):
-        texts = tf.where(missing, "1970-01-01", texts)
+    texts = tf.where(missing, "1970-01-01", _checked(texts, readable, message))
     texts = tf.strings.regex_replace(texts, "Z$", "")
     length = tf.strings.length(texts)
     texts = tf.where(
@@ -186,12 +198,20 @@ def _days(texts: Any, name: str) -> Any:
     def part(start: int, width: int, dtype: Any = tf.int64) -> Any:
         return tf.strings.to_number(tf.strings.substr(texts, start, width), dtype)
 
+    year, month, day = part(0, 4), part(5, 2), part(8, 2)
+    hour, minute, second = part(11, 2), part(14, 2), part(17, 32, tf.float64)
+    is_leap = ((year % 4 == 0) & (year % 100 != 0)) | (year % 400 == 0)
+    lengths = tf.constant([31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31], tf.int64)
+    length = tf.gather(lengths, tf.clip_by_value(month, 1, 12) - 1)
+    length += tf.cast(is_leap & tf.equal(month, 2), tf.int64)
+    exists = (month >= 1) & (month <= 12) & (day >= 1) & (day <= length)
+    exists &= (hour < 24) & (minute < 60) & (second < 60)
+    day = _checked(day, exists, message)
     # Days of the civil calendar by counting years from March, when the leap day comes last.
-    month = part(5, 2)
-    year = part(0, 4) - tf.cast(month <= 2, tf.int64)
-    day_of_year = (153 * ((month + 9) % 12) + 2) // 5 + part(8, 2) - 1
+    year -= tf.cast(month <= 2, tf.int64)
+    day_of_year = (153 * ((month + 9) % 12) + 2) // 5 + day - 1
     days = 365 * year + year // 4 - year // 100 + year // 400 + day_of_year - 719_468
-    seconds = 3600 * part(11, 2) + 60 * part(14, 2)
-    time_of_day = (tf.cast(seconds, tf.float64) + part(17, 32, tf.float64)) / 86_400
+    seconds = 3600 * hour + 60 * minute
+    time_of_day = (tf.cast(seconds, tf.float64) + second) / 86_400
     whole = tf.cast(tf.cast(days, tf.float64) + time_of_day, tf.float32)
     return tf.where(missing, float("nan"), whole)

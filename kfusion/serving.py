@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from kfusion.inputs import InputSpec, check_lengths, select_inputs
 from kfusion.raw_columns import raw_columns
 from kfusion.tables import TableSchema
 
+DESCRIPTION_FILE = "kfusion.json"
+RAW_SIGNATURE, ENCODED_SIGNATURE = "serving_default", "encoded"
+IMAGE, TABULAR = "image", "tabular"
 _BATCH = 256
 
 
@@ -25,7 +29,7 @@ class ExportedModel:
         kind: "binary", "multiclass" or "regression".
         class_names: Tuple of names in the order of the probabilities; empty for a regression.
         schema: `TableSchema` of the raw columns, or None if only encoded inputs are served.
-        image_shape: `(height, width, channels)`, or None if the model takes no image.
+        image_shape: `(height, width, channels)` of the input `image`, or None if there is none.
         image_column: Name of the column of image files.
         served_names: Name of each raw column in the signature `serving_default`.
     """
@@ -46,17 +50,20 @@ class ExportedModel:
         schema = description["schema"]
         self.schema = None if schema is None else TableSchema.from_json(json.dumps(schema))
         self.image_shape: tuple[int, int, int] | None = None
-        if "image" in self._specs:
-            self.image_shape = check_image_shape(description["inputs"]["image"][0])
+        if IMAGE in self._specs:
+            self.image_shape = check_image_shape(description["inputs"][IMAGE][0])
 
     def predict(
-        self, frame: pd.DataFrame | None = None, images: np.ndarray | None = None
+        self,
+        frame: pd.DataFrame | None = None,
+        images: np.ndarray | Mapping[str, np.ndarray] | None = None,
     ) -> dict[str, np.ndarray]:
         """Predicts rows from raw columns and images.
 
         Args:
             frame: DataFrame with at least the schema's columns; others are ignored.
-            images: `(rows, height, width, channels)` uint8.
+            images: `(rows, height, width, channels)` uint8, as from `load_images`; or a dict of
+                them by input name, for a model with several.
 
         Returns:
             `probabilities` `(rows, classes)` float32 and `class` `(rows,)` names; or
@@ -66,23 +73,30 @@ class ExportedModel:
             TypeError, ValueError: If an input that the model takes is not given, or does not fit
                 its shape or the schema.
         """
-        given: dict[str, Any] = {}
-        if images is not None:
-            given["image"] = images
         specs = dict(self._specs)
         if self.schema is not None:
-            del specs["tabular"]
+            del specs[TABULAR]
             if frame is None:
                 raise ValueError(f"`frame` must hold the columns {self.schema.names}.")
+        given: Mapping[str, Any] = {}
+        if isinstance(images, Mapping):
+            given = images
+        elif images is not None:
+            if len(specs) != 1:
+                raise ValueError(f"`images` must be a dict of the inputs {sorted(specs)}.")
+            given = dict.fromkeys(specs, images)
+        elif specs:
+            raise ValueError(f"`images` must be given: the model takes {sorted(specs)}.")
         inputs = select_inputs(given, specs, "images") if specs else {}
         if self.schema is not None and frame is not None:
+            check_lengths({"frame": frame, **inputs})
             columns = raw_columns(self.schema, frame)
             inputs |= {self.served_names[name]: array for name, array in columns.items()}
-        return self._ask("serving_default", inputs)
+        return self._ask(RAW_SIGNATURE, inputs)
 
     def predict_encoded(self, x: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Predicts rows from the arrays that the Keras model took; answers as `predict`."""
-        return self._ask("encoded", select_inputs(x, self._specs))
+        return self._ask(ENCODED_SIGNATURE, select_inputs(x, self._specs))
 
     def _ask(self, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         import tensorflow as tf
@@ -110,7 +124,7 @@ def load_exported(path: str | os.PathLike) -> ExportedModel:
     path = Path(path)
     if not path.is_dir():
         raise FileNotFoundError(f"There is no folder {path}.")
-    description = path / "kfusion.json"
+    description = path / DESCRIPTION_FILE
     if not (description.is_file() and (path / "saved_model.pb").is_file()):
         raise ValueError(
             f"{path} holds no model exported by kfusion (saved_model.pb and kfusion.json). A "

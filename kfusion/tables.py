@@ -293,6 +293,13 @@ def _fit_number(series: pd.Series, kind: str) -> NumberColumn:
 
 def _fit_category(series: pd.Series, max_categories: int) -> CategoryColumn:
     is_number = _holds_numbers(series)
+    if is_number:
+        exact = pd.to_numeric(series.astype(object)).astype(np.float64)
+        if exact.nunique() > exact.astype(np.float32).nunique():
+            raise ValueError(
+                f"Column {series.name!r} has categories that are numbers too long to tell apart as "
+                "float32: turn the column into text with `.astype(str)`."
+            )
     texts, rows = _read_categories(series, is_number)
     counts: collections.Counter[str | None] = collections.Counter()
     for text, count in zip(texts, np.bincount(rows, minlength=len(texts)), strict=True):
@@ -302,11 +309,6 @@ def _fit_category(series: pd.Series, max_categories: int) -> CategoryColumn:
     if len(by_frequency) > MANY_CATEGORIES:
         by_frequency = [text for text in by_frequency if counts[text] > 1]
     vocabulary = tuple(by_frequency[:max_categories])
-    if is_number and len({np.float32(text) for text in vocabulary}) < len(vocabulary):
-        raise ValueError(
-            f"Column {series.name!r} has categories that are numbers too long to tell apart as "
-            "float32: turn the column into text with `.astype(str)`."
-        )
     return CategoryColumn(
         str(series.name), vocabulary, is_number, missing_rate=num_missing / len(series)
     )
@@ -367,8 +369,16 @@ def read_times(series: pd.Series) -> pd.Series:
         missing = series.isna()
     else:
         missing = is_missing_text(series)
-    times = pd.to_datetime(series.where(~missing), utc=True, errors="coerce", format="mixed")
-    _refuse_first(series, times.isna().to_numpy() & ~missing.to_numpy(), "date")
+    present = series.where(~missing)
+    times = pd.to_datetime(present, utc=True, errors="coerce", format="mixed")
+    if pd.api.types.is_datetime64_any_dtype(series.dtype):
+        unclear = times.isna()
+    else:
+        # Text such as 03/04/2020 would be read month first, "now" as the time of reading.
+        is_text = series.map(lambda value: isinstance(value, str))
+        is_iso = series.where(is_text, "").str.strip(BLANKS).str.fullmatch(ISO_DATE)
+        unclear = times.isna() | (is_text & ~is_iso.astype(bool))
+    _refuse_first(series, (unclear & ~missing).to_numpy(), "date")
     return times
 
 
@@ -387,21 +397,33 @@ def is_missing_text(series: pd.Series) -> pd.Series:
 def _refuse_first(series: pd.Series, wrong: np.ndarray, kind: str) -> None:
     rows = np.flatnonzero(wrong)
     if rows.size:
+        hint = " Write dates as ISO 8601 (2020-12-31), or give datetimes." if kind == "date" else ""
         raise ValueError(
             f"Column {series.name!r} is a {kind} but row {rows[0]} holds "
-            f"{series.iloc[rows[0]]!r} ({rows.size} such rows)."
+            f"{series.iloc[rows[0]]!r} ({rows.size} such rows).{hint}"
         )
 
 
 def _read_categories(series: pd.Series, is_number: bool) -> tuple[list[str | None], np.ndarray]:
     """Distinct values as texts, None (last) where missing, and each row's position among them."""
-    values = series.astype(object)
-    if is_number and not pd.api.types.is_numeric_dtype(series.dtype):
-        numbers = pd.to_numeric(values, errors="coerce")
-        values = values.where(numbers.isna(), numbers)
-    rows, distinct = _factorize(values)
+    rows, distinct = _factorize(category_values(series, is_number))
     rows[rows < 0] = len(distinct)
     return [*(category_text(value) for value in distinct), None], rows
+
+
+def category_values(series: pd.Series, is_number: bool) -> pd.Series:
+    """Raw values of a category column as objects, None where missing.
+
+    Categories that are numbers become float32, as the exported graph takes them, so that 3, 3.0
+    and "3" are one; other values among them stay text, which no vocabulary holds.
+    """
+    values = series.astype(object)
+    if not is_number:
+        return values
+    numbers = pd.to_numeric(values.map(_spell_boolean, na_action="ignore"), errors="coerce")
+    numbers = numbers.astype(np.float32)
+    _refuse_first(series, np.isinf(numbers.to_numpy()), "category of finite numbers")
+    return values.where(numbers.isna() & ~is_missing_text(series), numbers.astype(object))
 
 
 def _factorize(series: pd.Series) -> tuple[np.ndarray, pd.Index]:
@@ -424,7 +446,7 @@ def category_text(value: Any) -> str | None:
     if isinstance(value, (float, np.floating)):
         if np.isnan(value):
             return None
-        return str(int(value)) if float(value).is_integer() else repr(float(value))
+        return np.format_float_positional(value, trim="-")
     return str(value).strip(BLANKS) or None
 
 

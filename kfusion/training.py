@@ -84,14 +84,18 @@ def fit(
     task = as_task(task)
     if validation_data is not None:
         if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
-            raise TypeError("`validation_data` must be a pair (x, y).")
+            raise TypeError(
+                "`validation_data` must be a pair (x, y). Received: "
+                f"{type(validation_data).__name__}."
+            )
         check_same_keys(x, validation_data[0])
     inputs, labels = check_data(model, x, y, task)
     check_variety(labels)
     validation = None
     if validation_data is not None:
         validation = check_data(model, *validation_data, task, prefix="validation ")
-        _check_can_score(task, validation[1])
+        check_same_keys(x, validation_data[0])
+        check_can_score(task, validation[1])
     weights = _row_weights(task, labels, class_weight, keywords.pop("sample_weight", None))
     if batch_size is None:
         batch_size = min(64, max(16, len(labels) // 30))
@@ -105,7 +109,7 @@ def fit(
         learning_rate=learning_rate,
         learning_rate_factor=learning_rate_factor,
         weight_decay=weight_decay,
-        num_steps=epochs * math.ceil(len(labels) / batch_size),
+        num_steps=(epochs - keywords.get("initial_epoch", 0)) * math.ceil(len(labels) / batch_size),
         jit_compile=jit_compile,
     )
     scorer = None if validation is None else ExactScores(*validation, task)
@@ -189,6 +193,12 @@ def _row_weights(task: Task, labels, class_weight, sample_weight) -> np.ndarray 
     if sample_weight is not None:
         sample_weight = np.asarray(sample_weight, np.float32)
         check_lengths({"sample_weight": sample_weight, "y": labels})
+        wrong = np.flatnonzero(~(np.isfinite(sample_weight) & (sample_weight >= 0)))
+        if wrong.size:
+            raise ValueError(
+                f"`sample_weight` must be 0 or more. Received: {sample_weight[wrong[0]]} in row "
+                f"{wrong[0]} ({wrong.size} in all)."
+            )
     if class_weight is None:
         return sample_weight
     if task.kind == "regression":
@@ -212,7 +222,8 @@ def _row_weights(task: Task, labels, class_weight, sample_weight) -> np.ndarray 
     return weights[labels] * (1 if sample_weight is None else sample_weight)
 
 
-def _check_can_score(task: Task, labels: np.ndarray) -> None:
+def check_can_score(task: Task, labels: np.ndarray) -> None:
+    """Raises `ValueError` if validation labels are of one class only, which has no AUC."""
     if task.kind != "regression" and labels.min() == labels.max():
         raise ValueError(
             f"Validation rows hold one class only ({task.class_names[labels[0]]!r}): no AUC can be "

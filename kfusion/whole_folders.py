@@ -14,7 +14,16 @@ from pathlib import Path
 def whole_folder(path: str | os.PathLike, *, overwrite: bool = False) -> Iterator[Path]:
     """Gives an empty temporary folder beside `path` and renames it to `path` at the end.
 
-    If the body raises, the temporary folder is removed and what was at `path` stays.
+    If the body raises, the temporary folder is removed and what was at `path` stays. A process
+    killed in the body leaves the temporary folder, `.NAME.*`; killed between the two renames of
+    an overwrite, the old content is in its `old`.
+
+    Args:
+        path: Folder to write; missing parents are made.
+        overwrite: Whether to replace a folder that exists.
+
+    Yields:
+        The temporary folder's path.
 
     Raises:
         FileExistsError: If `path` exists and `overwrite` is false.
@@ -31,8 +40,14 @@ def whole_folder(path: str | os.PathLike, *, overwrite: bool = False) -> Iterato
         content = work / "new"
         content.mkdir()
         yield content
-        if overwrite and path.exists():
+        replaces = overwrite and path.exists()
+        if replaces:
             os.replace(path, work / "old")
-        os.replace(content, path)
+        try:
+            os.replace(content, path)
+        except OSError:
+            if replaces:
+                os.replace(work / "old", path)
+            raise
     finally:
         shutil.rmtree(work, ignore_errors=True)

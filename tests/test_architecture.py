@@ -4,7 +4,6 @@ import ast
 import re
 import subprocess
 import sys
-import typing
 from pathlib import Path
 
 import pytest

@@ -63,7 +63,13 @@ def test_fit_export_and_predict_hand_over_to_each_other(folder, tmp_path, capsys
 
     out = tmp_path / "predictions.csv"
     assert main(["predict", model, str(folder / "new.csv"), "--out", str(out)]) == 0
-    assert list(pd.read_csv(out)) == ["row", "class", "probability_no", "probability_yes"]
+    assert list(pd.read_csv(out)) == [
+        "row",
+        "image",
+        "class",
+        "probability_no",
+        "probability_yes",
+    ]
 
 
 def test_a_search_keeps_the_best_of_everything_it_tried(folder, tmp_path, capsys):

@@ -63,8 +63,13 @@ class TestImageBranch:
         given = np.broadcast_to(np.arange(channels, dtype=np.uint8), (1, *shape))
         np.testing.assert_allclose(np.asarray(taken(given))[0, 0, 0], expected, atol=1e-6)
 
-    def test_an_application_is_frozen_on_request(self):
-        branch = image_branch((32, 32, 3), backbone="VGG16", units=4, trainable=False)
+    def test_an_application_of_random_weights_is_not_frozen(self):
+        with pytest.raises(ValueError, match="VGG16 without `weights` starts from random ones"):
+            image_branch((32, 32, 3), backbone="VGG16", units=4, trainable=False)
+
+    def test_a_backbone_is_frozen_on_request(self):
+        backbone = keras.Sequential([keras.Input(SHAPE), keras.layers.Conv2D(5, 3)])
+        branch = image_branch(SHAPE, backbone=backbone, units=4, trainable=False)
         assert len(branch.trainable_weights) == 3  # kernel, gamma and beta of the features
 
     def test_a_too_small_image_says_to_resize(self):
@@ -88,7 +93,7 @@ class TestImageBranch:
         assert branch.get_layer("pool").output.shape == (None, 5)
 
     def test_a_backbone_that_is_neither_name_nor_model_is_refused(self):
-        with pytest.raises(ValueError, match='must be "conv", a name in .* backbone=3'):
+        with pytest.raises(TypeError, match='must be "conv", a name in .* backbone=3'):
             image_branch(SHAPE, backbone=3)
 
     def test_random_weights_are_not_frozen(self):

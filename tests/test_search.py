@@ -143,8 +143,8 @@ def test_the_same_seed_proposes_the_same_trials_and_zero_is_a_seed():
 
 class TestFailures:
     def test_when_every_trial_fails_the_first_failure_is_quoted(self, tmp_path):
-        def broken(units, dropout):
-            raise ValueError(f"no branch today: {units} {dropout}")
+        def broken(units, dropout, l2):
+            raise ValueError(f"no branch today: {units} {dropout} {l2}")
 
         hypermodel = FusionHyperModel(
             {"first": BUILDERS["first"], "broken": broken}, task="binary", **SMALL
@@ -152,12 +152,31 @@ class TestFailures:
         with pytest.raises(Exception, match="no branch today"):
             search("random", tmp_path, hypermodel)
 
-    def test_when_every_fit_fails_the_first_failure_is_quoted(self, tmp_path):
+    def test_a_fault_that_every_trial_would_meet_ends_the_search(self, tmp_path):
         hypermodel = FusionHyperModel(
             BUILDERS, task="binary", fit_keywords={"class_weight": "wrong"}, **SMALL
         )
-        with pytest.raises(RuntimeError, match="(?s)`class_weight` must be None"):
+        with pytest.raises(ValueError, match="`class_weight` must be None"):
             search("random", tmp_path, hypermodel)
+
+    def test_when_every_trial_diverges_the_first_failure_is_quoted(self, tmp_path):
+        diverging = {**SMALL, "learning_rate_factors": (1e30, 1e35), "optimizers": ["sgd"]}
+        hypermodel = FusionHyperModel(BUILDERS, task="binary", **diverging)
+        with pytest.raises(RuntimeError, match="None of 2 trials completed.*diverged"):
+            search("random", tmp_path, hypermodel)
+
+    def test_a_folder_of_another_search_is_refused(self, tmp_path):
+        search("random", tmp_path, FusionHyperModel(BUILDERS, task="binary", **SMALL))
+        other = FusionHyperModel(BUILDERS, task="binary", **{**SMALL, "units": [5]})
+        with pytest.raises(ValueError, match="holds another search: space differ"):
+            search("random", tmp_path, other)
+
+    def test_a_search_of_nothing_is_refused(self, tmp_path):
+        hypermodel = FusionHyperModel(BUILDERS, task="binary", **SMALL)
+        with pytest.raises(ValueError, match="`max_trials` must be 1 or more. Received: 0"):
+            search_fusion(
+                hypermodel, {}, [], validation_data=({}, []), directory=tmp_path, max_trials=0
+            )
 
     def test_a_tuner_that_ran_nothing_is_no_result(self, tmp_path):
         tuner = keras_tuner.RandomSearch(
@@ -216,7 +235,7 @@ class TestSpace:
         drawn = [oracle.populate_space(str(i))["values"] for i in range(3)]
         assert drawn[0] == drawn[1] == drawn[2]
         hp.values = drawn[0]
-        branch = {"units": 8, "dropout": 0.25}
+        branch = {"units": 8, "dropout": 0.25, "l2": 1e-3}
         assert hypermodel.keywords(hp) == {
             "model": {
                 "fusion": "gated",

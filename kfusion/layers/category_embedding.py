@@ -14,6 +14,10 @@ def embedding_units(num_codes: int) -> int:
     return min(32, round(1.6 * num_codes**0.56))
 
 
+def _is_float(inputs) -> bool:
+    return keras.backend.is_float_dtype(keras.backend.standardize_dtype(inputs.dtype))
+
+
 @keras.saving.register_keras_serializable(package="kfusion")
 class CategoryEmbedding(keras.layers.Layer):
     """Learns a vector for every code of every column, "missing" and "unseen" included.
@@ -24,7 +28,8 @@ class CategoryEmbedding(keras.layers.Layer):
         num_codes: Ints, one per column: codes run from 0 to `num_codes - 1`.
 
     Takes `(rows, columns)` whole numbers, as floats or ints, and gives `(rows, units)` where
-    `units` is the sum of each column's `embedding_units`.
+    `units` is the sum of each column's `embedding_units`. NaN counts as code 0 (missing), other
+    codes that are out of range as code 1 (unseen).
     """
 
     def __init__(self, num_codes: Sequence[int], **kwargs: Any):
@@ -44,7 +49,10 @@ class CategoryEmbedding(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs):
-        codes = ops.cast(inputs, "int32")
+        codes = ops.where(ops.isnan(inputs), 0.0, inputs) if _is_float(inputs) else inputs
+        codes = ops.cast(codes, "int32")
+        known = ops.convert_to_tensor(self.num_codes, "int32")
+        codes = ops.where((codes < 0) | (codes >= known), 1, codes)
         return ops.concatenate(
             [embedding(codes[:, i]) for i, embedding in enumerate(self._embeddings)], axis=-1
         )

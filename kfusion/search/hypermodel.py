@@ -13,7 +13,9 @@ from kfusion.tasks import Task, as_task
 from kfusion.training import compile_model, fit
 
 OPTIMIZERS = ("adam", "adamw", "nadam", "rmsprop", "sgd", "adagrad", "adadelta")
-_BRANCH_PARTS = ("units", "dropout")
+_BRANCH_KEYWORDS = ("units", "dropout")
+_MODEL_KEYWORDS = ("fusion", "head_units", "head_depth", "dropout", "l2")
+_FIT_KEYWORDS = ("optimizer", "learning_rate_factor")
 
 
 class FusionHyperModel(keras_tuner.HyperModel):
@@ -27,8 +29,9 @@ class FusionHyperModel(keras_tuner.HyperModel):
     Each choice below may be narrowed to one value, which fixes it.
 
     Args:
-        branches: Dict of branch builders by name; each is called anew for every trial with the
-            keywords `units` and `dropout`, as `functools.partial(image_branch, (24, 24, 3))` is.
+        branches: Dict of branch builders by name, such as
+            `functools.partial(image_branch, (24, 24, 3))`; each is called anew for every trial
+            with the keywords `units`, `dropout` and `l2`.
         task: `Task`, "binary" or "regression".
         fusions: Names from `FUSIONS`.
         optimizers: Names of Keras optimizers.
@@ -39,7 +42,9 @@ class FusionHyperModel(keras_tuner.HyperModel):
         head_units: Widths of the layers after the fusion.
         head_depths: Numbers of those layers.
         dropouts: Rates, for each branch and for the head.
-        l2s: L2 penalties on the head's kernels.
+        l2s: L2 penalties on the kernels of branches and head.
+        seed: Int; the initial weights, shuffling and dropout of the n-th model that is built
+            start from `seed + n`.
         fit_keywords: Further keywords for `fit`, such as `batch_size` or `class_weight`.
 
     Example:
@@ -52,6 +57,10 @@ class FusionHyperModel(keras_tuner.HyperModel):
         'fusion_model'
         >>> hypermodel.keywords(hp)["fit"]
         {'optimizer': 'adam', 'learning_rate_factor': 0.1}
+
+        With a tuner of KerasTuner's own, give it the task's objective and its direction:
+
+        >>> objective = keras_tuner.Objective(*hypermodel.task.objective)
     """
 
     def __init__(
@@ -67,6 +76,7 @@ class FusionHyperModel(keras_tuner.HyperModel):
         head_depths: Sequence[int] = (1, 2, 3),
         dropouts: Sequence[float] = (0.0, 0.2, 0.4),
         l2s: Sequence[float] = (0.0, 1e-5, 1e-4, 1e-3),
+        seed: int = 0,
         fit_keywords: Mapping[str, Any] | None = None,
     ):
         super().__init__()
@@ -76,6 +86,18 @@ class FusionHyperModel(keras_tuner.HyperModel):
                 "`branches` must hold builders, called anew for every trial, such as "
                 "`functools.partial(image_branch, (24, 24, 3))`; a built model would carry its "
                 f"weights from trial to trial. Received: {dict(branches)}."
+            )
+        reserved = sorted(set(branches) & {"model", "fit", "head"})
+        if reserved:
+            raise ValueError(f"Branches cannot be named {reserved}: the space uses these names.")
+        for name, values in {"fusions": fusions, "optimizers": optimizers}.items():
+            if isinstance(values, str):
+                raise TypeError(f"`{name}` must be a list of names. Received: {values!r}.")
+        searched = sorted({"optimizer", "learning_rate", *_FIT_KEYWORDS} & set(fit_keywords or {}))
+        if searched:
+            raise ValueError(
+                f"`fit_keywords` cannot hold {searched}, which are searched: narrow `optimizers` "
+                "or `learning_rate_factors` instead."
             )
         unknown = sorted(set(fusions) - set(FUSIONS))
         if unknown:
@@ -90,11 +112,15 @@ class FusionHyperModel(keras_tuner.HyperModel):
         self.head_depths = list(head_depths)
         self.dropouts = list(dropouts)
         self.l2s = list(l2s)
+        self.seed = seed
+        self._num_builds = 0
         self.fit_keywords = dict(fit_keywords or {})
 
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         """Builds and compiles the model of one trial; called by KerasTuner."""
-        self._declare(hp)
+        self.declare_hyperparameters(hp)
+        self._num_builds += 1
+        keras.utils.set_random_seed(self.seed + self._num_builds)
         keywords = self.keywords(hp)
         branches = {name: builder(**keywords[name]) for name, builder in self.branches.items()}
         model = build_fusion_model(branches, task=self.task, **keywords["model"])
@@ -102,9 +128,27 @@ class FusionHyperModel(keras_tuner.HyperModel):
         return model
 
     def fit(self, hp, model, x, y=None, *, validation_data=None, **kwargs):
-        """Trains the model of one trial with `kfusion.fit`; called by KerasTuner."""
-        keywords = {**self.fit_keywords, **kwargs, **self.keywords(hp)["fit"]}
-        return fit(model, x, y, task=self.task, validation_data=validation_data, **keywords)
+        """Trains the model of one trial with `kfusion.fit`; called by KerasTuner.
+
+        A trial that diverges is failed without being tried again; faults in the data, which every
+        trial would meet, end the search.
+        """
+        keywords = {
+            "seed": self.seed + self._num_builds,
+            **self.fit_keywords,
+            **kwargs,
+            **self.keywords(hp)["fit"],
+        }
+        if validation_data is None:
+            raise keras_tuner.errors.FatalValueError(
+                "A search needs `validation_data=(x, y)` to judge its trials."
+            )
+        try:
+            return fit(model, x, y, task=self.task, validation_data=validation_data, **keywords)
+        except RuntimeError as error:
+            raise keras_tuner.errors.FailedTrialError(str(error)) from error
+        except ValueError as error:
+            raise keras_tuner.errors.FatalValueError(str(error)) from error
 
     def keywords(self, hp: keras_tuner.HyperParameters) -> dict[str, dict[str, Any]]:
         """Sorts hyperparameters into the keywords they are.
@@ -114,17 +158,16 @@ class FusionHyperModel(keras_tuner.HyperModel):
             its name (for its builder).
         """
         sorted_out: dict[str, dict[str, Any]] = {
-            "model": {
-                name: hp.get(name)
-                for name in ("fusion", "head_units", "head_depth", "dropout", "l2")
-            },
-            "fit": {name: hp.get(name) for name in ("optimizer", "learning_rate_factor")},
+            "model": {name: hp.get(name) for name in _MODEL_KEYWORDS},
+            "fit": {name: hp.get(name) for name in _FIT_KEYWORDS},
         }
         for branch in self.branches:
-            sorted_out[branch] = {part: hp.get(f"{branch}_{part}") for part in _BRANCH_PARTS}
+            found = {part: hp.get(f"{branch}_{part}") for part in _BRANCH_KEYWORDS}
+            sorted_out[branch] = {**found, "l2": hp.get("l2")}
         return sorted_out
 
-    def _declare(self, hp: keras_tuner.HyperParameters) -> None:
+    def declare_hyperparameters(self, hp: keras_tuner.HyperParameters) -> None:
+        """Declares the whole space, with no model built; called by KerasTuner."""
         for branch in self.branches:
             hp.Choice(f"{branch}_units", self.units)
             hp.Choice(f"{branch}_dropout", self.dropouts)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import keras_tuner
+import numpy as np
 
 from kfusion.search.hypermodel import FusionHyperModel
 
+PROJECT, ABOUT_FILE = "search", "about.json"
 TUNERS = {
     "bayesian": keras_tuner.BayesianOptimization,
     "hyperband": keras_tuner.Hyperband,
@@ -55,22 +60,31 @@ def search_fusion(
         `results_summary()`.
 
     Raises:
-        ValueError: If the tuner is unknown.
+        ValueError: If the tuner is unknown, there is nothing to run, or `directory` holds a
+            search of another space, data, tuner or seed, which says what differs.
         RuntimeError: If no trial completed; quotes the first failure.
     """
     if tuner not in TUNERS:
         raise ValueError(f"`tuner` must be one of {sorted(TUNERS)}. Received: tuner={tuner!r}.")
+    for name, value in {"max_trials": max_trials, "epochs": epochs}.items():
+        if value < 1:  # KerasTuner would go on without end
+            raise ValueError(f"`{name}` must be 1 or more. Received: {value}.")
+    folder = Path(directory) / PROJECT
+    about = _describe_search(hypermodel, tuner, seed, x, y)
+    if not overwrite:
+        _check_same_search(folder, about)
     amount = {"max_epochs": epochs} if tuner == "hyperband" else {"max_trials": max_trials}
     searcher = TUNERS[tuner](
         hypermodel,
         objective=keras_tuner.Objective(*hypermodel.task.objective),
         directory=os.fspath(directory),
-        project_name="search",
+        project_name=PROJECT,
         seed=spaced_seed(seed),
         overwrite=overwrite,
-        **amount,
-        **keywords,
+        # KerasTuner's default ends the whole search after three failures in a row.
+        **{"max_consecutive_failed_trials": sys.maxsize, **amount, **keywords},
     )
+    (folder / ABOUT_FILE).write_text(json.dumps(about), encoding="utf-8")
     searcher.search(
         x,
         y,
@@ -80,6 +94,40 @@ def search_fusion(
     )
     check_completed(searcher)
     return searcher
+
+
+def _describe_search(hypermodel: FusionHyperModel, tuner: str, seed: int, x, y) -> dict[str, Any]:
+    """What must be the same for trials to belong to one search."""
+    space = keras_tuner.HyperParameters()
+    hypermodel.declare_hyperparameters(space)
+    digest = hashlib.blake2b(np.ascontiguousarray(y).tobytes(), digest_size=16)
+    for name in sorted(x):
+        array = np.asarray(x[name])
+        # About a thousand rows tell data apart; all of them may be gigabytes.
+        rows = array[:: max(1, len(array) // 1000)]
+        digest.update(f"{name} {array.shape} {array.dtype}".encode())
+        digest.update(np.ascontiguousarray(rows).tobytes())
+    return {
+        "tuner": tuner,
+        "seed": seed,
+        "objective": list(hypermodel.task.objective),
+        "space": json.loads(json.dumps(space.get_config()["space"])),
+        "data": digest.hexdigest(),
+    }
+
+
+def _check_same_search(folder: Path, about: dict[str, Any]) -> None:
+    if not (folder / "oracle.json").exists():
+        return
+    known = {}
+    if (folder / ABOUT_FILE).exists():
+        known = json.loads((folder / ABOUT_FILE).read_text(encoding="utf-8"))
+    different = [name for name in about if known.get(name) != about[name]]
+    if different:
+        raise ValueError(
+            f"{folder} holds another search: {', '.join(different)} differ. Choose another "
+            "directory, or overwrite it."
+        )
 
 
 def check_completed(tuner: keras_tuner.Tuner) -> None:
