@@ -242,9 +242,10 @@ class TestInputsThatDoNotFit:
         with pytest.raises(ValueError, match="same number of rows"):
             exported.predict(FRAME, images(4))
 
-    def test_a_date_that_is_none_fails_in_the_graph_too(self, exported):
-        columns = dict(raw_columns(exported.schema, FRAME).items())
-        columns["when"] = np.array(["31.12.2020"] * 5, object)
+    @pytest.mark.parametrize("date", ["31.12.2020", "2020-02-30", "2020-13-01", "2020-01-01T24:00"])
+    def test_a_date_that_is_none_fails_in_the_graph_too(self, exported, date):
+        columns = raw_columns(exported.schema, FRAME)
+        columns["when"] = np.array([date] * 5, object)
         given = {SERVED[k]: tf.constant(v) for k, v in columns.items()}
         signature = exported._loaded.signatures["serving_default"]
         with pytest.raises(tf.errors.InvalidArgumentError, match="must hold ISO 8601 dates"):
@@ -407,3 +408,11 @@ class TestEncodingInTheGraph:
         assert all(name.isascii() and name.isidentifier() for name in served.values())
         assert all(name[0].isalpha() for name in served.values())
         assert served["a_b"] == "a_b"
+
+
+def test_a_schema_of_other_rows_is_refused(tmp_path):
+    rows = pd.DataFrame({"a": [1.0, 2.0, 3.0, 5.0]})
+    model = build_unimodal_model(tabular_branch(TableSchema.fit(rows)), task="binary")
+    with pytest.raises(ValueError, match="not the one that the model's tabular branch"):
+        export_saved_model(model, tmp_path / "model", schema=TableSchema.fit(rows * 1000))
+    assert not (tmp_path / "model").exists()

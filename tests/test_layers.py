@@ -155,7 +155,7 @@ class TestMultiplyFusion:
         w = by_name(layer)
         expected = inputs[0] @ w["dense/kernel"] * FRESH
         for i in (1, 2):
-            scores = inputs[i] @ w[f"gate_{i}/kernel"] + w[f"gate_{i}/bias"]
+            scores = inputs[i] * FRESH @ w[f"gate_{i}/kernel"] + w[f"gate_{i}/bias"]
             expected = expected * 2 / (1 + np.exp(-scores))
         np.testing.assert_allclose(layer(inputs), expected, rtol=1e-4, atol=1e-5)
 
@@ -196,7 +196,7 @@ class TestGatedFusion:
         kernels = [p._dense.kernel.numpy() for p in layer._projections]
         pairs = zip(inputs, kernels, strict=True)
         hidden = [np.tanh(features @ kernel * FRESH) for features, kernel in pairs]
-        scores = np.hstack(inputs) @ w["gate/kernel"] + w["gate/bias"]
+        scores = np.hstack(inputs) * FRESH @ w["gate/kernel"] + w["gate/bias"]
         z = 1 / (1 + np.exp(scores[:, 3:] - scores[:, :3]))
         np.testing.assert_allclose(got, z * hidden[0] + (1 - z) * hidden[1], rtol=1e-4, atol=1e-6)
 

@@ -8,6 +8,7 @@ import pytest
 
 from kfusion.images import BadImageError
 from kfusion.loading import load_images, load_table, read_csv
+from kfusion.tables import TableSchema
 
 
 @pytest.fixture
@@ -350,3 +351,17 @@ def test_a_semicolon_file_may_have_decimal_commas(tmp_path):
     frame = read_csv(tmp_path / "rows.csv")
     assert frame["size"].tolist() == ["1.5", "-2"]
     assert frame["note"].tolist() == ["a,b", "c"]
+
+
+def test_booleans_asked_for_as_categories_are_known_again_in_a_new_csv(tmp_path):
+    frame = pd.DataFrame({"flag": ["True", "False", "NA", "True"]})
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    loaded = pd.DataFrame({"flag": [1.0, 0.0, np.nan, 1.0]})
+    schema = TableSchema.fit(loaded, {"flag": "category"})
+    assert schema.encode(read_csv(tmp_path / "rows.csv")).tolist() == schema.encode(loaded).tolist()
+
+
+def test_a_target_of_prices_with_a_sign_is_no_classes(tmp_path):
+    frame = pd.DataFrame({"image": "x.png", "a": 1.0, "price": [f"€{i}.50" for i in range(40)]})
+    with pytest.raises(ValueError, match="holds 40 different texts in 40 rows"):
+        load_table(frame, image_column="image", target="price")

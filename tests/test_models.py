@@ -435,3 +435,18 @@ def test_compiling_alone_is_enough_for_keras_own_fit():
     compile_model(model, task="binary")
     history = model.fit({"tabular": table(8, 2)}, np.arange(8) % 2, epochs=1, verbose=0)
     assert set(history.history) == {"loss", "accuracy"}
+
+
+def test_a_branch_from_a_compiled_model_reports_only_the_new_models_metrics():
+    inner = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, activation="sigmoid")])
+    inner.compile("adam", "mse", metrics=["accuracy"])
+    generator = np.random.default_rng(0)
+    x = {"tabular": generator.normal(size=(20, 3)), "other": generator.normal(size=(20, 2))}
+    branches = {
+        "mine": branch_from(inner),
+        "other": tabular_branch(2, input_name="other", name="other_branch"),
+    }
+    model = build_fusion_model(branches, task="binary")
+    y = np.arange(20) % 2
+    history = fit(model, x, y, task="binary", validation_data=(x, y), epochs=1, verbose=0)
+    assert history.history["loss"][0] > 0

@@ -316,3 +316,16 @@ def test_new_rows_that_do_not_fit_the_schema_are_refused_by_column_and_row(new, 
 )
 def test_texts_that_nearly_all_differ_name_their_rows(values, identifies):
     assert is_identifier(pd.Series(values)) is identifies
+
+
+@pytest.mark.parametrize("text", ["03/04/2020", "now", "20200501"])
+def test_dates_whose_order_would_be_guessed_are_refused(text):
+    schema = TableSchema.fit(pd.DataFrame({"d": ["2020-01-01", "2020-02-01"]}))
+    with pytest.raises(ValueError, match="'d' is a date but row 0 holds .*ISO 8601"):
+        schema.encode(pd.DataFrame({"d": [text]}))
+
+
+def test_a_category_that_is_a_number_is_the_same_in_single_and_double_precision():
+    schema = TableSchema.fit(pd.DataFrame({"c": [0.1, 0.3, 0.1]}), {"c": "category"})
+    single = pd.DataFrame({"c": np.array([0.1, 0.3], np.float32)})
+    assert schema.encode(single).ravel().tolist() == [2, 3]

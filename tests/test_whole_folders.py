@@ -1,5 +1,8 @@
 """Folders that appear whole or not at all."""
 
+import os
+from pathlib import Path
+
 import pytest
 
 from kfusion.whole_folders import whole_folder
@@ -68,3 +71,24 @@ def test_a_folder_that_another_process_made_meanwhile_is_kept(tmp_path):
     with pytest.raises(OSError, match="out"), whole_folder(tmp_path / "out"):
         write(tmp_path / "out", "of the other")
     assert (tmp_path / "out" / "file").read_text() == "of the other"
+
+
+def test_what_was_there_comes_back_when_the_last_rename_fails(tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "old.txt").write_text("kept")
+    rename = os.replace
+
+    def fail_for_new(source, target):
+        if Path(source).name == "new":
+            raise OSError("disk full")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", fail_for_new)
+    with (
+        pytest.raises(OSError, match="disk full"),
+        whole_folder(folder, overwrite=True) as content,
+    ):
+        (content / "new.txt").write_text("new")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert (folder / "old.txt").read_text() == "kept"

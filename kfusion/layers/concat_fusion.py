@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from kfusion.layers.fused_shapes import fused_widths
-from kfusion.layers.normalized_dense import MOMENTUM
+from kfusion.layers.normalized_dense import build_normalizations, normalize_each
 
 
 @keras.saving.register_keras_serializable(package="kfusion")
@@ -28,22 +28,13 @@ class ConcatFusion(keras.layers.Layer):
 
     def build(self, input_shape):
         widths = fused_widths(self.name, input_shape)
-        self._normalizations = []
         if self.normalize:
-            for i, width in enumerate(widths):
-                normalization = keras.layers.BatchNormalization(
-                    momentum=MOMENTUM, dtype=self.dtype_policy, name=f"normalization_{i}"
-                )
-                normalization.build((None, width))
-                self._normalizations.append(normalization)
+            self._normalizations = build_normalizations(widths, self.dtype_policy)
         self.built = True
 
     def call(self, inputs, training=None):
         if self.normalize:
-            inputs = [
-                normalization(features, training=training)
-                for normalization, features in zip(self._normalizations, inputs, strict=True)
-            ]
+            inputs = normalize_each(self._normalizations, inputs, training)
         return ops.concatenate(inputs, axis=-1)
 
     def compute_output_shape(self, input_shape):

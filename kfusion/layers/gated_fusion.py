@@ -8,14 +8,14 @@ import keras
 from keras import ops
 
 from kfusion.layers.fused_shapes import fused_widths
-from kfusion.layers.normalized_dense import build_projections
+from kfusion.layers.normalized_dense import build_normalizations, build_projections, normalize_each
 
 
 @keras.saving.register_keras_serializable(package="kfusion")
 class GatedFusion(keras.layers.Layer):
     """Gated multimodal unit: `sum_m z_m * tanh(V_m x_m)`, with gates from all branches together.
 
-    `z = softmax over branches of W [x_1; ..; x_M]`, per unit. For two branches that is the
+    `z = softmax over branches of W [BN(x_1); ..; BN(x_M)]`, per unit. For two branches that is the
     paper's `z = sigmoid(..)` and `1 - z`. The projections are batch-normalised before the tanh.
     The gates say how much each branch counts for a row: see `gates`.
 
@@ -35,14 +35,16 @@ class GatedFusion(keras.layers.Layer):
     def build(self, input_shape):
         widths = fused_widths(self.name, input_shape)
         units = self.units or max(widths)
+        self._normalizations = build_normalizations(widths, self.dtype_policy)
         self._projections = build_projections(widths, units, "tanh", self.dtype_policy)
         self._gate = keras.layers.Dense(len(widths) * units, dtype=self.dtype_policy, name="gate")
         self._gate.build((None, sum(widths)))
         self.built = True
 
-    def gates(self, inputs):
+    def gates(self, inputs, training=None):
         """Returns `(rows, branches, units)`: weights that sum to 1 over the branches."""
-        scores = self._gate(ops.concatenate(inputs, axis=-1))
+        normalized = normalize_each(self._normalizations, inputs, training)
+        scores = self._gate(ops.concatenate(normalized, axis=-1))
         return ops.softmax(
             ops.reshape(scores, (-1, len(inputs), scores.shape[-1] // len(inputs))), axis=1
         )
@@ -52,7 +54,7 @@ class GatedFusion(keras.layers.Layer):
             projection(features, training=training)
             for projection, features in zip(self._projections, inputs, strict=True)
         ]
-        return ops.sum(self.gates(inputs) * ops.stack(projected, axis=1), axis=1)
+        return ops.sum(self.gates(inputs, training) * ops.stack(projected, axis=1), axis=1)
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0][0], self.units or max(fused_widths(self.name, input_shape)))

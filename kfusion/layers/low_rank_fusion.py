@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from kfusion.layers.fused_shapes import fused_widths
-from kfusion.layers.normalized_dense import MOMENTUM
+from kfusion.layers.normalized_dense import MOMENTUM, build_normalizations, normalize_each
 
 
 @keras.saving.register_keras_serializable(package="kfusion")
@@ -37,13 +37,9 @@ class LowRankFusion(keras.layers.Layer):
     def build(self, input_shape):
         widths = fused_widths(self.name, input_shape)
         units = self.units or max(widths)
-        self._normalizations, self._factors = [], []
+        self._normalizations = build_normalizations(widths, self.dtype_policy)
+        self._factors = []
         for i, width in enumerate(widths):
-            normalization = keras.layers.BatchNormalization(
-                momentum=MOMENTUM, dtype=self.dtype_policy, name=f"normalization_{i}"
-            )
-            normalization.build((None, width))
-            self._normalizations.append(normalization)
             # The bias is the weight of the appended 1; at 1 no branch starts by erasing another.
             factor = keras.layers.Dense(
                 self.rank * units,
@@ -61,10 +57,9 @@ class LowRankFusion(keras.layers.Layer):
 
     def call(self, inputs, training=None):
         product = 1
-        for normalization, factor, features in zip(
-            self._normalizations, self._factors, inputs, strict=True
-        ):
-            product = product * factor(normalization(features, training=training))
+        normalized = normalize_each(self._normalizations, inputs, training)
+        for factor, features in zip(self._factors, normalized, strict=True):
+            product = product * factor(features)
         ranks = ops.reshape(product, (-1, self.rank, product.shape[-1] // self.rank))
         fused = self._output_normalization(ops.sum(ranks, axis=1), training=training)
         return ops.relu(fused)

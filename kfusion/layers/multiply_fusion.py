@@ -8,14 +8,14 @@ import keras
 from keras import ops
 
 from kfusion.layers.fused_shapes import fused_widths
-from kfusion.layers.normalized_dense import NormalizedDense
+from kfusion.layers.normalized_dense import NormalizedDense, build_normalizations, normalize_each
 
 
 @keras.saving.register_keras_serializable(package="kfusion")
 class MultiplyFusion(keras.layers.Layer):
     """Multiplies the first branch's features by a sigmoid gate from each other branch.
 
-    `activation(BN(W_0 x_0)) * prod_m 2 sigmoid(W_m x_m + b_m)`. The gates start at exactly 1
+    `activation(BN(W_0 x_0)) * prod_m 2 sigmoid(W_m BN(x_m) + b_m)`. The gates start at exactly 1
     (`W_m = 0, b_m = 0`), so the fusion starts as the first branch alone; put the stronger input
     first. A plain sigmoid would start at 0.5 and halve the signal.
 
@@ -40,6 +40,7 @@ class MultiplyFusion(keras.layers.Layer):
             units, activation=self.activation, dtype=self.dtype_policy, name="gated"
         )
         self._gated.build((None, first))
+        self._normalizations = build_normalizations(others, self.dtype_policy)
         self._gates = []
         for i, width in enumerate(others, start=1):
             gate = keras.layers.Dense(
@@ -52,7 +53,8 @@ class MultiplyFusion(keras.layers.Layer):
     def call(self, inputs, training=None):
         first, *others = inputs
         fused = self._gated(first, training=training)
-        for gate, features in zip(self._gates, others, strict=True):
+        normalized = normalize_each(self._normalizations, others, training)
+        for gate, features in zip(self._gates, normalized, strict=True):
             fused = fused * (2 * ops.sigmoid(gate(features)))
         return fused
 

@@ -78,6 +78,33 @@ class NormalizedDense(keras.layers.Layer):
         }
 
 
+def build_normalizations(widths: Sequence[int], dtype: Any) -> list[keras.layers.Layer]:
+    """Returns one built batch normalisation per input width, with no scale of its own to learn.
+
+    The weights behind it learn that already.
+    """
+    normalizations = []
+    for i, width in enumerate(widths):
+        normalization = keras.layers.BatchNormalization(
+            momentum=MOMENTUM,
+            center=False,
+            scale=False,
+            dtype=dtype,
+            name=f"normalization_{i}",
+        )
+        normalization.build((None, width))
+        normalizations.append(normalization)
+    return normalizations
+
+
+def normalize_each(normalizations, inputs, training):
+    """Applies each normalisation to its own input."""
+    return [
+        normalization(features, training=training)
+        for normalization, features in zip(normalizations, inputs, strict=True)
+    ]
+
+
 def build_projections(
     widths: Sequence[int], units: int, activation: str, dtype: Any
 ) -> list[NormalizedDense]:
