@@ -26,7 +26,7 @@ def test_builds_trains_predicts_and_saves(backend):
     assert not done.returncode, done.stderr[-3000:]
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["backend"] == backend
-    for model in ("fusion", "vgg16"):
+    for model in ("image_edges_table", "vgg16_table"):
         assert result[model]["finite"], model
         assert result[model]["weights_moved"] == 1, model
         assert result[model]["load_difference"] < 1e-5, model

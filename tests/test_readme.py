@@ -8,13 +8,15 @@ import numpy as np
 README = Path(__file__).parents[1] / "README.md"
 
 
-def test_the_example_trains_exports_and_predicts(tmp_path, monkeypatch):
+def test_the_examples_train_export_predict_and_search(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (block,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     scope: dict = {}
-    exec(compile(block, str(README), "exec"), scope)
+    for block in blocks:
+        exec(compile(block, str(README), "exec"), scope)
     answers, task = scope["answers"], scope["task"]
     right = np.mean(answers["class"] == np.array(task.class_names)[scope["validation"].y])
+    assert scope["best"].output_shape == (None, 6)
     assert (
         right
         == scope["kf"].evaluate(scope["model"], *scope["validation_data"], task=task)["accuracy"]
