@@ -155,7 +155,10 @@ def search_candidate(
         directory=folder,
         **keywords,
     )
-    model = tuner.get_best_models(1)[0]
+    with warnings.catch_warnings():
+        # The trial's optimizer had a schedule, the rebuilt model's has none; only weights matter.
+        warnings.filterwarnings("ignore", message="Skipping variable loading for optimizer")
+        model = tuner.get_best_models(1)[0]
     found = tuner.get_best_hyperparameters(1)[0].values
     candidate = _judge(SEARCHED, model, validation_data, task, started)
     candidate.details = {"hyperparameters": found, "trials": len(tuner.oracle.trials)}

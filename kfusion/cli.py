@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import logging
 import os
 import sys
 import warnings
@@ -23,6 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
     arguments = _parser().parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # TensorFlow warns of retracing where models of several candidates follow one another.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     stdout = sys.stdout
     try:
         # Keras and KerasTuner print; stdout is for the results alone.

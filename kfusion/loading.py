@@ -20,6 +20,7 @@ from kfusion.tables import (
     infer_kind,
     is_identifier,
     is_missing_text,
+    looks_like_numbers,
     read_plain_numbers,
 )
 from kfusion.tasks import TASK_KINDS, check_variety, task
@@ -236,6 +237,14 @@ def _choose_columns(frame, roles, tabular_columns) -> dict[str, str | None]:
     if tabular_columns is None:
         names = [name for name in frame.columns if name not in taken]
         texts = [name for name in names if infer_kind(frame[name]) == "category"]
+        unread = [name for name in texts if looks_like_numbers(frame[name])]
+        if unread:
+            warnings.warn(
+                f"Read as text though they look like numbers: {unread}, e.g. "
+                f"{frame[unread[0]].dropna().iloc[0]!r}. Take signs and separators out to use "
+                "them as numbers.",
+                stacklevel=3,
+            )
         identifiers = [name for name in texts if is_identifier(frame[name])]
         if identifiers:
             warnings.warn(

@@ -105,8 +105,21 @@ def build_unimodal_model(
 ) -> keras.Model:
     """Predicts the target from one branch with the head of a fused model: its fair baseline.
 
-    Args are those of `build_fusion_model`. Returns an uncompiled `keras.Model` from a dict with
-    one input, so it takes the same data as a fused one.
+    Args:
+        branch: A branch.
+        task: `Task`, "binary" or "regression".
+        head_units: Int, width of the hidden layers.
+        head_depth: Int, number of those layers.
+        dropout: Float in [0, 1), rate after each of them.
+        l2: Float, L2 penalty on their kernels.
+        name: Name of the model.
+
+    Returns:
+        Uncompiled `keras.Model` from a dict with one input, so it takes the same data as a fused
+        one, to `(rows, task.units)`.
+
+    Raises:
+        TypeError, ValueError: If the branch is no model from one input to a vector.
     """
     task = as_task(task)
     inputs, features = _run_branches({branch.name: branch})

@@ -36,7 +36,20 @@ def predict(
 
 
 def evaluate(model: keras.Model, x: Mapping[str, Any], y: Any, *, task: Task | str) -> dict:
-    """Scores a model's predictions exactly over all rows given; see `Task.scores`."""
+    """Scores a model's predictions exactly over all rows given.
+
+    Args:
+        model: A `keras.Model`.
+        x: Dict of arrays by input name.
+        y: `(rows,)` labels or targets.
+        task: `Task`, "binary" or "regression".
+
+    Returns:
+        Dict of scores; see `Task.scores`.
+
+    Raises:
+        TypeError, ValueError: If inputs or targets do not fit the model or the task.
+    """
     task = as_task(task)
     inputs, labels = check_data(model, x, y, task)
     return task.scores(labels, predict_batches(model, inputs, EVALUATION_BATCH))

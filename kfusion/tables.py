@@ -251,6 +251,14 @@ def is_identifier(series: pd.Series) -> bool:
     return bool(distinct > MANY_CATEGORIES and distinct > 0.9 * series.count())
 
 
+def looks_like_numbers(series: pd.Series) -> bool:
+    """Whether all texts are numbers with separators, a currency sign or a percent sign."""
+    texts = series.dropna().astype(str).str.strip(BLANKS)
+    number = r"[$€£]?\s?[+-]?\d{1,3}(?:[., ']?\d{3})*(?:[.,]\d+)?\s?[%$€£]?"
+    # Digits alone are codes with leading zeros, or they would have been numbers.
+    return bool(texts.str.contains(r"\D").any()) and bool(texts.str.fullmatch(number).all())
+
+
 def check_unique_columns(names: Sequence[Any]) -> None:
     """Raises `ValueError` naming the columns that occur more than once."""
     repeated = sorted(str(name) for name, count in collections.Counter(names).items() if count > 1)

@@ -156,8 +156,18 @@ def compile_model(
 ) -> None:
     """Compiles a model with its task's loss and metrics, auxiliary heads included.
 
-    Args are those of `fit`; `num_steps` is the length of the warm-up and cosine, None keeps the
-    rate constant.
+    Args:
+        model: A `keras.Model`.
+        task: `Task`, "binary" or "regression".
+        optimizer: As in `fit`.
+        learning_rate: As in `fit`.
+        learning_rate_factor: As in `fit`.
+        weight_decay: As in `fit`.
+        num_steps: Int, length of the warm-up and cosine; None keeps the rate constant.
+        jit_compile: As in `keras.Model.compile`.
+
+    Raises:
+        ValueError: If the optimizer or a rate cannot be used.
     """
     task = as_task(task)
     weight = task.loss_weight

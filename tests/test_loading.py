@@ -1,10 +1,12 @@
 """From a CSV or frame whose rows name image files to checked data."""
 
 import re
+import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from kfusion.images import BadImageError
 from kfusion.loading import load_images, load_table, read_csv
@@ -365,3 +367,17 @@ def test_a_target_of_prices_with_a_sign_is_no_classes(tmp_path):
     frame = pd.DataFrame({"image": "x.png", "a": 1.0, "price": [f"€{i}.50" for i in range(40)]})
     with pytest.raises(ValueError, match="holds 40 different texts in 40 rows"):
         load_table(frame, image_column="image", target="price")
+
+
+@pytest.mark.parametrize(
+    ("texts", "warned"),
+    [(["1,200", "900"], True), (["12%", "7.5%"], True), (["01234", "99999"], False)],
+)
+def test_numbers_that_are_read_as_text_are_named(tmp_path, texts, warned):
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "x.png")
+    frame = pd.DataFrame({"image": "x.png", "price": texts * 5, "y": ["a", "b"] * 5})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        load_table(frame, image_column="image", target="y", image_folder=tmp_path, verbose=0)
+    named = [str(w.message) for w in caught if "look like numbers: ['price']" in str(w.message)]
+    assert bool(named) == warned
