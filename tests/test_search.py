@@ -170,6 +170,8 @@ class TestFailures:
         other = FusionHyperModel(BUILDERS, task="binary", **{**SMALL, "units": [5]})
         with pytest.raises(ValueError, match="holds another search: space differ"):
             search("random", tmp_path, other)
+        tuner = search("random", tmp_path, other, overwrite=True, max_trials=1)
+        assert tuner.get_best_hyperparameters()[0].get("first_units") == 5
 
     def test_a_search_of_nothing_is_refused(self, tmp_path):
         hypermodel = FusionHyperModel(BUILDERS, task="binary", **SMALL)

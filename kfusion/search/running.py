@@ -84,6 +84,7 @@ def search_fusion(
         # KerasTuner's default ends the whole search after three failures in a row.
         **{"max_consecutive_failed_trials": sys.maxsize, **amount, **keywords},
     )
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / ABOUT_FILE).write_text(json.dumps(about), encoding="utf-8")
     searcher.search(
         x,
