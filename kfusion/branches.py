@@ -21,6 +21,7 @@ from kfusion.layers.application_preprocessing import find_application
 from kfusion.tables import TableSchema
 
 CONV_FILTERS = (32, 64, 128, 128, 128)
+LARGE_SIDE = 96
 
 
 def image_branch(
@@ -73,7 +74,7 @@ def image_branch(
     if augment is not False:
         pixels = _augmentation(augment)(pixels)
     if backbone == "conv":
-        maps = _conv_stages(_centered(pixels), dropout=0.0, l2=l2)
+        maps = _conv_stages(_centered(pixels), l2=l2)
         if not trainable:
             raise ValueError(
                 'The "conv" backbone starts from random weights: `trainable=False` would keep them.'
@@ -120,7 +121,7 @@ def edge_branch(
     """
     inputs = keras.Input(check_image_shape(shape), dtype="uint8", name=input_name)
     pixels = inputs if augment is False else _augmentation(augment)(inputs)
-    maps = _conv_stages(EdgeMagnitude(name="edges")(pixels), dropout=0.0, l2=l2)
+    maps = _conv_stages(EdgeMagnitude(name="edges")(pixels), l2=l2)
     features = NormalizedDense(units, dropout=dropout, l2=l2, name="features")(_pool(maps))
     return keras.Model(inputs, features, name=name)
 
@@ -269,10 +270,15 @@ def _centered(pixels):
     return keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="center")(pixels)
 
 
-def _conv_stages(maps, *, dropout: float, l2: float):
-    """Halves the maps until a side is below 4, with more channels at each stage."""
+def _conv_stages(maps, *, l2: float):
+    """Halves the maps until a side is below 4, with more channels at each stage.
+
+    Large images are halved once more at the start, where a convolution costs most.
+    """
+    is_large = min(maps.shape[1:3]) >= LARGE_SIDE
     for i, filters in enumerate(CONV_FILTERS):
-        maps = NormalizedConv(filters, dropout=dropout, l2=l2, name=f"stage_{i + 1}")(maps)
+        strides = 2 if is_large and i == 0 else 1
+        maps = NormalizedConv(filters, strides=strides, l2=l2, name=f"stage_{i + 1}")(maps)
         if min(maps.shape[1:3]) < 4:
             break
     return maps

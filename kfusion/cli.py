@@ -10,6 +10,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 # What the checks of data and arguments raise.
@@ -43,7 +44,7 @@ def _demo(arguments: argparse.Namespace) -> dict[str, Any]:
 
     with _user_input((FileExistsError,)):
         return run_demo(
-            _path(arguments.out), tell=_tell, seed=arguments.seed, overwrite=arguments.overwrite
+            Path(arguments.out), tell=_tell, seed=arguments.seed, overwrite=arguments.overwrite
         )
 
 
@@ -139,7 +140,7 @@ def _predict(arguments: argparse.Namespace) -> dict[str, Any]:
     from kfusion.serving import load_exported
 
     with _user_input():
-        if arguments.out and not _path(arguments.out).absolute().parent.is_dir():
+        if arguments.out and not Path(arguments.out).absolute().parent.is_dir():
             raise ValueError(f"There is no folder for --out {arguments.out}.")
         model = load_exported(arguments.model)
         frame = read_csv(arguments.csv)
@@ -154,7 +155,7 @@ def _predict(arguments: argparse.Namespace) -> dict[str, Any]:
             images, bad_images = load_images(
                 frame[column],
                 model.image_shape,
-                image_folder=arguments.image_folder or _path(arguments.csv).parent,
+                image_folder=arguments.image_folder or Path(arguments.csv).parent,
             )
             if bad_images:
                 raise BadImageError(bad_images, len(frame))
@@ -210,7 +211,7 @@ def _load(arguments: argparse.Namespace):
             group_column=arguments.group,
             tabular_columns=arguments.columns,
             image_shape=arguments.image_shape,
-            image_folder=arguments.image_folder or _path(arguments.csv).parent,
+            image_folder=arguments.image_folder or Path(arguments.csv).parent,
             kind=arguments.kind,
             on_bad_image=arguments.on_bad_image,
         )
@@ -245,17 +246,11 @@ def _tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _new_folder(text: str, overwrite: bool):
-    path = _path(text)
+def _new_folder(text: str, overwrite: bool) -> Path:
+    path = Path(text)
     if path.exists() and not (overwrite and path.is_dir()):
         raise ValueError(f"{path} exists. Choose another folder, or pass --overwrite for a folder.")
     return path
-
-
-def _path(text: str):
-    from pathlib import Path
-
-    return Path(text)
 
 
 def _positive(text: str) -> int:

@@ -34,7 +34,7 @@ def check_run_folder(folder: str | os.PathLike, *, overwrite: bool = False) -> P
     """Returns the folder for a run, or raises `FileExistsError` if it holds one already."""
     folder = Path(folder)
     if not overwrite and any((folder / name).exists() for name in (RUN_FILE, MODEL_FILE)):
-        raise FileExistsError(f"{folder} holds a run. Choose another folder or overwrite it.")
+        raise FileExistsError(f"{folder} holds a run. Choose another folder or `--overwrite`.")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

@@ -50,7 +50,7 @@ EXAMPLES = {
     "LowRankFusion": ({"units": 4, "rank": 2}, THREE_VECTORS, numbers),
     "MultiplyFusion": ({"units": 4, "activation": "linear"}, THREE_VECTORS, numbers),
     "NormalizedConv": (
-        {"filters": 4, "kernel_size": 5, "pool": 3, "dropout": 0.2, "l2": 0.01},
+        {"filters": 4, "kernel_size": 5, "strides": 2, "pool": 3, "dropout": 0.2, "l2": 0.01},
         [(7, 8, 2)],
         numbers,
     ),

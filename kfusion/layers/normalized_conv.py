@@ -16,7 +16,8 @@ class NormalizedConv(keras.layers.Layer):
     Args:
         filters: Int, channels of the output.
         kernel_size: Int, side of the window.
-        pool: Int, factor by which height and width shrink; 1 keeps them.
+        strides: Int, step of the window, by which height and width shrink.
+        pool: Int, factor by which they shrink further; 1 keeps them.
         dropout: Float in [0, 1), rate at which whole channels are dropped.
         l2: Float, L2 penalty on the kernel.
     """
@@ -25,6 +26,7 @@ class NormalizedConv(keras.layers.Layer):
         self,
         filters: int,
         kernel_size: int = 3,
+        strides: int = 1,
         pool: int = 2,
         dropout: float = 0.0,
         l2: float = 0.0,
@@ -33,12 +35,14 @@ class NormalizedConv(keras.layers.Layer):
         super().__init__(**kwargs)
         self.filters = filters
         self.kernel_size = kernel_size
+        self.strides = strides
         self.pool = pool
         self.dropout = dropout
         self.l2 = l2
         self._conv = keras.layers.Conv2D(
             filters,
             kernel_size,
+            strides=strides,
             padding="same",
             use_bias=False,
             data_format="channels_last",
@@ -75,6 +79,7 @@ class NormalizedConv(keras.layers.Layer):
             **super().get_config(),
             "filters": self.filters,
             "kernel_size": self.kernel_size,
+            "strides": self.strides,
             "pool": self.pool,
             "dropout": self.dropout,
             "l2": self.l2,
