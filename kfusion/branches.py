@@ -18,6 +18,7 @@ from kfusion.layers import (
     NumberScaling,
 )
 from kfusion.layers.application_preprocessing import find_application
+from kfusion.layers.normalized_dense import MOMENTUM
 from kfusion.tables import TableSchema
 
 CONV_FILTERS = (32, 64, 128, 128, 128)
@@ -74,11 +75,11 @@ def image_branch(
     if augment is not False:
         pixels = _augmentation(augment)(pixels)
     if backbone == "conv":
-        maps = _conv_stages(_centered(pixels), l2=l2)
         if not trainable:
             raise ValueError(
                 'The "conv" backbone starts from random weights: `trainable=False` would keep them.'
             )
+        maps = _conv_stages(_centered(pixels), l2=l2)
     elif isinstance(backbone, keras.Model):
         maps = _run(backbone, pixels, trainable)
     elif isinstance(backbone, str):
@@ -182,7 +183,7 @@ def tabular_branch(
             limit=0,
             name="numbers",
         )
-        features = keras.layers.BatchNormalization(momentum=0.9, name="scale")(scaling(inputs))
+        features = keras.layers.BatchNormalization(momentum=MOMENTUM, name="scale")(scaling(inputs))
     for i, width in enumerate(widths):
         features = NormalizedDense(width, dropout=dropout, l2=l2, name=f"hidden_{i + 1}")(features)
     return keras.Model(inputs, features, name=name)
@@ -215,27 +216,27 @@ def branch_from(
         `keras.Model` to `(rows, features)`; feature maps are averaged over height and width.
 
     Raises:
+        TypeError: If `model` is no Keras model.
         ValueError: If the model has several inputs, is not built, or has no such layer.
     """
-    given = getattr(model, "inputs", None)
-    if not given:
-        raise ValueError(f"{model.name!r} has no known input: call it on data once first.")
-    if len(given) != 1:
-        raise ValueError(f"A branch has one input; {model.name!r} has {len(given)}.")
     if not isinstance(model, keras.Model):
         raise TypeError(
             "`model` must be a keras.Model; load a file with `keras.models.load_model`. Received: "
             f"{model!r}."
         )
+    given = getattr(model, "inputs", None)
+    if not given:
+        raise ValueError(f"{model.name!r} has no known input: call it on data once first.")
+    if len(given) != 1:
+        raise ValueError(f"A branch has one input; {model.name!r} has {len(given)}.")
+    output = model.outputs[0]
     if layer is not None:
         names = [candidate.name for candidate in model.layers]
         if layer not in names:
             raise ValueError(f"{model.name!r} has no layer {layer!r}. It has: {names}.")
-        model = keras.Model(given[0], model.get_layer(layer).output, name=model.name)
-    elif isinstance(getattr(model, "input", None), dict):
-        model = keras.Model(given[0], model.output, name=model.name)
+        output = model.get_layer(layer).output
     # The same layers without the compiled metrics, which the whole model would try to report.
-    model = keras.Model(model.inputs, model.outputs[0], name=model.name)
+    model = keras.Model(given[0], output, name=model.name)
     shape = tuple(given[0].shape[1:])
     inputs = keras.Input(
         shape,
@@ -300,6 +301,11 @@ def _augmentation(augment: bool | keras.layers.Layer) -> keras.layers.Layer:
 
 def _application_maps(application: str, weights: str | None, pixels, trainable: bool):
     builder, _ = find_application(application)
+    if weights is None and not trainable:
+        raise ValueError(
+            f"{application} without `weights` starts from random ones: `trainable=False` would "
+            "keep them."
+        )
     channels = pixels.shape[-1]
     if channels == 1:
         pixels = keras.layers.Concatenate(axis=-1, name="grey_to_rgb")([pixels] * 3)
@@ -307,11 +313,6 @@ def _application_maps(application: str, weights: str | None, pixels, trainable: 
         mixing = keras.layers.Dense(3, use_bias=False, name="channels_to_rgb")
         pixels = mixing(pixels)
         mixing.set_weights([_first_three(channels)])
-    if weights is None and not trainable:
-        raise ValueError(
-            f"{application} without `weights` starts from random ones: `trainable=False` would "
-            "keep them."
-        )
     scaled = ApplicationPreprocessing(application, name="preprocessing")(pixels)
     shape = tuple(scaled.shape[1:])
     try:

@@ -167,7 +167,7 @@ def search_candidate(
 
 def best_candidate(candidates: Sequence[Candidate], task: Task) -> Candidate:
     """The candidate with the best objective on the validation rows."""
-    score = task.objective.name.removeprefix("val_")
+    score = _score_name(task)
     sign = 1 if task.objective.direction == "max" else -1
     return max(candidates, key=lambda candidate: sign * candidate.scores[score])
 
@@ -189,7 +189,7 @@ def verdict(candidates: Sequence[Candidate], task: Task) -> str:
     fused = [c for c in candidates if c.name not in (IMAGE_ONLY, TABLE_ONLY)]
     if not (single and fused):
         return "There is no fusion and single input to compare."
-    score = task.objective.name.removeprefix("val_")
+    score = _score_name(task)
     best_single, best_fused = best_candidate(single, task), best_candidate(fused, task)
     gain = best_fused.scores[score] - best_single.scores[score]
     better = best_candidate([best_single, best_fused], task) is best_fused and gain
@@ -207,6 +207,11 @@ def _build_fused(builders, task: Task, fusion: str, name: str) -> keras.Model:
 def _judge(name: str, model, validation_data, task: Task, started: float) -> Candidate:
     scores = evaluate(model, *validation_data, task=task)
     return Candidate(name, model, scores, time.perf_counter() - started)
+
+
+def _score_name(task: Task) -> str:
+    """The objective as `Task.scores` names it."""
+    return task.objective.name.removeprefix("val_")
 
 
 def _rounded(score: float) -> float | None:

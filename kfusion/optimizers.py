@@ -22,6 +22,7 @@ LEARNING_RATES = {
 
 
 def make_optimizer(optimizer, learning_rate, learning_rate_factor, weight_decay, num_steps):
+    """Makes the optimizer that `compile_model` describes, or returns the instance given."""
     if isinstance(optimizer, keras.optimizers.Optimizer):
         if learning_rate is not None or weight_decay is not None:
             raise ValueError(

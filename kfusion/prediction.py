@@ -80,6 +80,7 @@ def check_data(
 
 
 def predict_batches(model: keras.Model, inputs: dict[str, np.ndarray], batch_size: int):
+    """Predicts checked inputs; see `predict`."""
     rows = len(next(iter(inputs.values())))
     batch_size = min(batch_size, rows)
     parts = []

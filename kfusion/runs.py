@@ -15,6 +15,7 @@ import kfusion.layers  # noqa: F401 (registers the layers that a saved model hol
 from kfusion.candidates import Candidate, verdict
 from kfusion.export import export_saved_model
 from kfusion.fusion_data import FusionData
+from kfusion.serving import TABULAR
 from kfusion.tables import TableSchema
 
 RUN_FILE, MODEL_FILE, TRIALS_FOLDER = "run.json", "model.keras", "trials"
@@ -79,7 +80,7 @@ def load_run(folder: str | os.PathLike) -> Run:
         raise FileNotFoundError(f"{folder} holds no finished run of `kfusion fit` or `search`.")
     description = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
     model = keras.models.load_model(folder / MODEL_FILE, compile=False)
-    has_table = "tabular" in {tensor.name for tensor in model.inputs}
+    has_table = TABULAR in {tensor.name for tensor in model.inputs}
     schema = TableSchema.from_json(json.dumps(description["schema"])) if has_table else None
     return Run(
         model, schema, tuple(description["class_names"]), description.get("image_column", "image")

@@ -373,19 +373,15 @@ def read_times(series: pd.Series) -> pd.Series:
     """Datetimes or their texts as UTC timestamps, NaT where missing; raises on anything else."""
     if pd.api.types.is_numeric_dtype(series.dtype):
         raise ValueError(f"Column {series.name!r} is a date in the schema but holds numbers.")
-    if pd.api.types.is_datetime64_any_dtype(series.dtype):
-        missing = series.isna()
-    else:
-        missing = is_missing_text(series)
-    present = series.where(~missing)
-    times = pd.to_datetime(present, utc=True, errors="coerce", format="mixed")
-    if pd.api.types.is_datetime64_any_dtype(series.dtype):
-        unclear = times.isna()
-    else:
+    are_datetimes = pd.api.types.is_datetime64_any_dtype(series.dtype)
+    missing = series.isna() if are_datetimes else is_missing_text(series)
+    times = pd.to_datetime(series.where(~missing), utc=True, errors="coerce", format="mixed")
+    unclear = times.isna()
+    if not are_datetimes:
         # Text such as 03/04/2020 would be read month first, "now" as the time of reading.
         is_text = series.map(lambda value: isinstance(value, str))
         is_iso = series.where(is_text, "").str.strip(BLANKS).str.fullmatch(ISO_DATE)
-        unclear = times.isna() | (is_text & ~is_iso.astype(bool))
+        unclear |= is_text & ~is_iso.astype(bool)
     _refuse_first(series, (unclear & ~missing).to_numpy(), "date")
     return times
 

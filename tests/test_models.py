@@ -450,3 +450,8 @@ def test_a_branch_from_a_compiled_model_reports_only_the_new_models_metrics():
     y = np.arange(20) % 2
     history = fit(model, x, y, task="binary", validation_data=(x, y), epochs=1, verbose=0)
     assert history.history["loss"][0] > 0
+
+
+def test_a_branch_from_a_file_name_says_how_to_load_it():
+    with pytest.raises(TypeError, match="load a file with `keras.models.load_model`"):
+        branch_from("model.keras")
