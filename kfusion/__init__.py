@@ -9,37 +9,63 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kfusion import datasets, layers
-    from kfusion.branches import branch_from, edge_branch, image_branch, tabular_branch
+    from kfusion import datasets, layers, metrics, plots
+    from kfusion.baselines import boosted_trees, fused, single_input, standard_single_inputs
+    from kfusion.branches import edge_branch, image_branch, tabular_branch
+    from kfusion.calibration import fit_isotonic, fit_temperature
+    from kfusion.comparison import compare
+    from kfusion.cross_validation import cross_validate
     from kfusion.export import export_saved_model
+    from kfusion.freezing import freeze, unfreeze
     from kfusion.fusion_data import FusionData
     from kfusion.images import BadImageError, read_images
     from kfusion.loading import load_images, load_table
     from kfusion.models import build_fusion_model, build_unimodal_model, prediction_model
+    from kfusion.paired_comparison import compare_predictions
     from kfusion.prediction import evaluate, predict
+    from kfusion.residual import build_residual_model
     from kfusion.search import FusionHyperModel, search_fusion
     from kfusion.serving import load_exported
     from kfusion.tables import TableSchema
     from kfusion.tasks import Task, task
+    from kfusion.thresholds import (
+        threshold_by_cost,
+        threshold_by_sensitivity,
+        threshold_by_specificity,
+    )
+    from kfusion.trained_branches import branch_from
     from kfusion.training import compile_model, fit
 
 __version__ = "0.1.0"
 
 _MODULES = {
-    "kfusion.branches": ["branch_from", "edge_branch", "image_branch", "tabular_branch"],
+    "kfusion.baselines": ["boosted_trees", "fused", "single_input", "standard_single_inputs"],
+    "kfusion.branches": ["edge_branch", "image_branch", "tabular_branch"],
+    "kfusion.calibration": ["fit_isotonic", "fit_temperature"],
+    "kfusion.comparison": ["compare"],
+    "kfusion.cross_validation": ["cross_validate"],
     "kfusion.export": ["export_saved_model"],
+    "kfusion.freezing": ["freeze", "unfreeze"],
     "kfusion.fusion_data": ["FusionData"],
     "kfusion.images": ["BadImageError", "read_images"],
     "kfusion.loading": ["load_images", "load_table"],
     "kfusion.models": ["build_fusion_model", "build_unimodal_model", "prediction_model"],
+    "kfusion.paired_comparison": ["compare_predictions"],
     "kfusion.prediction": ["evaluate", "predict"],
+    "kfusion.residual": ["build_residual_model"],
     "kfusion.search": ["FusionHyperModel", "search_fusion"],
     "kfusion.serving": ["load_exported"],
     "kfusion.tables": ["TableSchema"],
     "kfusion.tasks": ["Task", "task"],
+    "kfusion.thresholds": [
+        "threshold_by_cost",
+        "threshold_by_sensitivity",
+        "threshold_by_specificity",
+    ],
+    "kfusion.trained_branches": ["branch_from"],
     "kfusion.training": ["compile_model", "fit"],
 }
-_SUBMODULES = ["datasets", "layers"]
+_SUBMODULES = ["datasets", "layers", "metrics", "plots"]
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = sorted([*_HOMES, *_SUBMODULES])

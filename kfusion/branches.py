@@ -12,7 +12,6 @@ from kfusion.layers import (
     ApplicationPreprocessing,
     CategoryEmbedding,
     EdgeMagnitude,
-    Frozen,
     NormalizedConv,
     NormalizedDense,
     NumberScaling,
@@ -20,6 +19,8 @@ from kfusion.layers import (
 from kfusion.layers.application_preprocessing import find_application
 from kfusion.layers.normalized_dense import MOMENTUM
 from kfusion.tables import TableSchema
+from kfusion.trained_branches import branch_from  # noqa: F401 (until the front takes it there)
+from kfusion.trained_models import plain_model, pool_features, run_model
 
 CONV_FILTERS = (32, 64, 128, 128, 128)
 LARGE_SIDE = 96
@@ -81,7 +82,7 @@ def image_branch(
             )
         maps = _conv_stages(_centered(pixels), l2=l2)
     elif isinstance(backbone, keras.Model):
-        maps = _run(backbone, pixels, trainable)
+        maps = run_model(plain_model(backbone), pixels, trainable)
     elif isinstance(backbone, str):
         maps = _application_maps(backbone, weights, pixels, trainable)
     else:
@@ -89,7 +90,7 @@ def image_branch(
             '`backbone` must be "conv", a name in keras.applications or a keras.Model. Received: '
             f"backbone={backbone!r}."
         )
-    features = NormalizedDense(units, dropout=dropout, l2=l2, name="features")(_pool(maps))
+    features = NormalizedDense(units, dropout=dropout, l2=l2, name="features")(pool_features(maps))
     return keras.Model(inputs, features, name=name)
 
 
@@ -123,7 +124,7 @@ def edge_branch(
     inputs = keras.Input(check_image_shape(shape), dtype="uint8", name=input_name)
     pixels = inputs if augment is False else _augmentation(augment)(inputs)
     maps = _conv_stages(EdgeMagnitude(name="edges")(pixels), l2=l2)
-    features = NormalizedDense(units, dropout=dropout, l2=l2, name="features")(_pool(maps))
+    features = NormalizedDense(units, dropout=dropout, l2=l2, name="features")(pool_features(maps))
     return keras.Model(inputs, features, name=name)
 
 
@@ -189,83 +190,6 @@ def tabular_branch(
     return keras.Model(inputs, features, name=name)
 
 
-def branch_from(
-    model: keras.Model,
-    layer: str | None = None,
-    trainable: bool = False,
-    *,
-    input_name: str | None = None,
-    name: str | None = None,
-) -> keras.Model:
-    """Makes a branch of a model that you have already trained.
-
-    Its preprocessing stays what it was: the branch takes what the model took. Its weights are
-    shared, not copied: frozen in the branch, they are frozen in the model too.
-
-    Args:
-        model: A Keras model with one input, Functional or Sequential.
-        layer: Name of the layer to cut at, in a Functional or Sequential model; None keeps the
-            whole model, head included.
-        trainable: Whether its weights train on; layers that you froze one by one stay so. If
-            not, it runs in inference mode throughout: BatchNormalization fixed and Dropout off.
-        input_name: Name of the branch's input; by default "image" for rank 4 and "tabular" for
-            rank 2.
-        name: Name of the branch; the model's own by default.
-
-    Returns:
-        `keras.Model` to `(rows, features)`; feature maps are averaged over height and width.
-
-    Raises:
-        TypeError: If `model` is no Keras model.
-        ValueError: If the model has several inputs, is not built, or has no such layer.
-    """
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            "`model` must be a keras.Model; load a file with `keras.models.load_model`. Received: "
-            f"{model!r}."
-        )
-    given = getattr(model, "inputs", None)
-    if not given:
-        raise ValueError(f"{model.name!r} has no known input: call it on data once first.")
-    if len(given) != 1:
-        raise ValueError(f"A branch has one input; {model.name!r} has {len(given)}.")
-    output = model.outputs[0]
-    if layer is not None:
-        names = [candidate.name for candidate in model.layers]
-        if layer not in names:
-            raise ValueError(f"{model.name!r} has no layer {layer!r}. It has: {names}.")
-        output = model.get_layer(layer).output
-    # The same layers without the compiled metrics, which the whole model would try to report.
-    model = keras.Model(given[0], output, name=model.name)
-    shape = tuple(given[0].shape[1:])
-    inputs = keras.Input(
-        shape,
-        dtype=given[0].dtype,
-        name=input_name or {3: "image", 1: "tabular"}.get(len(shape), given[0].name),
-    )
-    features = _pool(_run(model, inputs, trainable))
-    return keras.Model(inputs, features, name=name or f"{model.name}_branch")
-
-
-def _run(model: keras.Model, inputs, trainable: bool):
-    if trainable:
-        if not model.trainable_weights:
-            # Set anew: on tensorflow Keras skips a flag that is set already, and what is below.
-            model.trainable = False
-            model.trainable = True
-        return model(inputs)
-    return Frozen(model, name=f"frozen_{model.name}")(inputs)
-
-
-def _pool(maps):
-    """Brings any features to `(rows, features)`: maps and sequences are averaged."""
-    if len(maps.shape) == 4:
-        return keras.layers.GlobalAveragePooling2D(data_format="channels_last", name="pool")(maps)
-    if len(maps.shape) == 3:
-        return keras.layers.GlobalAveragePooling1D(name="pool")(maps)
-    return maps
-
-
 def _centered(pixels):
     """0-255 -> about -1 to 1."""
     return keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="center")(pixels)
@@ -323,7 +247,7 @@ def _application_maps(application: str, weights: str | None, pixels, trainable: 
         raise ValueError(
             f"{application} cannot take images of {shape[0]}x{shape[1]}: {error} Pass `resize=`."
         ) from error
-    return _run(network, scaled, trainable)
+    return run_model(network, scaled, trainable)
 
 
 def _first_three(channels: int) -> np.ndarray:

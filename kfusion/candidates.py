@@ -13,27 +13,28 @@ from typing import Any
 import keras
 import numpy as np
 
-from kfusion.branches import image_branch, tabular_branch
+from kfusion.baselines import IMAGE, IMAGE_ONLY, TABLE_ONLY, TABULAR, build_fused, build_single
 from kfusion.fusion_data import FusionData
-from kfusion.models import build_fusion_model, build_unimodal_model
-from kfusion.prediction import evaluate
+from kfusion.paired_comparison import compare_predictions
+from kfusion.prediction import predict
 from kfusion.search.hypermodel import FusionHyperModel
 from kfusion.search.running import search_fusion
 from kfusion.tasks import Task
 from kfusion.training import fit
 
-IMAGE_ONLY, TABLE_ONLY, SEARCHED = "image only", "table only", "best searched"
+SEARCHED = "best searched"
 
 
 @dataclasses.dataclass
 class Candidate:
-    """A trained model and its exact scores on the validation rows.
+    """A trained model and how it does on the validation rows.
 
     Attributes:
         name: What it is called in tables.
         model: The trained `keras.Model`.
         scores: As from `Task.scores`.
         seconds: Float, how long building and training took.
+        predictions: `(rows, units)` of the validation rows.
         details: What else is worth knowing, such as the hyperparameters found.
     """
 
@@ -41,24 +42,17 @@ class Candidate:
     model: keras.Model
     scores: dict[str, float]
     seconds: float
+    predictions: np.ndarray
     details: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the model."""
+        """Everything but the model and its predictions."""
         return {
             "name": self.name,
             **{name: _rounded(score) for name, score in self.scores.items()},
             "seconds": round(self.seconds, 1),
             **self.details,
         }
-
-
-def branch_builders(train: FusionData, **image_keywords: Any) -> dict[str, Callable[..., Any]]:
-    """Builders of an image and a tabular branch that suit the training rows."""
-    return {
-        "image": partial(image_branch, train.image_shape, **image_keywords),
-        "tabular": partial(tabular_branch, train.schema),
-    }
 
 
 def fit_candidates(
@@ -88,17 +82,17 @@ def fit_candidates(
     """
     task = train.task
     makers = {
-        IMAGE_ONLY: lambda name: build_unimodal_model(builders["image"](), task=task, name=name),
-        TABLE_ONLY: lambda name: build_unimodal_model(builders["tabular"](), task=task, name=name),
+        IMAGE_ONLY: partial(build_single, builders, IMAGE),
+        TABLE_ONLY: partial(build_single, builders, TABULAR),
     }
     for fusion in fusions:
-        makers[fusion] = partial(_build_fused, builders, task, fusion)
+        makers[fusion] = partial(build_fused, builders, fusion)
     x, validation_data = train.x, (validation.x, validation.y)
     candidates = []
     for name, make in makers.items():
         started = time.perf_counter()
         keras.utils.set_random_seed(seed)
-        model = make(name.replace(" ", "_"))
+        model = make(task=task, name=name.replace(" ", "_"))
         try:
             fit(
                 model,
@@ -167,12 +161,12 @@ def search_candidate(
 
 def best_candidate(candidates: Sequence[Candidate], task: Task) -> Candidate:
     """The candidate with the best objective on the validation rows."""
-    score = _score_name(task)
-    sign = 1 if task.objective.direction == "max" else -1
-    return max(candidates, key=lambda candidate: sign * candidate.scores[score])
+    score = task.score()
+    sign = 1 if score.direction == "max" else -1
+    return max(candidates, key=lambda candidate: sign * candidate.scores[score.name])
 
 
-def comparison_table(candidates: Sequence[Candidate], task: Task) -> str:
+def comparison_table(candidates: Sequence[Candidate], validation: FusionData) -> str:
     """A text table of the candidates' exact validation scores, with the verdict below."""
     names = list(candidates[0].scores)
     width = max(len(candidate.name) for candidate in candidates)
@@ -180,38 +174,33 @@ def comparison_table(candidates: Sequence[Candidate], task: Task) -> str:
     for candidate in candidates:
         scores = "".join(f"{candidate.scores[name]:12.4f}" for name in names)
         lines.append(f"{candidate.name:<{width}}{scores}")
-    return "\n".join([*lines, verdict(candidates, task)])
+    return "\n".join([*lines, verdict(candidates, validation)])
 
 
-def verdict(candidates: Sequence[Candidate], task: Task) -> str:
-    """One sentence: whether the best fusion beats the best single input on these rows."""
+def verdict(candidates: Sequence[Candidate], validation: FusionData) -> str:
+    """One sentence: whether the best fusion beats the best single input on the validation rows."""
     single = [c for c in candidates if c.name in (IMAGE_ONLY, TABLE_ONLY)]
     fused = [c for c in candidates if c.name not in (IMAGE_ONLY, TABLE_ONLY)]
     if not (single and fused):
         return "There is no fusion and single input to compare."
-    score = _score_name(task)
+    task = validation.task
     best_single, best_fused = best_candidate(single, task), best_candidate(fused, task)
-    gain = best_fused.scores[score] - best_single.scores[score]
-    better = best_candidate([best_single, best_fused], task) is best_fused and gain
-    return (
-        f"{best_fused.name} is {'better' if better else 'not better'} than {best_single.name}: "
-        f"{score} {gain:+.4g} on these validation rows, which also chose them"
+    pair = compare_predictions(
+        validation.y,
+        best_fused.predictions,
+        best_single.predictions,
+        task=task,
+        groups=validation.groups,
+        names=(best_fused.name, best_single.name),
     )
-
-
-def _build_fused(builders, task: Task, fusion: str, name: str) -> keras.Model:
-    branches = {branch: build() for branch, build in builders.items()}
-    return build_fusion_model(branches, task=task, fusion=fusion, name=name)
+    return f"{pair.verdict} (on the rows that also chose both: `kfusion compare` takes others)"
 
 
 def _judge(name: str, model, validation_data, task: Task, started: float) -> Candidate:
-    scores = evaluate(model, *validation_data, task=task)
-    return Candidate(name, model, scores, time.perf_counter() - started)
-
-
-def _score_name(task: Task) -> str:
-    """The objective as `Task.scores` names it."""
-    return task.objective.name.removeprefix("val_")
+    x, y = validation_data
+    predictions = predict(model, x)
+    seconds = time.perf_counter() - started
+    return Candidate(name, model, task.scores(y, predictions), seconds, predictions)
 
 
 def _rounded(score: float) -> float | None:

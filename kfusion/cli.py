@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,8 @@ from typing import Any
 
 # What the checks of data and arguments raise.
 CHECK_ERRORS = (ValueError, TypeError, OSError)
+# Where `compare` keeps finished folds.
+FOLDS_FOLDER = "folds"
 
 
 class CommandError(Exception):
@@ -57,10 +60,9 @@ def _search(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _train(arguments: argparse.Namespace, *, search: bool) -> dict[str, Any]:
-    train, validation = _load(arguments)
+    train, validation = _split(_load(arguments), arguments)
     # Keras is loaded only now, so that a mistake in the data shows at once.
     from kfusion import candidates, runs
-    from kfusion.models import get_fusion
     from kfusion.training import check_can_score
 
     fusions = arguments.fusions or ["concat", "multiply"]
@@ -69,18 +71,8 @@ def _train(arguments: argparse.Namespace, *, search: bool) -> dict[str, Any]:
         if arguments.class_weight and train.kind == "regression":
             raise ValueError("--class-weight weighs classes; the target is a regression.")
         check_can_score(train.task, validation.y)
-        builders = candidates.branch_builders(
-            train,
-            backbone=arguments.backbone,
-            weights=arguments.weights,
-            trainable=not arguments.freeze,
-            augment=arguments.augment,
-            resize=arguments.resize,
-        )
-        for builder in builders.values():
-            builder()
-        for fusion in fusions:
-            get_fusion(fusion)
+        builders = _branches(arguments)(train)
+        _check_buildable(builders, fusions)
     fit_keywords = {"batch_size": arguments.batch_size, "class_weight": arguments.class_weight}
     trained = candidates.fit_candidates(
         train,
@@ -110,18 +102,79 @@ def _train(arguments: argparse.Namespace, *, search: bool) -> dict[str, Any]:
             )
         trained.append(found)
     kept = candidates.best_candidate(trained, train.task)
-    _tell(candidates.comparison_table(trained, train.task))
+    _tell(candidates.comparison_table(trained, validation))
     description = runs.save_run(
         folder,
         kept,
         trained,
         train=train,
+        validation=validation,
         image_column=arguments.image,
         target=arguments.target,
-        train_rows=len(train),
-        validation_rows=len(validation),
     )
     return {**description, "run": str(folder)}
+
+
+def _compare(arguments: argparse.Namespace) -> dict[str, Any]:
+    data = _load(arguments)
+    from kfusion.comparison import compare
+    from kfusion.cross_validation import plan_folds
+
+    fusions = arguments.fusions or ["concat", "multiply"]
+    folder = Path(arguments.out)
+    branches = _branches(arguments)
+    with _user_input():
+        folds = plan_folds(
+            data, folds=arguments.folds, repeats=arguments.repeats, seed=arguments.seed
+        )
+        _check_buildable(branches(data), fusions)
+        if arguments.overwrite:
+            shutil.rmtree(folder / FOLDS_FOLDER, ignore_errors=True)
+    with _user_input((ValueError, RuntimeError)):
+        result = compare(
+            fusions,
+            data,
+            folds=folds,
+            n_jobs=arguments.jobs,
+            directory=folder / FOLDS_FOLDER,
+            seed=arguments.seed,
+            branches=branches,
+            validation=arguments.validation,
+            epochs=arguments.epochs,
+            batch_size=arguments.batch_size,
+            class_weight=arguments.class_weight,
+        )
+    _tell(result.summary())
+    about = json.loads(result.to_json())
+    (folder / "comparison.json").write_text(result.to_json(), encoding="utf-8")
+    result.plot().savefig(folder / "comparison.png", dpi=150)
+    return {**about, "out": str(folder)}
+
+
+def _branches(arguments: argparse.Namespace):
+    """A callable from training rows to builders of branches, as the arguments ask for."""
+    from functools import partial
+
+    from kfusion.baselines import branch_builders
+
+    return partial(
+        branch_builders,
+        backbone=arguments.backbone,
+        weights=arguments.weights,
+        trainable=not arguments.freeze,
+        augment=arguments.augment,
+        resize=arguments.resize,
+    )
+
+
+def _check_buildable(builders, fusions: Sequence[str]) -> None:
+    """Raises what is wrong with branches or fusions before anything is trained."""
+    from kfusion.models import get_fusion
+
+    for builder in builders.values():
+        builder()
+    for fusion in fusions:
+        get_fusion(fusion)
 
 
 def _export(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -193,7 +246,7 @@ def _write_predictions(path: str, rows: list[dict[str, Any]]) -> None:
 
 
 def _load(arguments: argparse.Namespace):
-    """Loads and splits the CSV; any fault in it is the user's to mend."""
+    """Loads the CSV; any fault in it is the user's to mend."""
     from kfusion.loading import load_table, read_csv
 
     with _user_input():
@@ -204,7 +257,7 @@ def _load(arguments: argparse.Namespace):
             raise ValueError(f"{arguments.csv} has no column(s) {absent} to drop or to categorise.")
         frame = frame.drop(columns=arguments.drop)
         frame = frame.astype(dict.fromkeys(arguments.categories, "category"))
-        data = load_table(
+        return load_table(
             frame,
             image_column=arguments.image,
             target=arguments.target,
@@ -215,6 +268,11 @@ def _load(arguments: argparse.Namespace):
             kind=arguments.kind,
             on_bad_image=arguments.on_bad_image,
         )
+
+
+def _split(data, arguments: argparse.Namespace):
+    """Training and validation rows."""
+    with _user_input():
         train, validation = data.split(arguments.validation, seed=arguments.seed)
     _tell(
         f"{len(train)} training and {len(validation)} validation rows, images of "
@@ -293,6 +351,15 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument("--trials", type=_positive, default=20)
     search.add_argument("--tuner", choices=["random", "bayesian", "hyperband"], default="random")
     search.set_defaults(command=_search)
+
+    compare = commands.add_parser(
+        "compare", help="cross-validate fusions beside each input alone, with a verdict"
+    )
+    _add_training_arguments(compare, epochs=30)
+    compare.add_argument("--folds", type=_positive, default=5)
+    compare.add_argument("--repeats", type=_positive, default=1)
+    compare.add_argument("--jobs", type=int, default=1, help="folds at once; -1: one per core")
+    compare.set_defaults(command=_compare)
 
     export = commands.add_parser("export", help="write a trained run as a SavedModel")
     export.add_argument("run", metavar="RUN_DIR", help="folder written by fit or search")

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from kfusion.baselines import branch_builders
 from kfusion.candidates import (
     best_candidate,
-    branch_builders,
     comparison_table,
     fit_candidates,
     search_candidate,
@@ -83,7 +83,7 @@ def run_demo(
         )
     )
     tell("    Exact scores over all validation rows:")
-    for line in comparison_table(candidates, train.task).splitlines():
+    for line in comparison_table(candidates, validation).splitlines():
         tell(f"      {line}")
 
     kept = best_candidate(candidates, train.task)
@@ -93,9 +93,8 @@ def run_demo(
         kept,
         candidates,
         train=train,
+        validation=validation,
         image_column="image",
-        train_rows=len(train),
-        validation_rows=len(validation),
     )
     exported = export_run(load_run(folder), folder / "saved_model", overwrite=overwrite)
 

@@ -22,30 +22,41 @@ class ExactScores(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if self.first_epoch is None:
             self.first_epoch = epoch
-        predictions = predict_batches(self.model, self.inputs, EVALUATION_BATCH)
-        scores = self.task.scores(self.labels, predictions)
-        logs.update({f"val_{name}": score for name, score in scores.items()})
-        if not np.isfinite(predictions).all():
+        scores, all_finite = self.score()
+        logs.update(scores)
+        if not all_finite:
             self.diverged_in = epoch
             self.model.stop_training = True
+
+    def score(self) -> tuple[dict[str, float], bool]:
+        """The scores of the model as it is, and whether all predictions are finite."""
+        predictions = predict_batches(self.model, self.inputs, EVALUATION_BATCH)
+        scores = self.task.scores(self.labels, predictions)
+        return {f"val_{k}": v for k, v in scores.items()}, bool(np.isfinite(predictions).all())
 
 
 class BestWeights(keras.callbacks.Callback):
     """Ends with the weights of the best epoch, and stops when there was none for a while.
 
     Of epochs with one objective (an AUC of 1 is soon reached) the one of lower loss is better.
+    With a scorer for the start, the weights before training compete as those of an epoch 0 do.
     """
 
-    def __init__(self, task: Task, patience: int):
+    def __init__(self, task: Task, patience: int, start: ExactScores | None = None):
         super().__init__()
-        self.objective, self.patience = task.objective, patience
+        self.objective, self.patience, self.start = task.objective, patience, start
 
     def on_train_begin(self, logs=None):
         self.best: tuple[float, float] | None = None
         self.weights: list[np.ndarray] | None = None
         self.waited = 0
+        if self.start is not None:
+            self._judge(self.start.score()[0])
 
     def on_epoch_end(self, epoch, logs=None):
+        self._judge(logs)
+
+    def _judge(self, logs):
         score = logs[self.objective.name]
         if self.objective.direction == "min":
             score = -score

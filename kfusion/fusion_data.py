@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
+from kfusion.folds import draw_splits
 from kfusion.inputs import check_lengths
 from kfusion.tables import TableSchema
 from kfusion.tasks import Task, task
@@ -167,22 +166,17 @@ class FusionData:
             )
         labels = None if self.kind == "regression" else self.y[rows]
         if labels is None:
-            folds = KFold if groups is None else GroupKFold
-            splitter = folds(num_folds, shuffle=True, random_state=seed)
             kept, held = min(
-                splitter.split(rows, labels, groups),
+                draw_splits(len(rows), num_folds, groups=groups, seed=seed),
                 key=lambda pair: abs(pair[1].size / rows.size - fraction),
             )
             return rows[kept], rows[held]
         # No class can fill more folds than the largest one has rows.
         num_folds = min(num_folds, int(np.bincount(labels).max()))
-        splits = []
+        splits: list = []
         if num_folds > 1:
-            folds = StratifiedKFold if groups is None else StratifiedGroupKFold
-            splitter = folds(num_folds, shuffle=True, random_state=seed)
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message=".*least populated class.*")
-                splits = list(splitter.split(rows, labels, groups))
+            drawn = draw_splits(len(rows), num_folds, labels=labels, groups=groups, seed=seed)
+            splits = list(drawn)
         classes = np.unique(labels)
         # With few groups, a fold may be empty.
         whole = [

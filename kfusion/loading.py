@@ -23,9 +23,8 @@ from kfusion.tables import (
     looks_like_numbers,
     read_plain_numbers,
 )
-from kfusion.tasks import TASK_KINDS, check_variety, task
+from kfusion.tasks import MAX_INFERRED_CLASSES, TASK_KINDS, check_variety, task
 
-MAX_INFERRED_CLASSES = 20
 # Whole numbers up to here are told apart as float32.
 _MAX_WHOLE_FLOAT32 = 2**24
 

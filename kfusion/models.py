@@ -75,7 +75,7 @@ def build_fusion_model(
     """
     task = as_task(task)
     layer = get_fusion(fusion)
-    inputs, features = _run_branches(branches)
+    inputs, features = join_branches(branches)
     if len(branches) < 2:
         raise ValueError(
             "A fusion joins at least two branches; `build_unimodal_model` takes one. Received: "
@@ -122,7 +122,7 @@ def build_unimodal_model(
         TypeError, ValueError: If the branch is no model from one input to a vector.
     """
     task = as_task(task)
-    inputs, features = _run_branches({branch.name: branch})
+    inputs, features = join_branches({branch.name: branch})
     (hidden,) = features.values()
     for i in range(head_depth):
         hidden = NormalizedDense(head_units, dropout=dropout, l2=l2, name=f"head_{i + 1}")(hidden)
@@ -160,8 +160,12 @@ def answers_by_name(model: keras.Model) -> bool:
     return isinstance(getattr(model, "output", None), dict)
 
 
-def _run_branches(branches: Mapping[str, keras.Model]):
-    """Calls every branch on shared inputs; returns inputs and features by name."""
+def join_branches(branches: Mapping[str, keras.Model]):
+    """Calls every branch on shared inputs; returns inputs and features by name.
+
+    Raises:
+        TypeError, ValueError: As `build_fusion_model`.
+    """
     if not isinstance(branches, Mapping) or not all(
         isinstance(branch, keras.Model) for branch in branches.values()
     ):

@@ -46,17 +46,20 @@ def save_run(
     candidates: Sequence[Candidate],
     *,
     train: FusionData,
+    validation: FusionData,
     **facts: Any,
 ) -> dict[str, Any]:
     """Writes the kept model and the description of a run, the latter last; returns it."""
     description = {
         "format": 1,
         "kept": kept.name,
-        "verdict": verdict(candidates, train.task),
+        "verdict": verdict(candidates, validation),
         "candidates": [candidate.to_dict() for candidate in candidates],
         "kind": train.kind,
         "class_names": list(train.class_names),
         "image_shape": list(train.image_shape),
+        "train_rows": len(train),
+        "validation_rows": len(validation),
         **facts,
     }
     schema = json.loads(train.schema.to_json())

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from kfusion import metrics
+from kfusion.scores import SCORES, Score, get_score
 
-TASK_KINDS = ("binary", "multiclass", "regression")
+TASK_KINDS = tuple(SCORES)
+MAX_INFERRED_CLASSES = 20
+# Scores that are cheap enough to be computed after every epoch, beside the loss.
+EPOCH_SCORES = {
+    "binary": ("auc", "accuracy"),
+    "multiclass": ("auc", "accuracy"),
+    "regression": ("rmse", "mae", "r2"),
+}
 
 
 class Objective(NamedTuple):
@@ -82,48 +89,59 @@ class Task:
             rates = rates[1:] / rates[:1]
         return np.log(rates).astype(np.float32)
 
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        """The names of all scores of this kind of task, the objective's first."""
+        return tuple(SCORES[self.kind])
+
+    def score(self, name: str | None = None) -> Score:
+        """Returns a score by name; by default the objective's."""
+        return get_score(self.kind, name or self.objective.name.removeprefix("val_"))
+
     def probabilities(self, predictions: np.ndarray) -> np.ndarray:
         """Turns head outputs, `(rows, units)`, into `(rows, classes)` probabilities."""
         if self.kind == "binary":
             return np.concatenate([1 - predictions, predictions], axis=1)
         return predictions
 
-    def scores(self, y: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
+    def answers(self, predictions: np.ndarray) -> np.ndarray:
+        """Turns head outputs into what scores take: probabilities, or `(rows,)` values."""
+        return predictions[:, 0] if self.kind == "regression" else self.probabilities(predictions)
+
+    def scores(
+        self,
+        y: np.ndarray,
+        predictions: np.ndarray,
+        *,
+        names: Sequence[str] | None = None,
+        weights: np.ndarray | None = None,
+    ) -> dict[str, float]:
         """Scores whole sets of predictions exactly.
 
         Args:
             y: `(rows,)` labels or target values.
             predictions: `(rows, units)` head outputs: probabilities or target values.
+            names: Names of scores, of those in `kfusion.scores`; by default those of each epoch.
+            weights: `(rows,)` floats, how much each row counts.
 
         Returns:
-            `loss` (without penalties on weights), `auc` (macro, one against rest, for
+            By default `loss` (without penalties on weights), `auc` (macro, one against rest, for
             multiclass) and `accuracy`; or `loss`, `rmse`, `mae` and `r2`. All NaN if a prediction
             is not finite.
         """
         predictions = np.asarray(predictions, np.float64)
-        is_regression = self.kind == "regression"
+        wanted = ("loss", *EPOCH_SCORES[self.kind]) if names is None else tuple(names)
         if not np.isfinite(predictions).all():
-            names = ("loss", "rmse", "mae", "r2") if is_regression else ("loss", "auc", "accuracy")
-            return dict.fromkeys(names, float("nan"))
-        if is_regression:
-            predicted = predictions[:, 0]
-            rmse = metrics.root_mean_squared_error(y, predicted)
-            return {
-                "loss": self.loss_weight * rmse**2,
-                "rmse": rmse,
-                "mae": metrics.mean_absolute_error(y, predicted),
-                "r2": metrics.r2(y, predicted),
-            }
-        probabilities = self.probabilities(predictions)
-        if self.kind == "binary":
-            auc = metrics.roc_auc(y, probabilities[:, 1])
-        else:
-            auc = metrics.macro_roc_auc(y, probabilities)
-        return {
-            "loss": metrics.log_loss(y, probabilities),
-            "auc": auc,
-            "accuracy": metrics.accuracy(y, probabilities.argmax(axis=1)),
-        }
+            return dict.fromkeys(wanted, float("nan"))
+        answers = self.answers(predictions)
+        return {name: self._compute(name, y, answers, weights) for name in wanted}
+
+    def _compute(self, name: str, y, answers, weights) -> float:
+        if name != "loss":
+            return self.score(name).function(y, answers, weights)
+        if self.kind == "regression":
+            return self.loss_weight * self._compute("rmse", y, answers, weights) ** 2
+        return self._compute("log_loss", y, answers, weights)
 
     def check_targets(self, y: np.ndarray, name: str = "y") -> np.ndarray:
         """Returns `y` as `(rows,)` int32 labels or float32 values, or says what is wrong with it.
@@ -159,6 +177,56 @@ class Task:
                 f"({wrong.size} in all)."
             )
         return y.astype(np.int32)
+
+    def check_predictions(
+        self, predictions: Any, num_rows: int, name: str = "predictions", *, by_rank: bool = False
+    ) -> np.ndarray:
+        """Returns predictions of any origin as `(rows, units)` float64, or says what is wrong.
+
+        Args:
+            predictions: `(rows,)` or `(rows, 1)`: values, or probabilities of class 1; or
+                `(rows, classes)` probabilities.
+            num_rows: Int, how many rows there must be.
+            name: How they are called in messages.
+            by_rank: Whether only their order will count: then a binary task takes any finite
+                scores, such as logits.
+
+        Raises:
+            ValueError: If the shape does not fit, or a prediction is not finite, no probability,
+                or (for several columns) does not sum to 1 within 0.001. The message names the row.
+        """
+        values = np.asarray(predictions, np.float64)
+        if values.ndim == 1:
+            values = values[:, None]
+        classes = len(self.class_names)
+        widths = {"binary": (1, 2), "multiclass": (classes,), "regression": (1,)}[self.kind]
+        if values.ndim != 2 or len(values) != num_rows or values.shape[1] not in widths:
+            shapes = " or ".join(f"({num_rows}, {width})" for width in widths)
+            raise ValueError(
+                f"`{name}` of a {self.kind} task must have shape {shapes}. Received: "
+                f"{np.shape(predictions)}."
+            )
+        wrong = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        if wrong.size:
+            raise ValueError(f"`{name}` is not finite in row {wrong[0]} ({wrong.size} in all).")
+        if self.kind == "regression":
+            return values
+        if not (by_rank and values.shape[1] == 1):
+            wrong = np.flatnonzero(((values < 0) | (values > 1)).any(axis=1))
+            if wrong.size:
+                raise ValueError(
+                    f"`{name}` must hold probabilities in 0-1. Received: "
+                    f"{values[wrong[0]].tolist()} in row {wrong[0]} ({wrong.size} in all)."
+                )
+        if values.shape[1] > 1:
+            sums = values.sum(axis=1)
+            wrong = np.flatnonzero(abs(sums - 1) > 1e-3)
+            if wrong.size:
+                raise ValueError(
+                    f"`{name}` must hold probabilities that sum to 1. They sum to "
+                    f"{sums[wrong[0]]:.4g} in row {wrong[0]} ({wrong.size} in all)."
+                )
+        return values[:, 1:] if self.kind == "binary" and values.shape[1] == 2 else values
 
     @staticmethod
     def _as_float32(y: np.ndarray, name: str) -> np.ndarray:
@@ -231,6 +299,28 @@ def as_task(given: Task | str) -> Task:
     if isinstance(given, str):
         return task(given)
     raise TypeError(f"`task` must be a Task or one of {list(TASK_KINDS)}. Received: {given!r}.")
+
+
+def infer_task(y: Any) -> Task:
+    """The task that targets tell by themselves: few whole numbers from 0 up are labels.
+
+    Raises:
+        ValueError: If `y` holds no numbers, one value only, or a few whole numbers that are not
+            the labels 0, 1, ...: then `task=` must say what they are.
+    """
+    values = Task("regression").check_targets(y)
+    check_variety(values)
+    labels = np.unique(values)
+    if len(labels) > MAX_INFERRED_CLASSES or np.any(labels != np.floor(labels)):
+        return task("regression", y=values)
+    if not np.array_equal(labels, np.arange(len(labels))):
+        raise ValueError(
+            "`y` holds a few whole numbers that are not the labels 0, 1, ...: "
+            f"{labels.tolist()}. Pass `task=` to say what they are."
+        )
+    if len(labels) == 2:
+        return task("binary", y=values)
+    return task("multiclass", y=values, num_classes=len(labels))
 
 
 def _class_names(kind, y, class_names, num_classes) -> tuple[str, ...]:

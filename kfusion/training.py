@@ -10,11 +10,14 @@ from typing import Any
 import keras
 import numpy as np
 
+from kfusion.balanced_batches import BalancedBatches
 from kfusion.epoch_callbacks import BestWeights, EpochBar, ExactScores
 from kfusion.inputs import check_lengths, check_same_keys
+from kfusion.losses import FocalCrossentropy, PriorShiftedCrossentropy
 from kfusion.models import PREDICTION, answers_by_name
 from kfusion.optimizers import make_optimizer
 from kfusion.prediction import check_data, feed
+from kfusion.residual import starts_from_the_best
 from kfusion.tasks import Task, as_task, check_variety
 
 AUXILIARY_LOSS_WEIGHT = 0.3
@@ -33,8 +36,11 @@ def fit(
     learning_rate: float | keras.optimizers.schedules.LearningRateSchedule | None = None,
     learning_rate_factor: float = 1.0,
     weight_decay: float | None = None,
+    loss: str | keras.losses.Loss | None = None,
     class_weight: str | Mapping[int, float] | None = None,
+    balanced_batches: bool = False,
     patience: int | None = 8,
+    count_start: bool | None = None,
     seed: int | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     jit_compile: bool | str = "auto",
@@ -63,8 +69,15 @@ def fit(
             usual rate of the optimizer named.
         learning_rate_factor: Float, multiplies that usual rate.
         weight_decay: Float, decoupled decay for the optimizer named.
-        class_weight: None, "balanced" (inverse to the class rates), or weights by label.
+        loss: None for the task's; "focal" (Lin et al., 2017, arXiv:1708.02002), which dwells on
+            the rows that are hard; or a Keras loss on probabilities.
+        class_weight: None, "balanced" (inverse to the class rates), or weights by label. It moves
+            probabilities towards the rare classes: calibrate them, or balance batches instead.
+        balanced_batches: Whether each batch holds all classes equally often. The loss takes the
+            drawing into account, so that probabilities keep to the true class rates.
         patience: Int, epochs without improvement; None never stops early.
+        count_start: Whether the weights before training compete with those of the epochs; None
+            means for a residual fusion alone, which starts as its best member.
         seed: Int that fixes shuffling, dropout and augmentation (it seeds Python, NumPy and
             Keras). Initial weights were drawn when the model was built: call
             `keras.utils.set_random_seed` before that.
@@ -97,6 +110,10 @@ def fit(
         check_same_keys(x, validation_data[0])
         check_can_score(task, validation[1])
     weights = _row_weights(task, labels, class_weight, keywords.pop("sample_weight", None))
+    if balanced_batches and (task.kind == "regression" or class_weight is not None):
+        raise ValueError(
+            "`balanced_batches` needs a task with classes, and no `class_weight` beside it."
+        )
     if batch_size is None:
         batch_size = min(64, max(16, len(labels) // 30))
     if seed is not None:
@@ -105,6 +122,7 @@ def fit(
     compile_model(
         model,
         task=task,
+        loss=_balanced_loss(task, labels, loss) if balanced_batches else loss,
         optimizer=optimizer,
         learning_rate=learning_rate,
         learning_rate_factor=learning_rate_factor,
@@ -113,13 +131,32 @@ def fit(
         jit_compile=jit_compile,
     )
     scorer = None if validation is None else ExactScores(*validation, task)
-    keeper = None if scorer is None else BestWeights(task, epochs if patience is None else patience)
+    if count_start is None:
+        count_start = starts_from_the_best(model)
+    keeper = None
+    if scorer is not None:
+        start = scorer if count_start else None
+        keeper = BestWeights(task, epochs if patience is None else patience, start)
+    rows: dict[str, Any] = {
+        "x": feed(model, inputs),
+        "y": _per_output(model, labels),
+        "sample_weight": None if weights is None else _per_output(model, weights),
+        "batch_size": batch_size,
+    }
+    if balanced_batches:
+        rows = {
+            "x": BalancedBatches(
+                rows["x"],
+                rows["y"],
+                labels,
+                batch_size=batch_size,
+                seed=seed,
+                sample_weight=rows["sample_weight"],
+            )
+        }
     history = model.fit(
-        feed(model, inputs),
-        _per_output(model, labels),
-        sample_weight=None if weights is None else _per_output(model, weights),
+        **rows,
         epochs=epochs,
-        batch_size=batch_size,
         # The scorer comes first: those behind it see its scores.
         callbacks=[
             *([scorer, keeper] if scorer else []),
@@ -130,14 +167,14 @@ def fit(
         **keywords,
     )
     if scorer is not None and scorer.diverged_in is not None:
-        if scorer.diverged_in == scorer.first_epoch:
+        if scorer.diverged_in == scorer.first_epoch and not count_start:
             raise RuntimeError(
                 f"Training {model.name!r} diverged in its first epoch: predictions are not finite. "
                 "Lower `learning_rate`."
             )
         warnings.warn(
             f"Training {model.name!r} diverged in epoch {scorer.diverged_in + 1} and was stopped; "
-            "the weights are those of the best epoch before.",
+            "the weights are the best ones before.",
             stacklevel=2,
         )
     return history
@@ -147,6 +184,7 @@ def compile_model(
     model: keras.Model,
     *,
     task: Task | str,
+    loss: str | keras.losses.Loss | None = None,
     optimizer: str | keras.optimizers.Optimizer = "adam",
     learning_rate: float | keras.optimizers.schedules.LearningRateSchedule | None = None,
     learning_rate_factor: float = 1.0,
@@ -159,6 +197,7 @@ def compile_model(
     Args:
         model: A `keras.Model`.
         task: `Task`, "binary" or "regression".
+        loss: As in `fit`.
         optimizer: As in `fit`.
         learning_rate: As in `fit`.
         learning_rate_factor: As in `fit`.
@@ -172,23 +211,50 @@ def compile_model(
     task = as_task(task)
     weight = task.loss_weight
     metric = "mae" if task.kind == "regression" else "accuracy"
+    losses: Any = _choose_loss(task, loss)
     if answers_by_name(model):
-        loss: Any = dict.fromkeys(model.output, task.loss)
+        losses = dict.fromkeys(model.output, losses)
         loss_weights: Any = {
             name: weight if name == PREDICTION else weight * AUXILIARY_LOSS_WEIGHT
             for name in model.output
         }
         metrics: Any = {PREDICTION: [metric]}
     else:
-        loss, loss_weights, metrics = task.loss, weight, [metric]
+        loss_weights, metrics = weight, [metric]
     model.compile(
         optimizer=make_optimizer(
             optimizer, learning_rate, learning_rate_factor, weight_decay, num_steps
         ),
-        loss=loss,
-        loss_weights=None if weight == 1 and not isinstance(loss, dict) else loss_weights,
+        loss=losses,
+        loss_weights=None if weight == 1 and not isinstance(losses, dict) else loss_weights,
         metrics=metrics,
         jit_compile=jit_compile,
+    )
+
+
+def _choose_loss(task: Task, loss: str | keras.losses.Loss | None) -> str | keras.losses.Loss:
+    if loss is None:
+        return task.loss
+    if isinstance(loss, str) and loss == "focal":
+        if task.kind == "regression":
+            raise ValueError('`loss="focal"` is for classes; a regression has none.')
+        return FocalCrossentropy()
+    return keras.losses.get(loss)
+
+
+def _balanced_loss(task: Task, labels: np.ndarray, loss) -> PriorShiftedCrossentropy:
+    """The loss of rows drawn from all classes equally often."""
+    if loss not in (None, "focal"):
+        raise ValueError(
+            '`balanced_batches` corrects the drawing in the task\'s own loss or "focal" alone. '
+            f"Received: loss={loss!r}."
+        )
+    counts = np.bincount(labels, minlength=len(task.class_names))
+    present = counts > 0
+    return PriorShiftedCrossentropy(
+        training_rates=(present / present.sum()).tolist(),
+        true_rates=(counts / counts.sum()).tolist(),
+        gamma=FocalCrossentropy().gamma if loss == "focal" else 0.0,
     )
 
 

@@ -30,6 +30,11 @@ def numbers(generator, shape):
     return generator.normal(size=shape).astype("float32")
 
 
+def shares(generator, shape):
+    """Rows that sum to 1, as a prediction does."""
+    return generator.dirichlet(np.ones(shape[1]), size=shape[0]).astype("float32")
+
+
 def pixels(generator, shape):
     return generator.integers(256, size=shape, dtype="uint8")
 
@@ -45,7 +50,7 @@ EXAMPLES = {
     "CategoryEmbedding": ({"num_codes": [3, 3]}, [(2,)], codes),
     "ConcatFusion": ({"normalize": False}, TWO_VECTORS, numbers),
     "EdgeMagnitude": ({"scale": 100.0}, [(6, 5, 2)], pixels),
-    "Frozen": ({"model": small_network}, [(3,)], numbers),
+    "Frozen": ({"model": small_network, "unfrozen": [0]}, [(3,)], numbers),
     "GatedFusion": ({"units": 4}, THREE_VECTORS, numbers),
     "LowRankFusion": ({"units": 4, "rank": 2}, THREE_VECTORS, numbers),
     "MultiplyFusion": ({"units": 4, "activation": "linear"}, THREE_VECTORS, numbers),
@@ -64,11 +69,21 @@ EXAMPLES = {
         [(2,)],
         numbers,
     ),
+    "ResidualFusion": (
+        {"activation": "softmax", "units": 4, "dropout": 0.2, "l2": 0.01, "scale": 2.0},
+        THREE_VECTORS,
+        shares,
+    ),
     "WeightedFusion": ({"units": 4, "per_unit": True}, THREE_VECTORS, numbers),
 }
 FUSIONS = [name for name, (_, shapes, _) in EXAMPLES.items() if len(shapes) > 1]
 # Layers of which an example at its defaults takes another road through the code.
-AT_DEFAULTS = {"ConcatFusion": {}, "MultiplyFusion": {}, "WeightedFusion": {}}
+AT_DEFAULTS = {
+    "ConcatFusion": {},
+    "MultiplyFusion": {},
+    "ResidualFusion": {},
+    "WeightedFusion": {},
+}
 CASES = [
     *[pytest.param(name, arguments, id=name) for name, (arguments, _, _) in EXAMPLES.items()],
     *[pytest.param(name, given, id=f"{name}-defaults") for name, given in AT_DEFAULTS.items()],
@@ -168,6 +183,8 @@ def test_every_trainable_weight_gets_a_gradient(name, arguments):
     tf = pytest.importorskip("tensorflow")
     layer, inputs = make(name, arguments), example_inputs(name)
     layer(inputs)
+    # A residual fusion starts at nothing, where what is behind its factor gets no gradient yet.
+    move_off_the_start(layer)
     with tf.GradientTape() as tape:
         output = layer(inputs, training=True) if layer._call_has_training_arg else layer(inputs)
         # Batch normalisation has mean 0 over rows: a loss that treats rows alike would be flat.
@@ -238,7 +255,7 @@ def test_a_fusion_refuses_a_vector_that_is_in_no_list(name):
 
 
 def test_frozen_has_no_trainable_weight():
-    layer = make("Frozen")
+    layer = make("Frozen", {"model": small_network})
     layer(example_inputs("Frozen"))
     assert layer.weights
     assert not layer.trainable_weights

@@ -7,7 +7,6 @@ import pytest
 
 from kfusion import (
     TableSchema,
-    branch_from,
     build_fusion_model,
     build_unimodal_model,
     compile_model,
@@ -20,7 +19,7 @@ from kfusion import (
     tabular_branch,
     task,
 )
-from kfusion.layers import ConcatFusion, Frozen
+from kfusion.layers import ConcatFusion
 from kfusion.models import FUSIONS
 
 SHAPE = (8, 8, 3)
@@ -161,87 +160,6 @@ class TestTabularBranch:
     def test_a_table_without_columns_is_refused(self):
         with pytest.raises(ValueError, match="at least one column. Received: 0"):
             tabular_branch(0)
-
-
-class TestBranchFrom:
-    @pytest.fixture
-    def trained(self):
-        return keras.Sequential(
-            [
-                keras.Input((3,)),
-                keras.layers.Dense(6, activation="relu", name="hidden"),
-                keras.layers.Dropout(0.5),
-                keras.layers.Dense(1, name="answer"),
-            ],
-            name="trained",
-        )
-
-    def test_cut_at_a_layer_gives_that_layers_output(self, trained):
-        branch = branch_from(trained, "hidden")
-        x = table(4, 3)
-        expected = np.maximum(x @ np.asarray(trained.get_layer("hidden").kernel), 0)
-        np.testing.assert_allclose(predict(branch, {"tabular": x}), expected, rtol=1e-4, atol=1e-6)
-        assert branch.name == "trained_branch"
-
-    def test_frozen_branches_do_not_train_and_others_do(self, trained):
-        assert not branch_from(trained).trainable_weights
-        assert len(branch_from(trained, "hidden", trainable=True).trainable_weights) == 2
-
-    def test_layers_frozen_one_by_one_stay_so(self, trained):
-        trained.get_layer("hidden").trainable = False
-        assert len(branch_from(trained, trainable=True).trainable_weights) == 2
-
-    def test_a_layer_let_loose_inside_a_frozen_model_does_not_train(self, trained):
-        trained.trainable = False
-        trained.get_layer("hidden").trainable = True
-        assert not branch_from(trained).trainable_weights
-
-    def test_frozen_features_stay_while_the_rest_trains(self, trained):
-        x = {"tabular": table(32, 3), "image": images(32)}
-        y = (x["tabular"][:, 0] > 0).astype(int)
-        branch = branch_from(trained, "hidden")
-        before = predict(branch, x)
-        model = build_fusion_model(
-            {"image": image_branch(SHAPE, units=4), "tabular": branch}, task="binary", head_units=4
-        )
-        fit(model, x, y, task="binary", validation_data=None, epochs=1, verbose=0)
-        np.testing.assert_array_equal(predict(branch, x), before)
-        assert [layer for layer in branch.layers if isinstance(layer, Frozen)]
-
-    @pytest.mark.parametrize(("layer", "width"), [(None, 1), ("head_1", 4)])
-    def test_takes_a_model_that_kfusion_built(self, layer, width):
-        model = build_unimodal_model(
-            image_branch(SHAPE, units=4), task="binary", head_units=4, name="first"
-        )
-        branch = branch_from(model, layer)
-        x = {"image": images(3)}
-        assert predict(branch, x).shape == (3, width)
-        fused = build_fusion_model(
-            {"first": branch, "tabular": tabular_branch(2, units=4)}, task="binary"
-        )
-        assert predict(fused, {**x, "tabular": table(3, 2)}).shape == (3, 1)
-
-    def test_feature_maps_and_sequences_are_averaged(self):
-        maps = keras.Sequential([keras.Input(SHAPE), keras.layers.Conv2D(5, 3)])
-        assert branch_from(maps).output.shape == (None, 5)
-        assert branch_from(maps).inputs[0].name == "image"
-        sequence = keras.Sequential([keras.Input((6, 2)), keras.layers.Conv1D(5, 3)])
-        assert branch_from(sequence, input_name="sound").output.shape == (None, 5)
-
-    def test_a_layer_that_is_not_there_lists_those_that_are(self, trained):
-        with pytest.raises(ValueError, match=r"'trained' has no layer 'hiden'. It has: \['hidden'"):
-            branch_from(trained, "hiden")
-
-    @pytest.mark.parametrize("layer", [None, "answer"])
-    def test_a_model_without_known_input_is_refused(self, layer):
-        model = keras.Sequential([keras.layers.Dense(1, name="answer")], name="unbuilt")
-        with pytest.raises(ValueError, match="'unbuilt' has no known input"):
-            branch_from(model, layer)
-
-    def test_a_model_with_two_inputs_is_refused(self):
-        model = build_fusion_model(small_pair(), task="binary", name="pair")
-        with pytest.raises(ValueError, match="A branch has one input; 'pair' has 2"):
-            branch_from(model)
 
 
 class TestSharedInputs:
@@ -435,23 +353,3 @@ def test_compiling_alone_is_enough_for_keras_own_fit():
     compile_model(model, task="binary")
     history = model.fit({"tabular": table(8, 2)}, np.arange(8) % 2, epochs=1, verbose=0)
     assert set(history.history) == {"loss", "accuracy"}
-
-
-def test_a_branch_from_a_compiled_model_reports_only_the_new_models_metrics():
-    inner = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, activation="sigmoid")])
-    inner.compile("adam", "mse", metrics=["accuracy"])
-    generator = np.random.default_rng(0)
-    x = {"tabular": generator.normal(size=(20, 3)), "other": generator.normal(size=(20, 2))}
-    branches = {
-        "mine": branch_from(inner),
-        "other": tabular_branch(2, input_name="other", name="other_branch"),
-    }
-    model = build_fusion_model(branches, task="binary")
-    y = np.arange(20) % 2
-    history = fit(model, x, y, task="binary", validation_data=(x, y), epochs=1, verbose=0)
-    assert history.history["loss"][0] > 0
-
-
-def test_a_branch_from_a_file_name_says_how_to_load_it():
-    with pytest.raises(TypeError, match="load a file with `keras.models.load_model`"):
-        branch_from("model.keras")

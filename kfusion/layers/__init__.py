@@ -11,6 +11,7 @@ from kfusion.layers.multiply_fusion import MultiplyFusion
 from kfusion.layers.normalized_conv import NormalizedConv
 from kfusion.layers.normalized_dense import NormalizedDense
 from kfusion.layers.number_scaling import NumberScaling
+from kfusion.layers.residual_fusion import ResidualFusion
 from kfusion.layers.weighted_fusion import WeightedFusion
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "NormalizedConv",
     "NormalizedDense",
     "NumberScaling",
+    "ResidualFusion",
     "WeightedFusion",
 ]

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import keras_tuner
-import numpy as np
 
+from kfusion.fingerprints import check_record, fingerprint, write_record
 from kfusion.search.hypermodel import FusionHyperModel
 
 PROJECT, ABOUT_FILE = "search", "about.json"
@@ -71,8 +71,8 @@ def search_fusion(
             raise ValueError(f"`{name}` must be 1 or more. Received: {value}.")
     folder = Path(directory) / PROJECT
     about = _describe_search(hypermodel, tuner, seed, x, y)
-    if not overwrite:
-        _check_same_search(folder, about)
+    if not overwrite and (folder / "oracle.json").exists():
+        check_record(folder / ABOUT_FILE, about, "search")
     amount = {"max_epochs": epochs} if tuner == "hyperband" else {"max_trials": max_trials}
     searcher = TUNERS[tuner](
         hypermodel,
@@ -85,7 +85,7 @@ def search_fusion(
         **{"max_consecutive_failed_trials": sys.maxsize, **amount, **keywords},
     )
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / ABOUT_FILE).write_text(json.dumps(about), encoding="utf-8")
+    write_record(folder / ABOUT_FILE, about)
     searcher.search(
         x,
         y,
@@ -101,34 +101,13 @@ def _describe_search(hypermodel: FusionHyperModel, tuner: str, seed: int, x, y) 
     """What must be the same for trials to belong to one search."""
     space = keras_tuner.HyperParameters()
     hypermodel.declare_hyperparameters(space)
-    digest = hashlib.blake2b(np.ascontiguousarray(y).tobytes(), digest_size=16)
-    for name in sorted(x):
-        array = np.asarray(x[name])
-        # About a thousand rows tell data apart; all of them may be gigabytes.
-        rows = array[:: max(1, len(array) // 1000)]
-        digest.update(f"{name} {array.shape} {array.dtype}".encode())
-        digest.update(np.ascontiguousarray(rows).tobytes())
     return {
         "tuner": tuner,
         "seed": seed,
         "objective": list(hypermodel.task.objective),
         "space": json.loads(json.dumps(space.get_config()["space"])),
-        "data": digest.hexdigest(),
+        "data": fingerprint({**x, "y": y}),
     }
-
-
-def _check_same_search(folder: Path, about: dict[str, Any]) -> None:
-    if not (folder / "oracle.json").exists():
-        return
-    known = {}
-    if (folder / ABOUT_FILE).exists():
-        known = json.loads((folder / ABOUT_FILE).read_text(encoding="utf-8"))
-    different = [name for name in about if known.get(name) != about[name]]
-    if different:
-        raise ValueError(
-            f"{folder} holds another search: {', '.join(different)} differ. Choose another "
-            "directory, or overwrite it."
-        )
 
 
 def check_completed(tuner: keras_tuner.Tuner) -> None:

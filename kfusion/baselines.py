@@ -1,0 +1,211 @@
+"""What a fusion has to beat, as callables: each input alone, boosted trees, plain concat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
+from kfusion.branches import image_branch, tabular_branch
+from kfusion.fusion_data import FusionData
+from kfusion.layers import ConcatFusion
+from kfusion.models import build_fusion_model, build_unimodal_model
+from kfusion.tables import TableSchema
+from kfusion.tasks import Task, infer_task
+from kfusion.training import fit
+
+IMAGE_ONLY, TABLE_ONLY, TABLE_TREES = "image only", "table only", "table only (boosted trees)"
+PLAIN_CONCAT = "plain concat"
+IMAGE, TABULAR = "image", "tabular"
+
+Builders = Mapping[str, Callable[..., keras.Model]]
+# Scikit-learn bins 255 values of a category at most; codes are by frequency, so they order well.
+MAX_TREE_CATEGORIES = 255
+
+
+def branch_builders(train: FusionData, **image_keywords: Any) -> dict[str, Callable[..., Any]]:
+    """Builders of an image and a tabular branch that suit the training rows."""
+    return {
+        IMAGE: partial(image_branch, train.image_shape, **image_keywords),
+        TABULAR: partial(tabular_branch, train.schema),
+    }
+
+
+def build_single(builders: Builders, key: str, *, task: Task, name: str) -> keras.Model:
+    """A model of one of the branches."""
+    return build_unimodal_model(builders[key](), task=task, name=name)
+
+
+def build_fused(
+    builders: Builders, fusion: str | keras.layers.Layer, *, task: Task, name: str
+) -> keras.Model:
+    """A model of all branches."""
+    branches = {key: build() for key, build in builders.items()}
+    return build_fusion_model(branches, task=task, fusion=fusion, name=name)
+
+
+def single_input(
+    key: str,
+    *,
+    branches: Callable[[FusionData], Builders] = branch_builders,
+    validation: float = 0.2,
+    **keywords: Any,
+) -> Callable[[Any, Any], keras.Model]:
+    """Makes a `fit(x, y)` for `cross_validate` and `compare`: a network of one input alone.
+
+    Args:
+        key: "image", "tabular", or another key of what `branches` returns.
+        branches: Callable from the training rows, `FusionData`, to builders of branches by name.
+        validation: Float, share of the training rows that early stopping looks at; groups of
+            `FusionData` stay whole.
+        **keywords: For `kfusion.fit`, such as `epochs`.
+
+    Returns:
+        Callable from training rows, `FusionData` or a dict with "image" and a "tabular" matrix,
+        and their labels to a trained `keras.Model`.
+    """
+    build = partial(build_single, key=key, name=key.replace(" ", "_"))
+    return partial(_fit_network, build, branches, validation, keywords)
+
+
+def fused(
+    fusion: str | keras.layers.Layer = "concat",
+    *,
+    branches: Callable[[FusionData], Builders] = branch_builders,
+    validation: float = 0.2,
+    **keywords: Any,
+) -> Callable[[Any, Any], keras.Model]:
+    """Makes a `fit(x, y)` for `cross_validate` and `compare`: all branches joined by a fusion.
+
+    Args:
+        fusion: Name of a fusion or a Keras layer, of which each fit takes a fresh copy.
+        branches: As in `single_input`.
+        validation: As in `single_input`.
+        **keywords: For `kfusion.fit`.
+
+    Returns:
+        As `single_input`.
+    """
+    return partial(_fit_network, partial(_build_copy, fusion), branches, validation, keywords)
+
+
+def boosted_trees(**keywords: Any) -> Callable[[Any, Any], TableTrees]:
+    """Makes a `fit(x, y)` of scikit-learn's histogram gradient boosting on the table alone.
+
+    Missing values and categories are taken as they are.
+
+    Args:
+        **keywords: For `HistGradientBoostingClassifier` or `-Regressor`.
+
+    Returns:
+        As `single_input`, to a model with `predict_proba` or `predict`.
+    """
+    return partial(_fit_trees, keywords)
+
+
+def standard_single_inputs(
+    branches: Callable[[FusionData], Builders] = branch_builders, **keywords: Any
+) -> dict[str, Callable[[Any, Any], Any]]:
+    """The three that a fusion of an image and a table has to beat, by name."""
+    return {
+        IMAGE_ONLY: single_input(IMAGE, branches=branches, **keywords),
+        TABLE_ONLY: single_input(TABULAR, branches=branches, **keywords),
+        TABLE_TREES: boosted_trees(),
+    }
+
+
+def plain_concat(
+    branches: Callable[[FusionData], Builders] = branch_builders, **keywords: Any
+) -> Callable[[Any, Any], keras.Model]:
+    """Concatenation without normalising, the first thing that everyone tries."""
+    return fused(ConcatFusion(normalize=False), branches=branches, **keywords)
+
+
+class TableTrees:
+    """Boosted trees that pick the table out of a model's inputs."""
+
+    def __init__(self, estimator: Any):
+        self.estimator = estimator
+
+    @property
+    def classes_(self) -> np.ndarray:
+        """Labels in the order of the probabilities."""
+        return self.estimator.classes_
+
+    def predict_proba(self, x: Any) -> np.ndarray:
+        """`(rows, classes)` probabilities."""
+        return self.estimator.predict_proba(_table_of(x))
+
+    def predict(self, x: Any) -> np.ndarray:
+        """`(rows,)` labels or values."""
+        return self.estimator.predict(_table_of(x))
+
+
+def _table_of(x: Any) -> np.ndarray:
+    return (x.x if isinstance(x, FusionData) else x)[TABULAR]
+
+
+def _build_copy(fusion, builders: Builders, *, task: Task) -> keras.Model:
+    if isinstance(fusion, keras.layers.Layer):
+        fusion = type(fusion).from_config(fusion.get_config())
+    return build_fused(builders, fusion, task=task, name="fused")
+
+
+def _fit_network(build, branches, validation, keywords, x: Any, y: Any) -> keras.Model:
+    train, held = as_fusion_data(x, y).split(validation)
+    model = build(branches(train), task=train.task)
+    fit(
+        model,
+        train.x,
+        train.y,
+        task=train.task,
+        validation_data=(held.x, held.y),
+        **{"verbose": 0, **keywords},
+    )
+    return model
+
+
+def _fit_trees(keywords, x: Any, y: Any) -> TableTrees:
+    data = as_fusion_data(x, y)
+    schema, kind = data.schema, data.kind
+    is_category = [False] * len(schema.numbers) + [
+        column.num_codes <= MAX_TREE_CATEGORIES for column in schema.categories
+    ]
+    trees = (
+        HistGradientBoostingRegressor if kind == "regression" else HistGradientBoostingClassifier
+    )
+    estimator = trees(categorical_features=np.array(is_category), **keywords)
+    return TableTrees(estimator.fit(data.x[TABULAR], data.y))
+
+
+def as_fusion_data(x: Any, y: Any) -> FusionData:
+    """Returns `FusionData` as given, or made of a dict with an image and a matrix.
+
+    Raises:
+        TypeError: If `x` is neither.
+    """
+    if isinstance(x, FusionData):
+        return x
+    is_dict = isinstance(x, Mapping) and {IMAGE, TABULAR} <= set(x)
+    if not is_dict or hasattr(x[TABULAR], "columns"):
+        raise TypeError(
+            "This takes FusionData (`load_table`, or FusionData(images, frame, y, kind)), or a "
+            f'dict with "{IMAGE}" and "{TABULAR}" arrays. Received: {type(x).__name__}.'
+        )
+    task = infer_task(y)
+    matrix = np.asarray(x[TABULAR], np.float64)
+    frame = pd.DataFrame(matrix, columns=[f"column_{i}" for i in range(matrix.shape[1])])
+    data = FusionData(
+        np.asarray(x[IMAGE]),
+        frame,
+        task.check_targets(y),
+        task.kind,
+        task.class_names,
+        column_kinds=dict.fromkeys(frame.columns, "number"),
+    )
+    return data.with_schema(TableSchema.fit(frame, data.column_kinds, allow_empty=True))

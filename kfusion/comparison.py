@@ -1,0 +1,412 @@
+"""Candidates on the same folds beside each input alone: what a fusion gains, and how surely."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from kfusion.baselines import (
+    IMAGE,
+    PLAIN_CONCAT,
+    TABULAR,
+    fused,
+    plain_concat,
+    standard_single_inputs,
+)
+from kfusion.cross_validation import CrossValidation, Fit, cross_validate, plan_folds, read_rows
+from kfusion.estimates import Estimate, JudgedRows, estimate
+from kfusion.folds import Fold
+from kfusion.fusion_data import FusionData
+from kfusion.paired_comparison import PairedComparison, compare_folds
+from kfusion.paired_tests import holm
+from kfusion.plots import plot_intervals
+from kfusion.scores import Score
+from kfusion.tasks import Task
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+BEST_SINGLE = "the best single input"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Comparison:
+    """Candidates beside single inputs on the same folds. Made by `compare`.
+
+    Attributes:
+        task: `Task`.
+        score: `Score` by which they were compared.
+        results: `CrossValidation` by name, of all that came through.
+        singles: Names of those of one input.
+        failures: Messages by name, of those that did not.
+        chosen: Name of the best single input, fold by fold.
+        is_nested: Whether it was chosen on rows outside of the fold that it judges; if there were
+            none, it is the best on the judged rows, which makes a fusion look worse, not better.
+        estimates: `Estimate` of each one's own score, and of the best single input's.
+        pairs: `PairedComparison` of each candidate with the best single input.
+    """
+
+    task: Task
+    score: Score
+    results: dict[str, CrossValidation]
+    singles: tuple[str, ...]
+    failures: dict[str, str]
+    chosen: tuple[str, ...]
+    is_nested: bool
+    estimates: dict[str, Estimate]
+    pairs: dict[str, PairedComparison]
+
+    @property
+    def best(self) -> str:
+        """Name of the candidate with the best mean score."""
+        sign = 1 if self.score.direction == "max" else -1
+        return max(self.pairs, key=lambda name: sign * self.estimates[name].value)
+
+    @property
+    def verdict(self) -> str:
+        """One sentence: the best candidate against the best single input."""
+        if not self.pairs:
+            return "No candidate came through: there is nothing to compare."
+        return self.pairs[self.best].verdict
+
+    def to_frame(self) -> pd.DataFrame:
+        """A DataFrame of one row per candidate: score, interval, difference and p-values."""
+        return pd.DataFrame([self._row(name) for name in [*self.results, *self.failures]])
+
+    def _row(self, name: str) -> dict[str, Any]:
+        if name in self.failures:
+            return {"name": name, "role": "failed", "message": self.failures[name]}
+        own = self.estimates[name]
+        by_fold = own.by_fold[:, 0]
+        row: dict[str, Any] = {
+            "name": name,
+            "role": "single input" if name in self.singles else "candidate",
+            "mean": own.value,
+            "sd": float(by_fold.std(ddof=1)) if len(by_fold) > 1 else float("nan"),
+            "low": own.low,
+            "high": own.high,
+            "seconds": sum(result.seconds for result in self.results[name].folds),
+        }
+        if name in self.pairs:
+            pair = self.pairs[name]
+            row |= {
+                "difference": pair.difference,
+                "difference_low": pair.low,
+                "difference_high": pair.high,
+                **{f"p_{test}": value for test, value in pair.pvalues.items()},
+                "p_holm": pair.adjusted_pvalue,
+            }
+        return row
+
+    def summary(self) -> str:
+        """A text table of all candidates, what failed, and the verdict."""
+        names = [*self.results, *self.failures]
+        width = max(len(self.score.name), *map(len, names))
+        lines = [
+            f"{self.score.name:<{width}}    mean      sd  interval          against the best "
+            "single input, p by Holm"
+        ]
+        for name in names:
+            row = self._row(name)
+            if name in self.failures:
+                lines.append(f"{name:<{width}}  failed: {row['message']}")
+                continue
+            line = f"{name:<{width}}  {row['mean']:6.4f}  {row['sd']:6.4f}  "
+            line += f"[{row['low']:.4f}, {row['high']:.4f}]"
+            if name in self.pairs:
+                pair = self.pairs[name]
+                line += f"  {pair.difference:+.4f} [{pair.low:+.4f}, {pair.high:+.4f}]"
+                line += f"  p {pair.pvalue:.2g}"
+            lines.append(line)
+        return "\n".join([*lines, self._describe_choice(), self.verdict])
+
+    def _describe_choice(self) -> str:
+        counts = {name: self.chosen.count(name) for name in dict.fromkeys(self.chosen)}
+        listed = ", ".join(f"{name} in {count}" for name, count in counts.items())
+        how = "on the other folds' rows" if self.is_nested else "on the judged rows themselves"
+        value = self.estimates[BEST_SINGLE].value
+        return (
+            f"Best single input {value:.4f}, chosen {how}: {listed} of {len(self.chosen)} fold(s)."
+        )
+
+    def to_json(self) -> str:
+        """All numbers as JSON; what is not finite is null."""
+        rows = json.loads(self.to_frame().to_json(orient="records", double_precision=15))
+        about = {
+            "score": self.score.name,
+            "direction": self.score.direction,
+            "folds": len(self.chosen),
+            "best_single": {
+                "mean": self.estimates[BEST_SINGLE].value,
+                "chosen": list(self.chosen),
+                "chosen_on": "other folds" if self.is_nested else "judged rows",
+            },
+            "best": self.best if self.pairs else None,
+            "verdict": self.verdict,
+            "candidates": [{k: v for k, v in row.items() if v is not None} for row in rows],
+            "comparisons": {name: pair.to_dict() for name, pair in self.pairs.items()},
+        }
+        return json.dumps(about, ensure_ascii=False, indent=1)
+
+    def plot(self, ax: Any = None) -> Figure:
+        """Draws each one's score with its interval, and the best single input as a line."""
+        names = list(self.results)
+        return plot_intervals(
+            names,
+            [self.estimates[name].value for name in names],
+            [self.estimates[name].low for name in names],
+            [self.estimates[name].high for name in names],
+            reference=self.estimates[BEST_SINGLE].value,
+            reference_name=BEST_SINGLE,
+            label=self.score.name,
+            ax=ax,
+        )
+
+
+def compare(
+    candidates: Mapping[str, Fit] | Sequence[str],
+    x: Any,
+    y: Any = None,
+    *,
+    folds: Any = 5,
+    single_inputs: Mapping[str, Fit] | None = None,
+    task: Task | str | None = None,
+    score: str | None = None,
+    groups: Any = None,
+    order: Any = None,
+    repeats: int = 1,
+    n_jobs: int | None = 1,
+    directory: str | os.PathLike | None = None,
+    confidence: float = 0.95,
+    num_resamples: int | None = None,
+    seed: int = 0,
+    verbose: int | bool = 1,
+    **keywords: Any,
+) -> Comparison:
+    """Cross-validates candidates beside each input alone, all on the same folds, with a verdict.
+
+    Beside the candidates stand an image network, a table network, boosted trees on the table
+    and plain concatenation; `single_inputs` puts others in their place. Each candidate is
+    compared with the best single input, which is chosen fold by fold by the scores on the rows
+    outside of that fold, so that no row helps to choose what it judges.
+
+    Three things are told of each difference: its interval and p-value by DeLong's test (AUC; by
+    groups where there are any) or a paired bootstrap, for the rows that judge; the corrected
+    resampled t test over the folds (Nadeau & Bengio, 2003, Machine Learning 52:239-281), for
+    other training rows too, which shows less; and McNemar's test of the classes told. Holm's
+    correction is for the number of candidates.
+
+    Args:
+        candidates: Callables `fit(x, y) -> model` by name, as `cross_validate` takes them; or
+            names of fusions.
+        x: As in `cross_validate`.
+        y: As in `cross_validate`.
+        folds: As in `cross_validate`.
+        single_inputs: Callables by name, what a candidate has to beat; by default an image
+            network, a table network and boosted trees, for which `x` must be `FusionData` or
+            have "image" and "tabular".
+        task: As in `cross_validate`.
+        score: Name of a score of the task; by default AUC, or RMSE.
+        groups: As in `cross_validate`.
+        order: As in `cross_validate`.
+        repeats: As in `cross_validate`.
+        n_jobs: As in `cross_validate`.
+        directory: Folder for finished folds of each candidate; the same call goes on there.
+        confidence: Float in (0, 1), of intervals.
+        num_resamples: Int, of the bootstrap; see `compare_predictions`.
+        seed: Int.
+        verbose: 0 hides the progress.
+        **keywords: For `kfusion.fit` in candidates given by name and the standard inputs, such
+            as `epochs`; or `branches`, see `single_input`.
+
+    Returns:
+        `Comparison`: `summary()`, `verdict`, `to_frame()`, `to_json()`, `plot()`.
+
+    Raises:
+        ValueError: If rows or folds do not fit, or two candidates have one name.
+        RuntimeError: If no single input came through. A candidate that fails is reported and
+            the others go on.
+    """
+    fits, singles = _gather(candidates, single_inputs, x, keywords)
+    made = plan_folds(
+        x, y, folds=folds, task=task, groups=groups, order=order, repeats=repeats, seed=seed
+    )
+    x, y, read_task, groups = read_rows(x, y, task, groups)
+    chosen_score = read_task.score(score)
+    results: dict[str, CrossValidation] = {}
+    failures: dict[str, str] = {}
+    for name, fit in fits.items():
+        try:
+            results[name] = cross_validate(
+                fit,
+                x,
+                y,
+                folds=made,
+                task=read_task,
+                groups=groups,
+                n_jobs=n_jobs,
+                directory=None if directory is None else Path(directory) / _slug(name),
+                seed=seed,
+                name=name,
+                verbose=verbose,
+            )
+        except Exception as error:
+            notes = " ".join(getattr(error, "__notes__", ()))
+            if not (notes or isinstance(error, BrokenProcessPool)):
+                raise  # not of the candidate's making
+            failures[name] = f"{type(error).__name__}: {error} {notes}".strip()
+            warnings.warn(f"{name!r} failed. {failures[name]}", stacklevel=2)
+    alive = {name: result for name, result in results.items() if name in singles}
+    if not alive:
+        raise RuntimeError(f"No single input came through: {failures}.")
+    chosen, is_nested = choose_single(alive, chosen_score)
+    best = [results[name].folds[i].predictions for i, name in enumerate(chosen)]
+    settings: dict[str, Any] = {
+        "task": read_task,
+        "score": chosen_score,
+        "groups": groups,
+        "confidence": confidence,
+        "seed": seed,
+    }
+    predictions = {name: [r.predictions for r in result.folds] for name, result in results.items()}
+    estimates = {
+        # The interval alone is asked for: no bootstrap beside DeLong's.
+        name: estimate(y, _judged(made, parts), num_resamples=_few(num_resamples), **settings)
+        for name, parts in {**predictions, BEST_SINGLE: best}.items()
+    }
+    pairs = {
+        name: compare_folds(
+            y,
+            _judged(made, parts, best),
+            names=(name, BEST_SINGLE),
+            test_fraction=float(
+                np.mean([len(f.test) / (len(f.train) + len(f.test)) for f in made])
+            ),
+            num_resamples=num_resamples,
+            **settings,
+        )
+        for name, parts in predictions.items()
+        if name not in singles
+    }
+    return Comparison(
+        task=read_task,
+        score=chosen_score,
+        results=results,
+        singles=tuple(alive),
+        failures=failures,
+        chosen=tuple(chosen),
+        is_nested=is_nested,
+        estimates=estimates,
+        pairs=_correct(pairs),
+    )
+
+
+def choose_single(singles: Mapping[str, CrossValidation], score: Score) -> tuple[list[str], bool]:
+    """The best single input of each fold by the rows outside of it, and whether there were any.
+
+    Args:
+        singles: Results by name, on the same folds.
+        score: `Score`.
+    """
+    sign = 1 if score.direction == "max" else -1
+    (first, *_) = singles.values()
+    chosen, is_nested = [], True
+    for judged in first.folds:
+        outside = {
+            name: _score_outside(result, judged.fold, score) for name, result in singles.items()
+        }
+        if not np.isfinite(list(outside.values())).all():
+            is_nested = False
+            number = judged.fold.number
+            outside = {name: r.scores(score.name)[number] for name, r in singles.items()}
+        chosen.append(max(outside, key=lambda name: sign * outside[name]))
+    return chosen, is_nested
+
+
+def _score_outside(result: CrossValidation, judged: Fold, score: Score) -> float:
+    """The mean score over the folds' test rows that are not among the judged ones; or NaN."""
+    values = []
+    for other in result.folds:
+        kept = ~np.isin(other.fold.test, judged.test)
+        if kept.any():
+            answers = result.task.answers(other.predictions[kept])
+            values.append(score.function(result.y[other.fold.test[kept]], answers, None))
+    values = [value for value in values if np.isfinite(value)]
+    return float(np.mean(values)) if values else float("nan")
+
+
+def _judged(folds: Sequence[Fold], *models: Sequence[np.ndarray]) -> list[JudgedRows]:
+    return [
+        JudgedRows(fold.test, np.stack(predictions))
+        for fold, *predictions in zip(folds, *models, strict=True)
+    ]
+
+
+def _few(num_resamples: int | None) -> int:
+    return num_resamples or 0
+
+
+def _correct(pairs: dict[str, PairedComparison]) -> dict[str, PairedComparison]:
+    """The comparisons with p-values adjusted by Holm's method."""
+    adjusted = holm({name: pair.pvalue for name, pair in pairs.items()})
+    return {
+        name: dataclasses.replace(
+            pair, adjusted_pvalue=float(adjusted[name]), num_comparisons=len(pairs)
+        )
+        for name, pair in pairs.items()
+    }
+
+
+def _gather(
+    candidates: Mapping[str, Fit] | Sequence[str],
+    single_inputs: Mapping[str, Fit] | None,
+    x: Any,
+    keywords: dict[str, Any],
+) -> tuple[dict[str, Fit], tuple[str, ...]]:
+    """All that is to be fitted by name, single inputs first, and the names of those."""
+    if not isinstance(candidates, Mapping):
+        names = list(candidates)
+        if len(set(names)) < len(names) or isinstance(candidates, str):
+            raise ValueError(f"`candidates` must be different names. Received: {candidates!r}.")
+        candidates = {name: fused(name, **keywords) for name in names}
+    elif keywords and single_inputs is not None:
+        raise TypeError(f"Nothing takes the keyword(s) {sorted(keywords)}: give them to the fits.")
+    plain: dict[str, Fit] = {}
+    if single_inputs is None:
+        if not (
+            isinstance(x, FusionData) or (isinstance(x, Mapping) and {IMAGE, TABULAR} <= set(x))
+        ):
+            raise ValueError(
+                "The standard single inputs need FusionData or a dict with "
+                f'"{IMAGE}" and "{TABULAR}". Pass `single_inputs`: what a candidate has to beat.'
+            )
+        single_inputs = standard_single_inputs(**keywords)
+        plain = {PLAIN_CONCAT: plain_concat(**keywords)}
+    fits: dict[str, Fit] = {}
+    for group in (single_inputs, plain, candidates):
+        for name, fit in group.items():
+            if name in fits:
+                raise ValueError(f"Two candidates are named {name!r}: rename yours.")
+            if not callable(fit):
+                raise TypeError(f"Candidate {name!r} must be a callable fit(x, y): {fit!r}.")
+            fits[name] = fit
+    if not single_inputs:
+        raise ValueError("`single_inputs` is empty: there is nothing to compare with.")
+    return fits, tuple(single_inputs)
+
+
+def _slug(name: str) -> str:
+    """A folder name of its own for each name."""
+    digest = hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
+    return f"{re.sub('[^A-Za-z0-9]+', '_', name)[:40].strip('_')}_{digest}"

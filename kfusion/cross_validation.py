@@ -1,0 +1,428 @@
+"""Cross-validation of anything that can be fitted, on rows that it has not seen."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import random
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import filelock
+import joblib
+import numpy as np
+import pandas as pd
+
+from kfusion.fingerprints import check_record, fingerprint, write_record
+from kfusion.folds import Fold, make_folds
+from kfusion.fusion_data import FusionData
+from kfusion.inputs import check_lengths
+from kfusion.progress import progress
+from kfusion.tasks import Task, as_task, infer_task
+from kfusion.whole_folders import whole_folder
+
+RECORD_FILE, PREDICTIONS_FILE, RESULT_FILE = "about.json", "predictions.npy", "result.json"
+MODEL_FILE = "model.keras"
+
+Fit = Callable[[Any, Any], Any]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FoldResult:
+    """What one fold gave.
+
+    Attributes:
+        fold: `Fold`, its training and test rows.
+        predictions: `(test rows, units)` float64: probabilities or values, in the order of
+            `fold.test`.
+        seconds: Float, how long fitting and predicting took.
+        model: What `fit` returned, if asked for, else None.
+    """
+
+    fold: Fold
+    predictions: np.ndarray
+    seconds: float
+    model: Any = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CrossValidation:
+    """The results of all folds. Made by `cross_validate`.
+
+    Attributes:
+        task: `Task`.
+        y: `(rows,)` labels or values of the whole table.
+        folds: `FoldResult` objects.
+    """
+
+    task: Task
+    y: np.ndarray
+    folds: list[FoldResult]
+
+    @property
+    def predictions(self) -> np.ndarray:
+        """`(rows, units)` out-of-fold predictions: NaN for rows that no fold judged.
+
+        A row that several folds judged, as with repeats, has the mean of their predictions:
+        score single folds with `to_frame`, since such a mean is an ensemble.
+        """
+        totals = np.zeros((len(self.y), self.task.units))
+        counts = np.zeros(len(self.y))
+        for result in self.folds:
+            totals[result.fold.test] += result.predictions
+            counts[result.fold.test] += 1
+        with np.errstate(invalid="ignore"):
+            return totals / counts[:, None]
+
+    @property
+    def models(self) -> list[Any]:
+        """The fitted models, one per fold; needs `keep_models=True`."""
+        if any(result.model is None for result in self.folds):
+            raise RuntimeError("The models were not kept: pass `keep_models=True`.")
+        return [result.model for result in self.folds]
+
+    def scores(self, name: str | None = None) -> np.ndarray:
+        """`(folds,)` exact scores by name; by default the task's objective."""
+        score = self.task.score(name)
+        return np.array(
+            [
+                score.function(self.y[r.fold.test], self.task.answers(r.predictions), None)
+                for r in self.folds
+            ]
+        )
+
+    def to_frame(self, names: list[str] | None = None) -> pd.DataFrame:
+        """A DataFrame of one row per fold: rows, seconds and scores."""
+        frame = pd.DataFrame(
+            {
+                "fold": [result.fold.number for result in self.folds],
+                "repeat": [result.fold.repeat for result in self.folds],
+                "training_rows": [len(result.fold.train) for result in self.folds],
+                "test_rows": [len(result.fold.test) for result in self.folds],
+                "seconds": [result.seconds for result in self.folds],
+            }
+        )
+        for name in names or self.task.score_names:
+            frame[name] = self.scores(name)
+        return frame
+
+    def summary(self) -> pd.DataFrame:
+        """A DataFrame of the mean and standard deviation of each score over the folds."""
+        scores = self.to_frame()[list(self.task.score_names)]
+        return pd.DataFrame({"mean": scores.mean(), "sd": scores.std(ddof=1)})
+
+
+def cross_validate(
+    fit: Fit,
+    x: Any,
+    y: Any = None,
+    *,
+    folds: Any = 5,
+    task: Task | str | None = None,
+    groups: Any = None,
+    order: Any = None,
+    repeats: int = 1,
+    n_jobs: int | None = 1,
+    directory: str | os.PathLike | None = None,
+    keep_models: bool = False,
+    seed: int = 0,
+    name: str = "folds",
+    verbose: int | bool = 1,
+) -> CrossValidation:
+    """Fits on the training rows of each fold and predicts its test rows.
+
+    `fit` never sees a test row: of `FusionData` it gets a part whose schema was learned from that
+    part alone; of arrays and DataFrames, the rows. Python's, NumPy's and Keras' random state is
+    set before each fold, so that the folds come out alike in any order and process.
+
+    Folds run in parallel through joblib, so also on a cluster:
+    `with joblib.parallel_config(backend="ray"): cross_validate(..., n_jobs=8)`, after
+    `ray.util.joblib.register_ray()`. With a directory, each finished fold is kept there, and the
+    same call goes on where a killed one was; a changed `fit` cannot be noticed, so give it a
+    new directory.
+
+    Args:
+        fit: Callable `fit(x, y) -> model`, given training rows as `x` holds them. The model is a
+            Keras model, has `predict_proba` (or `predict`, for a regression) as scikit-learn's
+            do, or is a callable from `x` to predictions.
+        x: `FusionData`; or an array, DataFrame, or dict of them by input name.
+        y: `(rows,)` labels from 0 or target values; not needed for `FusionData`.
+        folds: Int, a scikit-learn splitter, or an iterable of `(train, test)`; see `make_folds`.
+        task: `Task` or its kind; by default from `FusionData`, or from what `y` holds.
+        groups: `(rows,)` values: rows that share one are never split. By default the data's own.
+        order: `(rows,)` sortable values, such as times: folds that train on the past only.
+        repeats: Int, how often all folds are drawn anew.
+        n_jobs: Int, folds at once, as in joblib: -1 is one per core.
+        directory: Folder for finished folds; made if needed.
+        keep_models: Whether to return the fitted models (with a directory, Keras models only).
+        seed: Int, of the folds and of each fold's random state.
+        name: What the progress bar is called.
+        verbose: 0 hides it.
+
+    Returns:
+        `CrossValidation`.
+
+    Raises:
+        ValueError: If rows, folds or predictions do not fit (see `make_folds` and
+            `Task.check_predictions`), or the directory holds other work.
+        TypeError: If `fit` returns nothing that can predict.
+        RuntimeError: If another process is at work in the directory.
+        Exception: What `fit` raises, with a note that names the fold.
+
+    Example:
+        >>> from sklearn.linear_model import LogisticRegression
+        >>> x = np.random.default_rng(0).normal(size=(60, 2))
+        >>> fit = lambda x, y: LogisticRegression().fit(x, y)
+        >>> result = cross_validate(fit, x, (x[:, 0] > 0).astype(int), folds=3, verbose=0)
+        >>> result.scores("auc").round(2).tolist()
+        [1.0, 1.0, 1.0]
+    """
+    made = plan_folds(
+        x, y, folds=folds, task=task, groups=groups, order=order, repeats=repeats, seed=seed
+    )
+    x, y, read_task, _ = read_rows(x, y, task, groups)
+    work = _Work(
+        fit, x, y, read_task, seed, keep_models, None if directory is None else Path(directory)
+    )
+    with _opened(work, made):
+        bar = {"description": name, "total": len(made), "verbose": verbose}
+        results = _run_all(work, made, n_jobs, bar)
+    return CrossValidation(read_task, y, results)
+
+
+def plan_folds(
+    x: Any,
+    y: Any = None,
+    *,
+    folds: Any = 5,
+    task: Task | str | None = None,
+    groups: Any = None,
+    order: Any = None,
+    repeats: int = 1,
+    seed: int = 0,
+) -> list[Fold]:
+    """Makes the folds that `cross_validate` would, which it also takes as `folds`.
+
+    Args and errors are those of `cross_validate`.
+    """
+    x, y, read_task, groups = read_rows(x, y, task, groups)
+    return make_folds(
+        len(y),
+        folds=folds,
+        labels=None if read_task.kind == "regression" else y,
+        class_names=read_task.class_names,
+        groups=groups,
+        order=None if order is None else np.asarray(order),
+        repeats=repeats,
+        seed=seed,
+    )
+
+
+def read_rows(
+    x: Any, y: Any, task: Task | str | None, groups: Any
+) -> tuple[Any, np.ndarray, Task, np.ndarray | None]:
+    """Returns rows, checked targets, task and groups of what `cross_validate` was given."""
+    if isinstance(x, FusionData):
+        y = x.y if y is None else y
+        task = x.task if task is None else task
+        groups = x.groups if groups is None else groups
+    if y is None:
+        raise TypeError("`y` is missing: only `FusionData` brings its own.")
+    read_task = infer_task(y) if task is None else as_task(task)
+    y = read_task.check_targets(y)
+    parts = {f"x[{name!r}]": part for name, part in x.items()} if isinstance(x, Mapping) else {}
+    if isinstance(x, FusionData):
+        parts = {"x": x.y}
+    check_lengths({**(parts or {"x": x}), "y": y})
+    if groups is not None:
+        groups = np.asarray(groups)
+        check_lengths({"groups": groups, "y": y})
+    return x, y, read_task, groups
+
+
+def take_rows(x: Any, rows: np.ndarray) -> Any:
+    """The given rows of an array, a DataFrame, or each of a dict of them."""
+    if isinstance(x, Mapping):
+        return {name: take_rows(part, rows) for name, part in x.items()}
+    if isinstance(x, (pd.DataFrame, pd.Series)):
+        return x.iloc[rows].reset_index(drop=True)
+    return np.asarray(x)[rows]
+
+
+def ask(model: Any, x: Any, task: Task, num_rows: int) -> np.ndarray:
+    """Returns what a model of any kind predicts for rows, `(rows, units)`, checked.
+
+    Raises:
+        TypeError: If it is nothing that can predict.
+        ValueError: If its classes are not the task's in their order, or a prediction is wrong.
+    """
+    keras = sys.modules.get("keras")
+    if keras is not None and isinstance(model, keras.Model):
+        from kfusion.prediction import predict
+
+        x = x.x if isinstance(x, FusionData) else x
+        predictions = predict(model, x) if isinstance(x, Mapping) else model.predict(x, verbose=0)
+    elif hasattr(model, "predict_proba") and task.kind != "regression":
+        _check_classes(model, task)
+        predictions = model.predict_proba(x)
+    elif hasattr(model, "predict") and task.kind == "regression":
+        predictions = model.predict(x)
+    elif callable(model):
+        predictions = model(x)
+    else:
+        raise TypeError(
+            "`fit` must return a Keras model, an object with `predict_proba` (`predict` for a "
+            f"regression), or a callable. It returned {model!r}."
+        )
+    return task.check_predictions(predictions, num_rows)
+
+
+def _check_classes(model: Any, task: Task) -> None:
+    classes = getattr(model, "classes_", None)
+    wanted = np.arange(len(task.class_names))
+    if classes is not None and not np.array_equal(classes, wanted):
+        raise ValueError(
+            f"The model's classes are {np.asarray(classes).tolist()}; the task's labels are "
+            f"{wanted.tolist()}: fit it on the labels as given, all of them."
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Work:
+    """All that a fold needs, in whatever process it runs."""
+
+    fit: Fit
+    x: Any
+    y: np.ndarray
+    task: Task
+    seed: int
+    keep_models: bool
+    directory: Path | None
+
+    def run(self, fold: Fold) -> FoldResult:
+        """Fits and judges one fold, or reads it if it was finished before."""
+        if self.directory is None:
+            return self._fit(fold)
+        folder = self.directory / f"fold_{fold.number:03d}"
+        if not folder.exists():
+            result = self._fit(fold)
+            # An orphan of a killed run may have finished the same fold meanwhile: the first stays.
+            with contextlib.suppress(FileExistsError):
+                self._write(result, folder)
+        return self._read(fold, folder)
+
+    def _fit(self, fold: Fold) -> FoldResult:
+        started = time.perf_counter()
+        _set_random_state(self.seed, fold.number)
+        train, test = self._parts(fold)
+        try:
+            model = self.fit(
+                train, train.y if isinstance(train, FusionData) else self.y[fold.train]
+            )
+            if model is None:
+                raise TypeError("`fit` returned nothing: it must return the fitted model.")
+            predictions = ask(model, test, self.task, len(fold.test))
+        except Exception as error:
+            error.add_note(f"In fold {fold.number} of a cross-validation.")
+            raise
+        seconds = time.perf_counter() - started
+        return FoldResult(fold, predictions, seconds, model if self.keep_models else None)
+
+    def _parts(self, fold: Fold):
+        if isinstance(self.x, FusionData):
+            data = dataclasses.replace(self.x, y=self.y)
+            train = data[fold.train].with_schema()
+            return train, data[fold.test].with_schema(train.schema)
+        return take_rows(self.x, fold.train), take_rows(self.x, fold.test)
+
+    def _write(self, result: FoldResult, folder: Path) -> None:
+        with whole_folder(folder) as unfinished:
+            np.save(unfinished / PREDICTIONS_FILE, result.predictions)
+            about = {"seconds": result.seconds}
+            (unfinished / RESULT_FILE).write_text(json.dumps(about), encoding="utf-8")
+            if self.keep_models:
+                if not hasattr(result.model, "save"):
+                    raise TypeError(
+                        "`keep_models` with a directory needs Keras models. `fit` returned "
+                        f"{type(result.model).__name__}."
+                    )
+                result.model.save(unfinished / MODEL_FILE)
+
+    def _read(self, fold: Fold, folder: Path) -> FoldResult:
+        model = None
+        if self.keep_models:
+            from kfusion.trained_models import read_model
+
+            model = read_model(folder / MODEL_FILE)
+        about = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
+        predictions = np.load(folder / PREDICTIONS_FILE, allow_pickle=False)
+        return FoldResult(fold, predictions, about["seconds"], model)
+
+
+def _run_all(work: _Work, folds: list[Fold], n_jobs: int | None, bar) -> list[FoldResult]:
+    if n_jobs == 1:
+        return list(progress(map(work.run, folds), **bar))
+    backend, _ = joblib.parallel.get_active_backend()
+    streams = backend.supports_return_generator
+    run = joblib.Parallel(n_jobs, return_as="generator_unordered" if streams else "list")
+    done = run(joblib.delayed(work.run)(fold) for fold in folds)
+    return sorted(progress(done, **bar), key=lambda result: result.fold.number)
+
+
+@contextlib.contextmanager
+def _opened(work: _Work, folds: list[Fold]) -> Iterator[None]:
+    """Holds the directory for this process, its record checked and leftovers removed."""
+    if work.directory is None:
+        yield
+        return
+    work.directory.mkdir(parents=True, exist_ok=True)
+    # The system lets go of the lock however the process ends.
+    lock = filelock.FileLock(work.directory / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise RuntimeError(f"Another process is at work in {work.directory}.") from None
+    with lock:
+        record = work.directory / RECORD_FILE
+        about = _describe(work, folds)
+        if record.exists():
+            check_record(record, about, "cross-validation")
+        else:
+            write_record(record, about)
+        for leftover in work.directory.glob(".fold_*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        yield
+
+
+def _describe(work: _Work, folds: list[Fold]) -> dict[str, Any]:
+    """What must be the same for finished folds to belong to one cross-validation."""
+    if isinstance(work.x, FusionData):
+        rows: Mapping[str, Any] = {"image": work.x.images, "table": work.x.frame}
+    else:
+        rows = work.x if isinstance(work.x, Mapping) else {"x": work.x}
+    positions = {
+        f"{f.number} {name}": getattr(f, name) for f in folds for name in ("train", "test")
+    }
+    return {
+        "data": fingerprint({**rows, "y": work.y}),
+        "folds": fingerprint(positions),
+        "kind": work.task.kind,
+        "seed": work.seed,
+        "keep_models": work.keep_models,
+    }
+
+
+def _set_random_state(seed: int, number: int) -> None:
+    drawn = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    keras = sys.modules.get("keras")
+    if keras is not None:
+        keras.utils.set_random_seed(drawn)
+        return
+    random.seed(drawn)
+    np.random.seed(drawn)

@@ -1,0 +1,171 @@
+"""A score over the test rows of folds, or a difference of scores, with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from kfusion.bootstrap import bootstrap
+from kfusion.delong import auc_influence, combine_influences, influence_test
+from kfusion.scores import Score
+from kfusion.tasks import Task
+
+NUM_RESAMPLES = 2000
+# Above this number of rows a bootstrap beside DeLong's variance costs much and tells the same.
+MANY_ROWS = 100_000
+DELONG, BOOTSTRAP = "DeLong", "paired bootstrap"
+
+
+class JudgedRows(NamedTuple):
+    """What models predict for the test rows of one fold.
+
+    Attributes:
+        rows: `(test rows,)` ints, positions in the table.
+        predictions: `(models, test rows, units)` floats.
+    """
+
+    rows: np.ndarray
+    predictions: np.ndarray
+
+
+class Estimate(NamedTuple):
+    """A score or a difference, with its interval.
+
+    Attributes:
+        by_fold: `(folds, models)` scores.
+        value: Float, the score of one model, or that of the first less that of the second.
+        low: Float, lower end of the interval.
+        high: Float, upper end.
+        standard_error: Float.
+        method: "DeLong" or "paired bootstrap", whence these are.
+        pvalues: Two-sided p-values of no difference by method, "delong" and "bootstrap".
+    """
+
+    by_fold: np.ndarray
+    value: float
+    low: float
+    high: float
+    standard_error: float
+    method: str
+    pvalues: dict[str, float]
+
+
+def estimate(
+    y: np.ndarray,
+    folds: Sequence[JudgedRows],
+    *,
+    task: Task,
+    score: Score,
+    groups: np.ndarray | None = None,
+    confidence: float = 0.95,
+    num_resamples: int | None = None,
+    seed: int = 0,
+    verbose: int | bool = 0,
+) -> Estimate:
+    """Estimates the score of one model, or the difference of two, from test rows of folds.
+
+    It is the mean over the folds, each judged by itself: scores of different models are never
+    ranked together. For the AUC its variance comes from the influence of each row (LeDell,
+    Petersen & van der Laan, 2015, Electronic Journal of Statistics 9:1583-1607), which for one
+    fold is DeLong's; for other scores, or a class of one row, from a bootstrap of rows.
+
+    Args:
+        y: `(rows,)` labels or values of the whole table.
+        folds: Predictions of one model or two, fold by fold.
+        task: `Task`.
+        score: `Score`.
+        groups: `(rows,)` values: whole groups are resampled.
+        confidence: Float in (0, 1).
+        num_resamples: Int, of the bootstrap; None for 2,000, or none beside DeLong's variance of
+            more than 100,000 rows; 0 for as few as possible.
+        seed: Int.
+        verbose: 1 shows the bootstrap's progress.
+
+    Returns:
+        `Estimate`.
+
+    Raises:
+        ValueError: If the score is undefined in a fold.
+    """
+    by_fold = np.array(
+        [
+            [score.function(y[fold.rows], task.answers(part), None) for part in fold.predictions]
+            for fold in folds
+        ]
+    )
+    undefined = np.flatnonzero(np.isnan(by_fold).any(axis=1))
+    if undefined.size:
+        raise ValueError(
+            f"The score {score.name!r} is undefined for the rows of fold {undefined[0]}: they hold "
+            "one class or value only."
+        )
+    signs = np.array([1.0, -1.0][: by_fold.shape[1]])
+    value = float(by_fold.mean(axis=0) @ signs)
+    influence = _auc_influence(y, folds, task) if score.name == "auc" else None
+    pvalues: dict[str, float] = {}
+    if num_resamples is None:
+        num_resamples = 0 if influence is not None and len(y) > MANY_ROWS else NUM_RESAMPLES
+    if influence is None or num_resamples:
+        resampled = bootstrap(
+            _statistic(y, folds, task, score, signs),
+            len(y),
+            groups=groups,
+            num_resamples=num_resamples or NUM_RESAMPLES,
+            seed=seed,
+            verbose=verbose,
+        )
+        pvalues["bootstrap"] = float(resampled.pvalue())
+    if influence is None:
+        low, high = resampled.interval(confidence)
+        error, method = resampled.standard_error, BOOTSTRAP
+    else:
+        tested = influence_test(value, signs @ influence, groups=groups, confidence=confidence)
+        low, high, pvalues["delong"] = tested.low, tested.high, tested.pvalue
+        error, method = tested.standard_error, DELONG
+    return Estimate(by_fold, value, float(low), float(high), float(error), method, pvalues)
+
+
+def _statistic(y, folds, task: Task, score: Score, signs) -> Callable[[np.ndarray], float]:
+    """The score or difference, mean over the folds, as a function of the weights of all rows.
+
+    A fold of which a class was not drawn is left out of the mean.
+    """
+    prepared = []
+    for fold in folds:
+        models = []
+        for sign, predictions in zip(signs, fold.predictions, strict=True):
+            # Rows in the order of their predictions are ranked again in next to no time.
+            order = np.argsort(predictions[:, 0], kind="stable")
+            rows = fold.rows[order]
+            models.append((sign, y[rows], task.answers(predictions[order]), rows))
+        prepared.append(models)
+
+    def statistic(weights: np.ndarray) -> float:
+        by_fold = [
+            sum(
+                sign * score.function(labels, answers, weights[rows])
+                for sign, labels, answers, rows in models
+            )
+            for models in prepared
+        ]
+        defined = [value for value in by_fold if np.isfinite(value)]
+        return float(np.mean(defined)) if defined else float("nan")
+
+    return statistic
+
+
+def _auc_influence(y, folds: Sequence[JudgedRows], task: Task) -> np.ndarray | None:
+    """`(models, rows)` influence on the AUCs; None if a class has too few rows for a variance."""
+    parts = []
+    for fold in folds:
+        labels = y[fold.rows]
+        classes = np.array([1]) if task.kind == "binary" else np.unique(labels)
+        counts = np.array([np.count_nonzero(labels == label) for label in classes])
+        if counts.min() < 2 or (len(labels) - counts).min() < 2:
+            return None
+        answers = np.stack([task.answers(part) for part in fold.predictions])
+        by_class = [auc_influence(labels == label, answers[:, :, label])[1] for label in classes]
+        parts.append((fold.rows, np.mean(by_class, axis=0)))
+    return combine_influences(parts, len(y))

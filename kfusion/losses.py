@@ -1,0 +1,188 @@
+"""Losses for rare classes, taken from the probabilities that a head gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+from keras import ops
+
+# As in Keras' own cross-entropies.
+SMALLEST_PROBABILITY = 1e-7
+
+
+@keras.saving.register_keras_serializable(package="kfusion")
+class FocalCrossentropy(keras.losses.Loss):
+    """Cross-entropy in which rows that are predicted well count less.
+
+    `-(1 - p)**gamma * log(p)` of the probability p of the true class. It takes what a head of this
+    package gives: one column of sigmoid probabilities or one softmax column per class, against
+    labels that are ints. On one-hot labels Keras' `BinaryFocalCrossentropy` and
+    `CategoricalFocalCrossentropy` without balancing are the same.
+
+    The outputs of a model trained so rank rows, but are drawn towards the middle: calibrate them
+    (`fit_temperature`) before reading them as probabilities.
+
+    Source: Lin et al., 2017, arXiv:1708.02002.
+
+    Args:
+        gamma: Float of 0 or more; 0 gives plain cross-entropy.
+        name: Name of the loss.
+        **kwargs: `reduction` and `dtype` of `keras.losses.Loss`.
+
+    Raises:
+        ValueError: If `gamma` is below 0 or not finite; when called, if predictions are not
+            `(rows, columns)` or labels not `(rows,)` or `(rows, 1)`.
+
+    Example:
+        >>> loss = FocalCrossentropy(gamma=2.0)
+        >>> round(float(loss(np.array([1]), np.array([[0.8]]))), 4)  # 0.2**2 * -log(0.8)
+        0.0089
+    """
+
+    def __init__(self, gamma=2.0, name="focal_crossentropy", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.gamma = _checked_gamma(gamma)
+
+    def call(self, y_true, y_pred):
+        return _focal(y_true, ops.log_softmax(_log_columns(y_pred)), self.gamma)
+
+    def get_config(self):
+        return {**super().get_config(), "gamma": self.gamma}
+
+
+@keras.saving.register_keras_serializable(package="kfusion")
+class PriorShiftedCrossentropy(keras.losses.Loss):
+    """Cross-entropy for batches in which classes are more or less frequent than in truth.
+
+    Balanced batches teach a model that each class is equally likely. Here the model's outputs p
+    stay probabilities at the true rates, and it is their image at the rates of the batches,
+    `p_k * training_rate_k / true_rate_k` scaled to sum to 1, that is compared with the labels.
+    The predictions need no correction afterwards, and a head whose bias starts at the true rates
+    (`Task.output_bias`) starts right.
+
+    Source: the change of rates, Saerens, Latinne & Decaestecker, 2002, Neural Computation
+    14:21-41; inside a loss (logit adjustment), Menon et al., 2021, arXiv:2007.07314.
+
+    Args:
+        training_rates: `(classes,)` floats, share of each class in the batches; 0.5 and 0.5 for
+            balanced batches of two classes.
+        true_rates: `(classes,)` floats, share of each class where the model is to be used. A
+            class whose rates are both 0 is left as it is.
+        gamma: Float of 0 or more, weakens rows that are predicted well as `FocalCrossentropy`
+            does (the outputs are then no longer probabilities); 0 does not.
+        name: Name of the loss.
+        **kwargs: `reduction` and `dtype` of `keras.losses.Loss`.
+
+    Raises:
+        ValueError: If the rates differ in length, are fewer than 2, do not sum to 1, or are 0 in
+            one of both only, or `gamma` is below 0; when called, if the model has another number
+            of classes.
+
+    Example:
+        >>> loss = PriorShiftedCrossentropy(training_rates=[0.5, 0.5], true_rates=[0.95, 0.05])
+        >>> at_the_prior = np.array([[0.05]])  # 0.5 in the batches
+        >>> round(float(loss(np.array([1]), at_the_prior)), 4)  # -log(0.5)
+        0.6931
+    """
+
+    def __init__(
+        self,
+        training_rates: Sequence[float],
+        true_rates: Sequence[float],
+        gamma=0.0,
+        name="prior_shifted_crossentropy",
+        **kwargs,
+    ):
+        super().__init__(name=name, **kwargs)
+        self.training_rates = _checked_rates(training_rates, "training_rates")
+        self.true_rates = _checked_rates(true_rates, "true_rates")
+        self.gamma = _checked_gamma(gamma)
+        self._log_ratios = _log_ratios(self.training_rates, self.true_rates)
+
+    def call(self, y_true, y_pred):
+        columns = _log_columns(y_pred)
+        if columns.shape[-1] != len(self._log_ratios):
+            raise ValueError(
+                f"The loss has rates of {len(self._log_ratios)} classes, but the model predicts "
+                f"{columns.shape[-1]}."
+            )
+        shifted = columns + ops.convert_to_tensor(self._log_ratios, dtype=columns.dtype)
+        return _focal(y_true, ops.log_softmax(shifted), self.gamma)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "training_rates": self.training_rates,
+            "true_rates": self.true_rates,
+            "gamma": self.gamma,
+        }
+
+
+def _log_columns(y_pred):
+    """Logarithms of `(rows, classes)` probabilities, from those or from one sigmoid column."""
+    if len(y_pred.shape) != 2:
+        raise ValueError(
+            "Predictions must be (rows, 1) of a sigmoid or (rows, classes) of a softmax. "
+            f"Received: shape={tuple(y_pred.shape)}."
+        )
+    if y_pred.shape[-1] == 1:
+        y_pred = ops.concatenate([1 - y_pred, y_pred], axis=-1)
+    return ops.log(ops.clip(y_pred, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY))
+
+
+def _focal(y_true, log_probabilities, gamma: float):
+    """Loss of each row, `(rows,)`, from labels and `(rows, classes)` log-probabilities."""
+    if len(y_true.shape) > 2 or (len(y_true.shape) == 2 and y_true.shape[-1] != 1):
+        raise ValueError(
+            "Labels must be ints of shape (rows,); turn one-hot labels into `y.argmax(axis=1)`. "
+            f"Received: shape={tuple(y_true.shape)}."
+        )
+    labels = ops.cast(ops.reshape(y_true, (-1,)), "int32")
+    num_classes = log_probabilities.shape[-1]
+    is_true = ops.one_hot(labels, num_classes, dtype=log_probabilities.dtype)
+    log_true = ops.sum(is_true * log_probabilities, axis=-1)
+    if not gamma:
+        return -log_true
+    # Kept off 0, where the slope of a power below 1 is infinite.
+    missed = ops.maximum(-ops.expm1(log_true), SMALLEST_PROBABILITY)
+    return -ops.power(missed, gamma) * log_true
+
+
+def _checked_gamma(gamma) -> float:
+    if not (np.isfinite(gamma) and gamma >= 0):
+        raise ValueError(f"`gamma` must be a finite number of 0 or more. Received: {gamma!r}.")
+    return float(gamma)
+
+
+def _checked_rates(rates, name: str) -> list[float]:
+    values = np.asarray(rates, np.float64)
+    if values.ndim != 1 or values.size < 2:
+        raise ValueError(
+            f"`{name}` must hold one share per class, of 2 classes at least. Received: {rates!r}."
+        )
+    # Written so that NaN fails too.
+    if not ((values >= 0).all() and abs(values.sum() - 1) < 1e-3):
+        raise ValueError(
+            f"`{name}` must be shares of 0 or more that sum to 1. Received: {rates!r}."
+        )
+    return (values / values.sum()).tolist()
+
+
+def _log_ratios(training_rates: list[float], true_rates: list[float]) -> list[float]:
+    """`log(training_rate / true_rate)` of each class; 0 where a class is in neither."""
+    if len(training_rates) != len(true_rates):
+        raise ValueError(
+            f"`training_rates` has {len(training_rates)} classes, `true_rates` {len(true_rates)}."
+        )
+    training, true = np.array(training_rates), np.array(true_rates)
+    one_sided = np.flatnonzero((training > 0) != (true > 0))
+    if one_sided.size:
+        label = one_sided[0]
+        raise ValueError(
+            f"Class {label} must have both rates above 0, or both 0. Received: training rate "
+            f"{training[label]:g}, true rate {true[label]:g}."
+        )
+    absent = training == 0
+    return np.log(np.where(absent, 1, training) / np.where(absent, 1, true)).tolist()
