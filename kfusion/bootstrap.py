@@ -63,7 +63,7 @@ class Bootstrap:
         """
         check_confidence(confidence)
         freedom = np.atleast_1d(self.degrees_of_freedom)
-        reach = stats.t.ppf((1 + confidence) / 2, freedom) * np.sqrt((freedom + 1) / freedom)
+        reach = stats.t.ppf((1 + confidence) / 2, freedom) * np.sqrt(1 + 1 / freedom)
         shares = stats.norm.cdf(-reach)
         columns = list(zip(self.replicates.T, shares, strict=True))
         low = np.array([np.quantile(column, share) for column, share in columns])
@@ -89,7 +89,7 @@ class Bootstrap:
         count = len(self.replicates)
         counted = np.maximum(2 * np.minimum(below, above) / count, 1 / (count + 1))
         freedom = np.atleast_1d(self.degrees_of_freedom)
-        distance = stats.norm.isf(counted / 2) / np.sqrt((freedom + 1) / freedom)
+        distance = stats.norm.isf(counted / 2) / np.sqrt(1 + 1 / freedom)
         return self._shaped(2 * stats.t.sf(distance, freedom))
 
     def _shaped(self, values: np.ndarray) -> Any:

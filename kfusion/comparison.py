@@ -28,7 +28,7 @@ from kfusion.cross_validation import CrossValidation, Fit, cross_validate, plan_
 from kfusion.estimates import Estimate, JudgedRows, estimate
 from kfusion.folds import Fold
 from kfusion.fusion_data import FusionData
-from kfusion.paired_comparison import PairedComparison, compare_folds
+from kfusion.paired_comparison import PairedComparison, compare_folds, none_if_not_finite
 from kfusion.paired_tests import holm
 from kfusion.plots import plot_intervals
 from kfusion.scores import Score
@@ -142,7 +142,7 @@ class Comparison:
 
     def to_json(self) -> str:
         """All numbers as JSON; what is not finite is null."""
-        rows = json.loads(self.to_frame().to_json(orient="records", double_precision=15))
+        rows = [self._row(name) for name in [*self.results, *self.failures]]
         about = {
             "score": self.score.name,
             "direction": self.score.direction,
@@ -154,7 +154,7 @@ class Comparison:
             },
             "best": self.best if self.pairs else None,
             "verdict": self.verdict,
-            "candidates": [{k: v for k, v in row.items() if v is not None} for row in rows],
+            "candidates": [none_if_not_finite(row) for row in rows],
             "comparisons": {name: pair.to_dict() for name, pair in self.pairs.items()},
         }
         return json.dumps(about, ensure_ascii=False, indent=1)

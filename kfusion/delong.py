@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 REFERENCES = ("t", "normal")
 
@@ -324,6 +324,57 @@ def influence_test(
         statistic=statistic,
         degrees_of_freedom=freedom,
     )
+
+
+def area_interval(
+    area: float,
+    influence: np.ndarray,
+    *,
+    smaller_class: int,
+    groups: Any = None,
+    confidence: float = 0.95,
+) -> tuple[float, float]:
+    """Interval of one model's AUC that keeps to 0 to 1 and is not too short near 1.
+
+    Made for the logit of the AUC, by Student's t as in `degrees_of_freedom`, and turned back. An
+    AUC of exactly 1 (or 0) has no variance to go by; its interval ends where as many independent
+    rows as the smaller class has would still all be right with a chance of half of
+    `1 - confidence` (Clopper & Pearson, 1934, Biometrika 26:404-413).
+
+    Args:
+        area: Float from 0 to 1, an AUC or mean of AUCs.
+        influence: `(rows,)` contributions to it, from `auc_influence` or `combine_influences`.
+        smaller_class: Int, rows (or groups) of the class that has fewer of them.
+        groups: `(rows,)` values: rows that share one are not independent.
+        confidence: Float in (0, 1).
+
+    Returns:
+        `(low, high)`, floats from 0 to 1.
+
+    Raises:
+        ValueError: If an argument is out of range or there are fewer than 2 groups.
+
+    Example:
+        >>> areas, influence = auc_influence([0, 0, 0, 0, 1, 1, 1], [1, 2, 3, 5, 4, 6, 7])
+        >>> low, high = area_interval(areas[0], influence[0], smaller_class=3)
+        >>> areas.round(3).tolist(), round(low, 3), round(high, 3)
+        ([0.917], 0.201, 0.998)
+    """
+    check_confidence(confidence)
+    if not 0 <= area <= 1 or smaller_class < 1:
+        raise ValueError(
+            "`area` must be from 0 to 1 and `smaller_class` at least 1. Received: "
+            f"area={area!r}, smaller_class={smaller_class!r}."
+        )
+    if area in (0, 1):
+        reach = 1 - ((1 - confidence) / 2) ** (1 / smaller_class)
+        return (1 - reach, 1.0) if area else (0.0, reach)
+    influence = np.asarray(influence, np.float64)
+    error = math.sqrt(covariance_of(influence[None], groups)[0, 0]) / (area * (1 - area))
+    freedom = degrees_of_freedom(influence, groups)
+    margin = float(stats.t.ppf((1 + confidence) / 2, freedom)) * error
+    low, high = special.expit(special.logit(area) + np.array([-margin, margin]))
+    return float(low), float(high)
 
 
 def number_groups(groups: Any, num_rows: int) -> np.ndarray:

@@ -144,7 +144,7 @@ class PairedComparison:
             "power": self.power,
             "verdict": self.verdict,
         }
-        return {name: _finite(value) for name, value in values.items()}
+        return {name: none_if_not_finite(value) for name, value in values.items()}
 
 
 def compare_predictions(
@@ -326,9 +326,10 @@ def _two_digits(value: float) -> int:
     return math.ceil(value / scale) * scale
 
 
-def _finite(value: Any) -> Any:
+def none_if_not_finite(value: Any) -> Any:
+    """A value as JSON can hold it: NaN and infinity are None, tuples lists."""
     if isinstance(value, dict):
-        return {name: _finite(part) for name, part in value.items()}
+        return {name: none_if_not_finite(part) for name, part in value.items()}
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return list(value) if isinstance(value, tuple) else value

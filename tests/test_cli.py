@@ -122,3 +122,32 @@ def test_help_loads_nothing_heavy():
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
+def test_compare_tells_a_verdict_and_goes_on_where_it_was(folder, tmp_path, capsys):
+    out = tmp_path / "comparison"
+    arguments = arguments_for("compare", folder, "--folds", "2", "--out", str(out))
+    assert main(arguments) == 0
+    first = capsys.readouterr()
+    about = json.loads(first.out)
+    assert [c["name"] for c in about["candidates"]] == [
+        "image only",
+        "table only",
+        "table only (boosted trees)",
+        "plain concat",
+        "concat",
+    ]
+    assert about["verdict"] in first.err
+    assert json.loads((out / "comparison.json").read_text())["verdict"] == about["verdict"]
+    assert (out / "comparison.png").stat().st_size > 1000
+    assert main(arguments) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["candidates"] == about["candidates"]
+    assert main([*arguments, "--folds", "3"]) == 2
+    assert "holds another cross-validation: folds differ" in capsys.readouterr().err
+
+
+def test_compare_says_that_there_are_too_few_groups(folder, tmp_path, capsys):
+    out = str(tmp_path / "comparison")
+    assert main(arguments_for("compare", folder, "--folds", "30", "--out", out)) == 2
+    assert "30 folds cannot be made of 20 groups" in capsys.readouterr().err

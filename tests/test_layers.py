@@ -269,3 +269,49 @@ class TestFrozen:
         layer = layers.Frozen(inner)
         assert layer(vectors(3)[0]).shape == (7, 2)
         assert len(layer.weights) == 2
+
+    @pytest.mark.parametrize("structure", ["dict", "list"])
+    def test_a_model_may_have_several_outputs_and_a_named_input(self, structure, tmp_path):
+        given = keras.Input((4,), name="numbers")
+        hidden = keras.layers.Dropout(0.5)(keras.layers.Dense(3)(given))
+        outputs = {"features": hidden, "logits": keras.layers.Dense(1, name="logits")(hidden)}
+        if structure == "list":
+            outputs = list(outputs.values())
+        inner = keras.Model({"numbers": given}, outputs)
+        inputs = {"numbers": keras.Input((4,), name="numbers")}
+        model = keras.Model(inputs, layers.Frozen(inner)(inputs))
+        model.save(tmp_path / "model.keras")
+        x = {"numbers": vectors(4)[0]}
+        expected = inner(x)
+        for frozen in (model, keras.saving.load_model(tmp_path / "model.keras")):
+            assert not frozen.trainable_weights
+            got = frozen(x, training=True)
+            assert type(got) is type(expected)
+            keras.tree.map_structure(np.testing.assert_array_equal, got, expected)
+
+    def test_numbers_that_half_precision_cannot_hold_reach_the_model(self):
+        scaling = layers.NumberScaling([1e6], [10.0], limit=0)
+        inner = keras.Sequential([keras.Input((1,)), scaling])
+        frozen = layers.Frozen(inner, dtype="mixed_float16")
+        x = np.array([[1_000_010]], "float32")
+        np.testing.assert_array_equal(frozen(x), [[1]])
+
+    def test_layers_behind_it_in_a_subclassed_model_still_train(self):
+        class Outer(keras.Model):
+            def __init__(self, first):
+                super().__init__()
+                self.first, self.dropout = first, keras.layers.Dropout(0.5)
+
+            def call(self, inputs):
+                return self.dropout(self.first(inputs))
+
+        inner = keras.Sequential([keras.Input((100,)), keras.layers.Activation("linear")])
+        model = Outer(layers.Frozen(inner))
+        ones = np.ones((1, 100), "float32")
+        assert set(np.unique(model(ones, training=True))) == {0, 2}
+        assert set(np.unique(model(ones))) == {1}
+
+    def test_positions_of_layers_that_are_not_there_are_refused(self):
+        inner = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)], name="inner")
+        with pytest.raises(ValueError, match=r"positions below 1, .* of 'inner' .*: \[1\]"):
+            layers.Frozen(inner, unfrozen=[1])

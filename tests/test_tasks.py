@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from kfusion.tasks import Task, as_task, check_variety, task
+from kfusion.tasks import Task, as_task, check_variety, infer_task, task
 
 
 @pytest.mark.parametrize(
@@ -192,3 +192,74 @@ def test_a_kind_stands_for_its_task_and_other_objects_are_refused():
 def test_targets_without_variety_are_refused():
     with pytest.raises(ValueError, match=r"one class or value only \(4 in all 2 rows\)"):
         check_variety(np.array([4, 4]))
+
+
+class TestCheckPredictions:
+    def test_forms_of_a_binary_task_come_out_alike(self):
+        positive = np.array([0.1, 0.7, 1.0])
+        forms = [positive, positive[:, None], np.stack([1 - positive, positive], axis=1)]
+        for form in forms:
+            checked = task("binary").check_predictions(form, 3)
+            np.testing.assert_allclose(checked, positive[:, None])
+
+    def test_scores_of_any_size_rank_rows(self):
+        logits = np.array([-3.0, 5.0])
+        checked = task("binary").check_predictions(logits, 2, by_rank=True)
+        assert checked[:, 0].tolist() == [-3.0, 5.0]
+
+    @pytest.mark.parametrize(
+        ("kind", "predictions", "message"),
+        [
+            ("binary", [[0.5, 0.5, 0.0]] * 2, r"shape \(2, 1\) or \(2, 2\). Received: \(2, 3\)"),
+            ("binary", [0.5], r"Received: \(1,\)"),
+            ("binary", [0.5, 1.5], r"probabilities in 0-1. Received: \[1.5\] in row 1"),
+            ("binary", [[0.5, 0.5], [0.5, 0.6]], "sum to 1.1 in row 1"),
+            ("binary", [0.5, np.nan], "is not finite in row 1"),
+            ("regression", [[1.0, 2.0]] * 2, r"shape \(2, 1\)"),
+            ("regression", [np.inf, 1.0], "is not finite in row 0"),
+        ],
+    )
+    def test_what_is_wrong_is_named_with_its_row(self, kind, predictions, message):
+        with pytest.raises(ValueError, match=message):
+            task(kind).check_predictions(predictions, 2)
+
+
+class TestInferTask:
+    @pytest.mark.parametrize(
+        ("y", "kind"),
+        [
+            ([0, 1, 1], "binary"),
+            ([True, False], "binary"),
+            ([0.0, 2.0, 1.0], "multiclass"),
+            ([0.5, 1.0], "regression"),
+            (range(100), "regression"),
+        ],
+    )
+    def test_few_whole_numbers_are_labels(self, y, kind):
+        assert infer_task(list(y)).kind == kind
+
+    def test_labels_that_skip_one_must_be_explained(self):
+        with pytest.raises(
+            ValueError, match=r"not the labels 0, 1, ...: \[1.0, 3.0\]. Pass `task=`"
+        ):
+            infer_task([1, 3])
+
+
+@pytest.mark.parametrize("name", task("binary").score_names)
+def test_every_score_of_a_perfect_prediction_is_the_best_there_is(name):
+    y = np.array([0, 1, 1, 0])
+    perfect, worst = y[:, None].astype(float), 1.0 - y[:, None]
+    best = task("binary").scores(y, perfect, names=[name])[name]
+    bad = task("binary").scores(y, worst, names=[name])[name]
+    if task("binary").score(name).direction == "max":
+        assert best == 1 > bad
+    else:
+        assert best == pytest.approx(0, abs=1e-6)
+        assert bad > 0.9
+
+
+def test_an_unknown_score_lists_those_there_are():
+    with pytest.raises(
+        ValueError, match=r"`score` must be one of \['auc', .* Received: score='mcc'"
+    ):
+        task("binary").score("mcc")

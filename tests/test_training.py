@@ -72,7 +72,9 @@ class TestScores:
     def test_the_history_equals_scikit_learn(self, trained):
         model, history = trained
         (_x, y), predicted = VALIDATION, predict(model, VALIDATION[0])[:, 0]
-        best = int(np.argmax(history["val_auc"]))
+        # Of epochs with the same AUC, that of the lower loss is kept.
+        losses = history["val_loss"]
+        best = max(range(8), key=lambda epoch: (history["val_auc"][epoch], -losses[epoch]))
         assert history["val_auc"][best] == pytest.approx(roc_auc_score(y, predicted), abs=1e-12)
         assert history["val_loss"][best] == pytest.approx(log_loss(y, predicted), abs=1e-6)
         assert history["val_accuracy"][best] == np.mean((predicted > 0.5) == y)
@@ -222,6 +224,76 @@ class TestClassWeight:
     def test_weights_that_do_not_fit_are_refused(self, model, keywords, message):
         with pytest.raises(ValueError, match=message):
             quick_fit(model, y=self.y, **{"validation_data": None, **keywords})
+
+
+def rare(rows, seed):
+    """Few positives, told by the first of three numbers."""
+    x, _ = draw(rows, seed)
+    chances = 1 / (1 + np.exp(4.5 - 2.5 * x["tabular"][:, 0]))
+    return x, (np.random.default_rng(seed + 100).random(rows) < chances).astype(int)
+
+
+class TestRareClasses:
+    def test_balanced_batches_rank_rows_and_keep_the_true_rate(self):
+        (x, y), validation = rare(800, 0), rare(2000, 1)
+        keras.utils.set_random_seed(0)
+        branch = tabular_branch(3, units=8)
+        model = build_unimodal_model(branch, task=task("binary", y=y), head_units=8)
+        keywords = {"balanced_batches": True, "epochs": 15, "validation_data": validation}
+        history = quick_fit(model, x, y, **keywords).history
+        answers = predict(model, validation[0])[:, 0]
+        assert answers.mean() == pytest.approx(validation[1].mean(), abs=0.03)
+        assert max(history["val_auc"]) > 0.85
+        # The loss of predictions at the true rate, not at that of the batches.
+        assert min(history["val_loss"]) < 0.25
+
+    def test_auxiliary_heads_are_balanced_too(self):
+        x, y = rare(300, 0)
+        branches = {
+            "all": tabular_branch(3, units=4, name="all"),
+            "again": tabular_branch(3, units=4, name="again"),
+        }
+        model = build_fusion_model(branches, task="binary", auxiliary_heads=True)
+        quick_fit(model, x, y, balanced_batches=True, loss="focal")
+        assert np.isfinite(predict(model, x)).all()
+
+    def test_focal_loss_is_kerass_own(self):
+        model = small_model()
+        compile_model(model, task="binary", loss="focal")
+        x, y = VALIDATION
+        answers = predict(model, x)[:, 0]
+        expected = keras.losses.BinaryFocalCrossentropy(gamma=2.0)(y[:, None], answers[:, None])
+        assert float(model.loss(y, answers[:, None])) == pytest.approx(float(expected), rel=1e-5)
+
+    @pytest.mark.parametrize(
+        ("keywords", "message"),
+        [
+            ({"balanced_batches": True, "class_weight": "balanced"}, "no `class_weight` beside"),
+            ({"balanced_batches": True, "task": "regression"}, "needs a task with classes"),
+            ({"balanced_batches": True, "loss": "hinge"}, "alone. Received: loss='hinge'"),
+            ({"loss": "focal", "task": "regression"}, "is for classes"),
+        ],
+    )
+    def test_what_excludes_each_other(self, model, keywords, message):
+        with pytest.raises(ValueError, match=message):
+            quick_fit(model, **keywords)
+
+
+class TestCountStart:
+    def test_the_weights_before_training_may_be_the_best(self):
+        trained = small_model()
+        quick_fit(trained, epochs=15)
+        start = trained.get_weights()
+        quick_fit(trained, epochs=3, learning_rate=5.0, count_start=True)
+        for before, after in zip(start, trained.get_weights(), strict=True):
+            np.testing.assert_array_equal(before, after)
+
+    def test_they_do_not_compete_unless_asked_for(self):
+        trained = small_model()
+        quick_fit(trained, epochs=15)
+        start = trained.get_weights()
+        quick_fit(trained, epochs=3, learning_rate=5.0)
+        assert not np.array_equal(start[0], trained.get_weights()[0])
 
 
 class TestOptimizers:
