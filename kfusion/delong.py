@@ -313,7 +313,8 @@ def influence_test(
     if error:
         statistic = difference / error
     else:
-        statistic = math.copysign(math.inf, difference) if difference else 0.0
+        # Means over folds of the same areas may differ by rounding.
+        statistic = math.copysign(math.inf, difference) if abs(difference) > 1e-12 else 0.0
     margin = float(stats.t.ppf((1 + confidence) / 2, freedom)) * error
     return InfluenceTest(
         difference=difference,

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from kfusion.layers import Frozen
 from kfusion.trained_models import plain_model, read_model, run_model, taken_by
@@ -77,7 +78,8 @@ def unfreeze(
             weights to train left out and models within the model opened; or their names, that of
             a model for all in it; or "all".
         learning_rate: Float above 0, of the optimizer if the model is compiled.
-        branch: Name of the branch, if several are frozen.
+        branch: Name of the branch, if several parts are frozen: the name of its model, or the
+            path that the error lists.
 
     Returns:
         The model given.
@@ -115,7 +117,7 @@ def _find(model: keras.Model, branch: str | None) -> Frozen:
     chosen = {
         path: layer for path, layer in found.items() if branch is None or _named(path, branch)
     }
-    if len(chosen) != 1:
+    if len({id(layer) for layer in chosen.values()}) != 1:
         raise ValueError(
             f"`branch` must name one of the frozen parts of {model.name!r}: {list(found)}. "
             f"Received: branch={branch!r}."
@@ -135,7 +137,7 @@ def _positions(frozen: Frozen, last: int | Sequence[str] | str) -> list[int]:
     paths = [path for path, _ in frozen.layers_that_can_train()]
     if last == "all":
         return list(range(len(paths)))
-    if isinstance(last, int) and not isinstance(last, bool):
+    if isinstance(last, (int, np.integer)) and not isinstance(last, bool):
         if not 1 <= last <= len(paths):
             raise ValueError(
                 f"`last` must be from 1 to {len(paths)}, the number of layers of "
@@ -166,7 +168,7 @@ def _compile_settings(model: keras.Model, learning_rate: float) -> dict[str, Any
     config = model.get_compile_config()
     # The loss itself: Keras' config of it lacks arguments (3.15: `delta` of Huber).
     config.pop("loss", None)
-    optimizer = config["optimizer"]["config"]
+    optimizer = (config.get("optimizer") or {}).get("config", {})
     # Under half precision, the optimizer may stand inside one that scales the loss.
     while "inner_optimizer" in optimizer:
         optimizer = optimizer["inner_optimizer"]["config"]

@@ -40,7 +40,9 @@ def taken_by(model: keras.Model, shape: Sequence[int | None] | None = None) -> A
         model.build((None, *shape))
     if ends := _ends(model):
         return ends[0]
-    shapes = (model.get_build_config() or {}).get("input_shape", shape and (None, *shape))
+    shapes = (model.get_build_config() or {}).get("input_shape")
+    if shapes is None and shape is not None:
+        shapes = (None, *shape)
     if shapes is None:
         raise ValueError(
             f"{model.name!r} has no known input: call it on data once first, or pass `shape=` "

@@ -6,6 +6,7 @@ from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
 from kfusion.delong import (
+    area_interval,
     auc_influence,
     combine_influences,
     covariance_of,
@@ -255,6 +256,52 @@ def test_95_percent_intervals_of_grouped_rows_hold_the_truth_but_not_if_groups_a
     grouped, ignored = np.mean(held, axis=0)
     assert 0.92 <= grouped <= 0.98
     assert ignored < 0.85
+
+
+def test_the_interval_of_an_area_of_1_is_the_exact_binomial_one_of_the_smaller_class():
+    areas, influence = auc_influence([0, 0, 0, 1, 1, 1, 1], np.arange(7))
+    expected = stats.binomtest(3, 3).proportion_ci(0.9)
+    found = area_interval(areas[0], influence[0], smaller_class=3, confidence=0.9)
+    assert found == pytest.approx((expected.low, 1.0))
+    opposite = area_interval(0.0, influence[0], smaller_class=3, confidence=0.9)
+    assert opposite == pytest.approx((0.0, 1 - expected.low))
+
+
+def test_the_interval_of_an_area_of_many_rows_is_about_symmetric():
+    y, scores = draw_scores(np.random.default_rng(15), 4000, 2000, [0.8, 0.8])
+    areas, influence = auc_influence(y, scores[0])
+    test = influence_test(areas[0], influence[0], reference="normal")
+    found = area_interval(areas[0], influence[0], smaller_class=2000)
+    assert found == pytest.approx((test.low, test.high), abs=0.001)
+
+
+def test_95_percent_intervals_of_an_area_near_1_hold_it_and_end_below_1():
+    random = np.random.default_rng(16)
+    held = []
+    for _ in range(400):
+        y, scores = draw_scores(random, 100, 20, [0.95, 0.95])
+        areas, influence = auc_influence(y, scores[0])
+        low, high = area_interval(areas[0], influence[0], smaller_class=20)
+        assert 0 < low < high <= 1
+        symmetric = influence_test(areas[0], influence[0], reference="normal")
+        held.append([low <= 0.95 <= high, symmetric.low <= 0.95 <= symmetric.high])
+    ours, usual = np.mean(held, axis=0)
+    assert 0.93 <= ours <= 0.98
+    assert usual < 0.92
+
+
+@pytest.mark.parametrize(
+    ("area", "options", "message"),
+    [
+        (1.1, {}, "`area` must be from 0 to 1 .* Received: area=1.1"),
+        (0.5, {"smaller_class": 0}, "smaller_class=0"),
+        (0.5, {"confidence": 0.0}, "`confidence` must be in \\(0, 1\\)"),
+        (0.5, {"groups": ["x"] * 4}, "at least 2 groups"),
+    ],
+)
+def test_bad_areas_are_named(area, options, message):
+    with pytest.raises(ValueError, match=message):
+        area_interval(area, np.ones(4), **{"smaller_class": 2, **options})
 
 
 @pytest.mark.parametrize(

@@ -235,6 +235,13 @@ class TestFrozenStaysAsItIs:
         branch.trainable = True
         assert len(branch.trainable_weights) == 2
 
+    def test_the_shared_model_itself_is_the_one_way_around_until_it_is_loaded_again(self):
+        shared = trained_model(sequential)
+        branch = freeze(shared)
+        shared.trainable = True
+        assert [weight for weight in branch.weights if weight.trainable]
+        assert not [w for w in keras.models.clone_model(branch).weights if w.trainable]
+
     def test_a_frozen_model_within_a_frozen_model_stays_so(self):
         inner = unfreeze(freeze(trained_model(), name="inner"), last="all")
         outer = unfreeze(freeze(fused(inner)), last="all")

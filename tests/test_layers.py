@@ -311,6 +311,14 @@ class TestFrozen:
         assert set(np.unique(model(ones, training=True))) == {0, 2}
         assert set(np.unique(model(ones))) == {1}
 
+    def test_a_weight_let_loose_in_a_frozen_layer_does_not_train(self):
+        inner = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+        inner.layers[0].trainable = False
+        inner.layers[0].kernel.trainable = True
+        layer = layers.Frozen(inner)
+        layer(vectors(3)[0])
+        assert not [weight for weight in layer.weights if weight.trainable]
+
     def test_positions_of_layers_that_are_not_there_are_refused(self):
         inner = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)], name="inner")
         with pytest.raises(ValueError, match=r"positions below 1, .* of 'inner' .*: \[1\]"):

@@ -31,7 +31,7 @@ class Frozen(keras.layers.Layer):
         super().__init__(autocast=False, **kwargs)
         self.model = model
         self.unfrozen = list(unfrozen)
-        self._lets_train = bool(kwargs.get("trainable", True)) or not self.unfrozen
+        self._lets_train = bool(kwargs.get("trainable", True))
         self._resume = keras.layers.Dropout(0.0, autocast=False, name="resume")
         self._pin()
 
@@ -100,7 +100,7 @@ class Frozen(keras.layers.Layer):
         """Switches every weight off, then on those of `unfrozen`."""
         for layer in self.model._flatten_layers():
             layer.trainable = False
-        # On tensorflow Keras skips a flag that is set already, and with it the weights below.
+        # On tensorflow Keras skips a layer whose flag is off already, and with it its weights.
         for weight in self.model.weights:
             weight.trainable = False
         if not (self.trainable and self.model.weights):
@@ -119,23 +119,23 @@ def _leaves(model: keras.Model, path: str = "") -> Iterator[tuple[str, keras.lay
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             yield from _leaves(layer, f"{path}{layer.name}/")
-        elif not isinstance(layer, STAYS):
+        elif not _stays_frozen(layer):
             yield f"{path}{layer.name}", layer
+
+
+def _stays_frozen(layer: keras.layers.Layer) -> bool:
+    return isinstance(layer, (keras.layers.BatchNormalization, Frozen))
 
 
 # Keras has no public way to the layers that a layer is made of, nor to the weights that would
 # train if they were not frozen.
 def _can_train(layer: keras.layers.Layer) -> bool:
     parts = layer._flatten_layers()
-    return any(part._trainable_variables for part in parts if not isinstance(part, STAYS))
+    return any(part._trainable_variables for part in parts if not _stays_frozen(part))
 
 
 def _let_train(layer: keras.layers.Layer) -> None:
     layer.trainable = True
     for part in layer._flatten_layers():
-        if isinstance(part, STAYS):
+        if _stays_frozen(part):
             part.trainable = False
-
-
-# What never trains inside a frozen model.
-STAYS = (keras.layers.BatchNormalization, Frozen)
