@@ -17,15 +17,26 @@ import kfusion as kf
 
 
 def build_sigmoid_beside_relu(train: kf.FusionData) -> keras.Model:
-    """The model as it was asked about: `Dense(256, "sigmoid")` beside `Dense(128, "relu")`."""
-    image = kf.image_branch(train.image_shape)
-    table = kf.tabular_branch(train.schema)
-    image_output = keras.layers.Dense(256, activation="sigmoid")(image.output)
-    numeric_output = keras.layers.Dense(128, activation="relu")(table.output)
-    joined = keras.layers.Concatenate()([image_output, numeric_output])
-    hidden = keras.layers.Dense(64, activation="relu")(joined)
-    main_output = keras.layers.Dense(1, activation="sigmoid", name="main_output")(hidden)
-    return keras.Model({"image": image.input, "tabular": table.input}, main_output)
+    """The model as it was asked about, in plain Keras but for the scaling of the numbers."""
+    layers = keras.layers
+    image = keras.Input(train.image_shape, dtype="uint8", name="image")
+    features = layers.Rescaling(1 / 255)(image)
+    for filters in (32, 64, 128):
+        features = layers.Conv2D(filters, 3, padding="same", activation="relu")(features)
+        features = layers.MaxPooling2D()(features)
+    img_output = layers.Dense(256, activation="sigmoid")(layers.Flatten()(features))
+
+    table = keras.Input((train.schema.num_columns,), name="tabular")
+    numbers = train.schema.numbers
+    scaled = kf.layers.NumberScaling(
+        [column.center for column in numbers], [column.spread for column in numbers]
+    )(table[:, : len(numbers)])
+    numeric_output = layers.Dense(128, activation="relu")(scaled)
+
+    concat = layers.Concatenate()([img_output, numeric_output])
+    hidden = layers.Dense(64, activation="relu")(concat)
+    main_output = layers.Dense(1, activation="sigmoid", name="main_output")(hidden)
+    return keras.Model({"image": image, "tabular": table}, main_output)
 
 
 def main() -> None:

@@ -116,9 +116,9 @@ class Experiment:
     def residual(self, data, y):
         networks, train, validation = self.members(data)
         scores = {
-            name: kf.evaluate(
-                network, {"image": validation.images}, validation.y, task=train.task
-            )["auc"]
+            name: kf.evaluate(network, {"image": validation.images}, validation.y, task=train.task)[
+                "auc"
+            ]
             for name, network in networks.items()
         }
         model = kf.build_residual_model(networks, task=train.task, best=max(scores, key=scores.get))

@@ -105,8 +105,13 @@ class PairedComparison:
 
     def _conclude(self) -> str:
         basis = f"with {self.count:,} {self.unit}"
+        pvalue = f"p = {self.pvalue:.2g}"
+        if self.adjusted_pvalue is not None and self.num_comparisons > 1:
+            pvalue += f" after Holm's correction for {self.num_comparisons} comparisons"
         if not self.is_shown:
             sentence = f"no evidence of a difference {basis}"
+            if not self.low <= 0 <= self.high:
+                sentence += f" ({pvalue})"
             if math.isfinite(self.needed):
                 sentence += (
                     f"; about {_two_digits(self.needed):,} would be needed to show one this size "
@@ -114,13 +119,10 @@ class PairedComparison:
                 )
             return sentence
         which = "better" if self.gain > 0 else "worse"
-        pvalue = f"p = {self.pvalue:.2g}"
-        if self.adjusted_pvalue is not None and self.num_comparisons > 1:
-            pvalue += f" after Holm's correction for {self.num_comparisons} comparisons"
         sentence = f"evidence that {self.names[0]} is {which} {basis} ({pvalue})"
         if self.pvalues.get("corrected_t", 0) > 1 - self.confidence:
             sentence += (
-                f"; models of other training rows may differ: corrected t test over the folds, "
+                "; models of other training rows may differ: corrected t test over the folds, "
                 f"p = {self.pvalues['corrected_t']:.2g}"
             )
         return sentence

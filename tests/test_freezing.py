@@ -238,6 +238,7 @@ class TestFrozenStaysAsItIs:
     def test_the_shared_model_itself_is_the_one_way_around_until_it_is_loaded_again(self):
         shared = trained_model(sequential)
         branch = freeze(shared)
+        shared.trainable = False
         shared.trainable = True
         assert [weight for weight in branch.weights if weight.trainable]
         assert not [w for w in keras.models.clone_model(branch).weights if w.trainable]

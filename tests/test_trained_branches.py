@@ -183,7 +183,7 @@ class TestEveryKindOfModel:
         branch = branch_from(model, trainable=trainable, shape=None if is_built else (3,))
         assert branch.inputs[0].name == "tabular"
         assert len(branch.trainable_weights) == (2 if trainable else 0)
-        assert_answers_as(branch, x, np.asarray(model(x)), tmp_path)
+        assert_answers_as(branch, x, keras.ops.convert_to_numpy(model(x)), tmp_path)
 
     @pytest.mark.parametrize("trainable", [True, False])
     def test_a_functional_model_with_a_call_of_its_own(self, trainable, tmp_path):
