@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from kfusion.layers import CategoryEmbedding, NumberScaling
+from kfusion.layers import CategoryEmbedding, MemberMean, NumberScaling, QuantileScaling
 from kfusion.models import prediction_model
 from kfusion.prediction import feed, input_specs, predict
 from kfusion.raw_columns import encode_tensors, raw_columns, raw_dtype, sample_frame, served_names
@@ -114,8 +114,10 @@ def _prediction_kind(model: keras.Model) -> str:
     if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
         shapes = [tuple(output.shape) for output in model.outputs]
         raise ValueError(f"A model to export has one output (rows, units). Received: {shapes}.")
-    # A Sequential model has no `operations`; in a nested model the inner one's last layer counts.
-    last = getattr(model, "operations", model.layers)[-1]
+    # A Sequential model has no `operations`; in a nested model the inner one's last layer counts,
+    # of an ensemble's mean what is averaged.
+    operations = getattr(model, "operations", model.layers)
+    last = [each for each in operations if not isinstance(each, MemberMean)][-1]
     if isinstance(last, keras.Model):
         return _prediction_kind(last)
     if isinstance(last, keras.layers.Rescaling):
@@ -152,11 +154,14 @@ def _check_schema(schema: TableSchema, model: keras.Model) -> None:
     if width != schema.num_columns:
         raise ValueError(f"The schema has {schema.num_columns} columns; the model takes {width}.")
     scales = [[column.center for column in schema.numbers], [c.spread for c in schema.numbers]]
+    quantiles = [list(column.quantiles) for column in schema.numbers]
     num_codes = [column.num_codes for column in schema.categories]
     for layer in _layers_within(model):
         is_scaling = isinstance(layer, NumberScaling) and layer.limit
-        if (is_scaling and [layer.center, layer.spread] != scales) or (
-            isinstance(layer, CategoryEmbedding) and layer.num_codes != num_codes
+        if (
+            (is_scaling and [layer.center, layer.spread] != scales)
+            or (isinstance(layer, QuantileScaling) and layer.quantiles != quantiles)
+            or (isinstance(layer, CategoryEmbedding) and layer.num_codes != num_codes)
         ):
             raise ValueError(
                 "The schema is not the one that the model's tabular branch was built from: pass "

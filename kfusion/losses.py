@@ -1,4 +1,4 @@
-"""Losses for rare classes, taken from the probabilities that a head gives."""
+"""Losses from what a head gives: for rare classes, and for ensembles whose members train alone."""
 
 from __future__ import annotations
 
@@ -118,6 +118,53 @@ class PriorShiftedCrossentropy(keras.losses.Loss):
             "true_rates": self.true_rates,
             "gamma": self.gamma,
         }
+
+
+@keras.saving.register_keras_serializable(package="kfusion")
+class MeanOverMembers(keras.losses.Loss):
+    """The mean of the losses of an ensemble's members, each judged by itself.
+
+    The loss of the members' mean prediction would let them lean on each other's mistakes; judged
+    one by one, they stay different networks whose mean is better than any of them.
+
+    Source: the training of TabM, Gorishniy, Kotelnikov & Babenko, 2024, arXiv:2410.24210.
+
+    Args:
+        loss: Name of a Keras loss, or a loss, of one prediction.
+        name: Name of the loss.
+        **kwargs: `reduction` and `dtype` of `keras.losses.Loss`.
+
+    Takes `(rows, members, units)` predictions and `(rows,)` or `(rows, 1)` targets.
+
+    Raises:
+        ValueError: When called, if predictions have another rank.
+
+    Example:
+        >>> loss = MeanOverMembers("binary_crossentropy")
+        >>> members = np.array([[[0.8], [0.4]]])
+        >>> round(float(loss(np.array([1]), members)), 4)  # -(log(0.8) + log(0.4)) / 2
+        0.5697
+    """
+
+    def __init__(self, loss, name="mean_over_members", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.loss = keras.losses.get(loss)
+
+    def call(self, y_true, y_pred):
+        if len(y_pred.shape) != 3:
+            raise ValueError(
+                "Predictions must be (rows, members, units). Received: "
+                f"shape={tuple(y_pred.shape)}."
+            )
+        _, members, units = y_pred.shape
+        # A row for each member: losses of this module take (rows, units).
+        targets = ops.repeat(ops.reshape(y_true, (-1, 1)), members, axis=0)
+        function = getattr(self.loss, "call", self.loss)
+        losses = function(targets, ops.reshape(y_pred, (-1, units)))
+        return ops.mean(ops.reshape(losses, (-1, members)), axis=1)
+
+    def get_config(self):
+        return {**super().get_config(), "loss": keras.losses.serialize(self.loss)}
 
 
 def _log_columns(y_pred):

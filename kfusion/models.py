@@ -7,9 +7,11 @@ from collections.abc import Mapping
 import keras
 
 from kfusion.layers import (
+    BatchEnsembleDense,
     ConcatFusion,
     GatedFusion,
     LowRankFusion,
+    MemberMean,
     MultiplyFusion,
     NormalizedDense,
     WeightedFusion,
@@ -23,7 +25,7 @@ FUSIONS = {
     "multiply": MultiplyFusion,
     "weighted": WeightedFusion,
 }
-PREDICTION = "prediction"
+PREDICTION, MEMBER_PREDICTIONS = "prediction", "member_predictions"
 
 
 def build_fusion_model(
@@ -105,6 +107,11 @@ def build_unimodal_model(
 ) -> keras.Model:
     """Predicts the target from one branch with the head of a fused model: its fair baseline.
 
+    Of a branch that holds an ensemble (`tabular_branch(encoder="tabm")`) each member has a head
+    of its own, and `fit` trains each by its own loss. The outputs are then a dict: "prediction",
+    the mean of the members' probabilities or values, and "member_predictions";
+    `prediction_model` leaves the first.
+
     Args:
         branch: A branch.
         task: `Task`, "binary" or "regression".
@@ -116,13 +123,18 @@ def build_unimodal_model(
 
     Returns:
         Uncompiled `keras.Model` from a dict with one input, so it takes the same data as a fused
-        one, to `(rows, task.units)`.
+        one, to `(rows, task.units)`, or to a dict with it.
 
     Raises:
         TypeError, ValueError: If the branch is no model from one input to a vector.
     """
     task = as_task(task)
     inputs, features = join_branches({branch.name: branch})
+    if isinstance(branch.layers[-1], MemberMean):
+        outputs = _predict_by_members(
+            branch, inputs, task, units=head_units, depth=head_depth, dropout=dropout, l2=l2
+        )
+        return keras.Model(inputs, outputs, name=name)
     (hidden,) = features.values()
     for i in range(head_depth):
         hidden = NormalizedDense(head_units, dropout=dropout, l2=l2, name=f"head_{i + 1}")(hidden)
@@ -208,9 +220,42 @@ def _predict(features, task: Task, name: str):
     bias = keras.initializers.Constant(task.output_bias.tolist())
     if task.kind == "regression":
         value = keras.layers.Dense(1, dtype="float32", name=f"{name}_scaled")(features)
-        return keras.layers.Rescaling(task.spread, offset=task.center, dtype="float32", name=name)(
-            value
-        )
+        return _rescale(value, task, name)
     return keras.layers.Dense(
         task.units, task.activation, bias_initializer=bias, dtype="float32", name=name
     )(features)
+
+
+def _predict_by_members(branch, inputs, task: Task, *, units, depth, dropout, l2):
+    """What each member of a branch's ensemble predicts, by a head of its own, and their mean."""
+    members = keras.Model(branch.inputs, branch.layers[-1].input, name=branch.name)
+    (shared,) = inputs.values()
+    features = members(shared)
+    _, num_members, width = features.shape
+    for i in range(depth):
+        layer = BatchEnsembleDense(units, num_members, dropout=dropout, l2=l2, name=f"head_{i + 1}")
+        features, width = layer(features), units
+    name, bound = MEMBER_PREDICTIONS, width**-0.5
+    is_regression = task.kind == "regression"
+    predictions = keras.layers.EinsumDense(
+        "rmf,mfu->rmu",
+        (num_members, task.units),
+        bias_axes="mu",
+        activation=task.activation,
+        # The start of a dense layer alone; Keras' own would count the members as inputs.
+        kernel_initializer=keras.initializers.RandomUniform(-bound, bound),
+        bias_initializer=keras.initializers.Constant(task.output_bias.tolist()),
+        dtype="float32",
+        name=f"{name}_scaled" if is_regression else name,
+    )(features)
+    if is_regression:
+        predictions = _rescale(predictions, task, name)
+    mean = MemberMean(dtype="float32", name=PREDICTION)(predictions)
+    return {PREDICTION: mean, MEMBER_PREDICTIONS: predictions}
+
+
+def _rescale(values, task: Task, name: str):
+    """Standardised values -> those of a regression's target."""
+    return keras.layers.Rescaling(task.spread, offset=task.center, dtype="float32", name=name)(
+        values
+    )

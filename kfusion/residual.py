@@ -8,7 +8,7 @@ import keras
 
 from kfusion.layers import ResidualFusion
 from kfusion.layers.residual_fusion import to_logits
-from kfusion.models import PREDICTION, join_branches
+from kfusion.models import PREDICTION, join_branches, prediction_model
 from kfusion.tasks import Task, as_task
 from kfusion.trained_branches import branch_from
 from kfusion.trained_models import plain_model, taken_by
@@ -56,7 +56,7 @@ def build_residual_model(
     for member, model in members.items():
         if not isinstance(model, keras.Model):
             raise TypeError(f"Member {member!r} must be a Keras model. Received: {model!r}.")
-    parts = {member: _with_features(model) for member, model in members.items()}
+    parts = {member: _with_features(prediction_model(model)) for member, model in members.items()}
     for member, (_, width) in parts.items():
         if width != task.units:
             raise ValueError(

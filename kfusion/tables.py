@@ -24,18 +24,25 @@ ISO_DATE = r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?Z?)?"
 _SPELLED_NUMBER = r"[+-]?(?:(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?|(?i:inf(?:inity)?))"
 # The characters that TensorFlow's `strings.strip` removes, so that the exported graph agrees.
 BLANKS = " \t\n\v\f\r"
-_FORMAT = 1
+# What a column's quantiles number at most: one for each percent.
+MAX_QUANTILES = 101
+# Format 1 had no quantiles.
+_FORMAT, _READABLE_FORMATS = 2, (1, 2)
 
 
 @dataclasses.dataclass(frozen=True)
 class NumberColumn:
-    """A number, a boolean (1 or 0) or a date (days since 1970-01-01, UTC)."""
+    """A number, a boolean (1 or 0) or a date (days since 1970-01-01, UTC).
+
+    `quantiles` are its values at even shares of the rows, from the least to the largest.
+    """
 
     name: str
     kind: str
     center: float
     spread: float
     missing_rate: float
+    quantiles: tuple[float, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,8 +123,9 @@ class TableSchema:
         (text, pandas categoricals). Integers with few values stay numbers unless asked for by
         `columns` or by a categorical dtype. Text that spells numbers is read as numbers.
 
-        Numbers are centred at the median and divided by the interquartile range (half the full
-        range where that is 0), so heavy tails do not decide the scale; see `NumberScaling`.
+        Of numbers it learns 101 quantiles (fewer from fewer values), and the median and
+        interquartile range (half the full range where that is 0), so heavy tails do not decide
+        the scale; see `QuantileScaling` and `NumberScaling`.
 
         Args:
             frame: DataFrame of training rows; names must be strings, each once.
@@ -211,8 +219,10 @@ class TableSchema:
         """Reads what `to_json` wrote; raises `ValueError` if it is anything else."""
         try:
             content = json.loads(text)
-            if content["format"] != _FORMAT:
-                raise ValueError(f"its format is {content['format']!r}, not {_FORMAT}")
+            if content["format"] not in _READABLE_FORMATS:
+                raise ValueError(
+                    f"its format is {content['format']!r}, none of {list(_READABLE_FORMATS)}"
+                )
             return cls(tuple(_column_from_dict(fields) for fields in content["columns"]))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"This is not a table schema written by kfusion: {error}.") from error
@@ -295,8 +305,19 @@ def _fit_number(series: pd.Series, kind: str) -> NumberColumn:
     low, center, high = np.quantile(present, [0.25, 0.5, 0.75])
     spread = high - low if high > low else (present.max() - present.min()) / 2
     return NumberColumn(
-        name, kind, float(center), float(spread), missing_rate=1 - present.size / values.size
+        name,
+        kind,
+        float(center),
+        float(spread),
+        missing_rate=1 - present.size / values.size,
+        quantiles=_quantiles(present),
     )
+
+
+def _quantiles(values: np.ndarray) -> tuple[float, ...]:
+    """The values at even shares, to the precision of the matrix and in as few digits."""
+    shares = np.linspace(0, 1, min(MAX_QUANTILES, values.size))
+    return tuple(float(str(value)) for value in np.quantile(values, shares).astype(np.float32))
 
 
 def _fit_category(series: pd.Series, max_categories: int) -> CategoryColumn:
@@ -456,5 +477,5 @@ def category_text(value: Any) -> str | None:
 
 def _column_from_dict(fields: dict[str, Any]) -> NumberColumn | CategoryColumn:
     if fields["kind"] != "category":
-        return NumberColumn(**fields)
+        return NumberColumn(**{**fields, "quantiles": tuple(fields.get("quantiles", ()))})
     return CategoryColumn(**{**fields, "vocabulary": tuple(fields["vocabulary"])})

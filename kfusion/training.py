@@ -13,8 +13,8 @@ import numpy as np
 from kfusion.balanced_batches import BalancedBatches
 from kfusion.epoch_callbacks import BestWeights, EpochBar, ExactScores
 from kfusion.inputs import check_lengths, check_same_keys
-from kfusion.losses import FocalCrossentropy, PriorShiftedCrossentropy
-from kfusion.models import PREDICTION, answers_by_name
+from kfusion.losses import FocalCrossentropy, MeanOverMembers, PriorShiftedCrossentropy
+from kfusion.models import MEMBER_PREDICTIONS, PREDICTION, answers_by_name
 from kfusion.optimizers import make_optimizer
 from kfusion.prediction import check_data, feed
 from kfusion.residual import starts_from_the_best
@@ -194,6 +194,8 @@ def compile_model(
 ) -> None:
     """Compiles a model with its task's loss and metrics, auxiliary heads included.
 
+    Of an ensemble each member has the loss of its own prediction; their mean has none.
+
     Args:
         model: A `keras.Model`.
         task: `Task`, "binary" or "regression".
@@ -213,9 +215,14 @@ def compile_model(
     metric = "mae" if task.kind == "regression" else "accuracy"
     losses: Any = _choose_loss(task, loss)
     if answers_by_name(model):
-        losses = dict.fromkeys(model.output, losses)
+        if MEMBER_PREDICTIONS in model.output:
+            losses = {PREDICTION: None, MEMBER_PREDICTIONS: MeanOverMembers(losses)}
+        else:
+            losses = dict.fromkeys(model.output, losses)
         loss_weights: Any = {
-            name: weight if name == PREDICTION else weight * AUXILIARY_LOSS_WEIGHT
+            name: weight
+            if name in (PREDICTION, MEMBER_PREDICTIONS)
+            else weight * AUXILIARY_LOSS_WEIGHT
             for name in model.output
         }
         metrics: Any = {PREDICTION: [metric]}

@@ -47,12 +47,25 @@ def codes(generator, shape):
 # The layer's arguments, each off its default; the shapes it takes, without rows; what they hold.
 EXAMPLES = {
     "ApplicationPreprocessing": ({"application": "VGG16"}, [(4, 5, 3)], pixels),
+    "BatchEnsembleDense": (
+        {
+            "units": 4,
+            "members": 3,
+            "activation": "tanh",
+            "random_signs": True,
+            "dropout": 0.2,
+            "l2": 0.01,
+        },
+        [(3, 5)],
+        numbers,
+    ),
     "CategoryEmbedding": ({"num_codes": [3, 3]}, [(2,)], codes),
     "ConcatFusion": ({"normalize": False}, TWO_VECTORS, numbers),
     "EdgeMagnitude": ({"scale": 100.0}, [(6, 5, 2)], pixels),
     "Frozen": ({"model": small_network, "unfrozen": [0]}, [(3,)], numbers),
     "GatedFusion": ({"units": 4}, THREE_VECTORS, numbers),
     "LowRankFusion": ({"units": 4, "rank": 2}, THREE_VECTORS, numbers),
+    "MemberMean": ({}, [(3, 5)], numbers),
     "MultiplyFusion": ({"units": 4, "activation": "linear"}, THREE_VECTORS, numbers),
     "NormalizedConv": (
         {"filters": 4, "kernel_size": 5, "strides": 2, "pool": 3, "dropout": 0.2, "l2": 0.01},
@@ -69,10 +82,32 @@ EXAMPLES = {
         [(2,)],
         numbers,
     ),
+    "PeriodicEmbedding": (
+        {"units": 4, "frequencies": 3, "frequency_scale": 0.5},
+        [(2,)],
+        numbers,
+    ),
+    "PrincipalComponents": ({"num_components": 3, "divisor": 255.0}, [(4, 5, 2)], pixels),
+    "QuantileScaling": (
+        {"quantiles": [[-1.0, 0.0, 0.0, 2.0], [1.0]], "flagged": [1], "limit": 2.0},
+        [(2,)],
+        numbers,
+    ),
     "ResidualFusion": (
         {"activation": "softmax", "units": 4, "dropout": 0.2, "l2": 0.01, "scale": 2.0},
         THREE_VECTORS,
         shares,
+    ),
+    "TreeEnsemble": (
+        {
+            "levels": [[3, 1, 0], [2, 0, 6], [0, 0, 4]],
+            "scores": 2,
+            "category_columns": 1,
+            "max_codes": 3,
+            "activation": "softmax",
+        },
+        [(4,)],
+        numbers,
     ),
     "WeightedFusion": ({"units": 4, "per_unit": True}, THREE_VECTORS, numbers),
 }
@@ -82,6 +117,7 @@ AT_DEFAULTS = {
     "ConcatFusion": {},
     "MultiplyFusion": {},
     "ResidualFusion": {},
+    "TreeEnsemble": {"levels": [[1, 0, 0], [0, 0, 2]]},
     "WeightedFusion": {},
 }
 CASES = [
@@ -120,10 +156,10 @@ def build_model(name, layer):
 
 
 def move_off_the_start(layer):
-    """Weights and moving statistics that no initializer would give."""
+    """Weights and moving statistics that no initializer would give; seeds and positions stay."""
     generator = np.random.default_rng(2)
     for weight in layer.weights:
-        if "seed_generator" not in weight.path:
+        if keras.backend.is_float_dtype(weight.dtype):
             weight.assign(ops.abs(weight) + generator.uniform(0.1, 1, weight.shape))
 
 

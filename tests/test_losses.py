@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from kfusion.losses import FocalCrossentropy, PriorShiftedCrossentropy
+from kfusion.losses import FocalCrossentropy, MeanOverMembers, PriorShiftedCrossentropy
 
 RANDOM = np.random.default_rng(0)
 # Both ends, where logarithms are not finite, are among them.
@@ -245,3 +245,45 @@ def test_predictions_and_labels_that_do_not_fit_are_errors():
         FocalCrossentropy()(ONE_HOT, PROBABILITIES)
     with pytest.raises(ValueError, match="must be \\(rows, 1\\) of a sigmoid"):
         FocalCrossentropy()(LABELS, POSITIVE[:, 0])
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "sparse_categorical_crossentropy",
+        keras.losses.SparseCategoricalCrossentropy(),
+        FocalCrossentropy(),
+        PriorShiftedCrossentropy(**LONG_TAIL),
+    ],
+    ids=lambda loss: getattr(loss, "name", loss),
+)
+def test_the_loss_of_an_ensemble_is_the_mean_of_its_members(loss):
+    members = RANDOM.dirichlet(np.ones(4), (len(CLASSES), 3)).astype(np.float32)
+    ours = per_row(MeanOverMembers(loss), CLASSES, members)
+    function = keras.losses.get(loss)
+    function = getattr(function, "call", function)
+    alone = [np.asarray(function(CLASSES[:, None], members[:, i])) for i in range(3)]
+    np.testing.assert_allclose(ours, np.mean(alone, axis=0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["binary_crossentropy", "mean_squared_error"])
+def test_the_loss_of_an_ensemble_of_single_values(loss):
+    members = RANDOM.random((len(LABELS), 3, 1)).astype(np.float32)
+    ours = per_row(MeanOverMembers(loss), LABELS.astype(np.float32), members)
+    p, y = members[:, :, 0], LABELS[:, None]
+    alone = {
+        "binary_crossentropy": -np.log(np.where(y == 1, p, 1 - p)),
+        "mean_squared_error": (p - y) ** 2,
+    }[loss]
+    np.testing.assert_allclose(ours, alone.mean(axis=1), rtol=1e-4)
+
+
+def test_the_loss_of_an_ensemble_is_rebuilt_from_its_config():
+    loss = MeanOverMembers(FocalCrossentropy(gamma=0.5))
+    again = keras.losses.deserialize(keras.losses.serialize(loss))
+    assert again.loss.gamma == 0.5
+
+
+def test_the_loss_of_an_ensemble_refuses_a_single_prediction():
+    with pytest.raises(ValueError, match=r"must be \(rows, members, units\). Received: .*34, 1"):
+        MeanOverMembers("binary_crossentropy")(LABELS, POSITIVE)

@@ -1,5 +1,7 @@
 """Branches and whole models: what they take, how they share it, and that they learn."""
 
+import json
+
 import keras
 import numpy as np
 import pandas as pd
@@ -19,7 +21,7 @@ from kfusion import (
     tabular_branch,
     task,
 )
-from kfusion.layers import ConcatFusion
+from kfusion.layers import BatchEnsembleDense, ConcatFusion, NumberScaling, QuantileScaling
 from kfusion.models import FUSIONS
 
 SHAPE = (8, 8, 3)
@@ -145,10 +147,58 @@ class TestTabularBranch:
         given[1, 0] = np.nan
         assert np.isfinite(predict(tabular_branch(2, units=4), {"tabular": given})).all()
 
+    def test_numbers_are_scaled_by_rank_unless_asked_otherwise(self):
+        frame = pd.DataFrame({"a": np.exp(np.arange(9.0)), "b": [1.0, None, 3.0] * 3})
+        schema = TableSchema.fit(frame)
+        scaled = tabular_branch(schema).get_layer("numbers")
+        assert isinstance(scaled, QuantileScaling)
+        assert scaled.quantiles[0] == pytest.approx(np.exp(np.arange(9.0)))
+        robust = tabular_branch(schema, numeric_scaling="robust").get_layer("numbers")
+        assert isinstance(robust, NumberScaling)
+        assert robust.flagged == scaled.flagged == [1]
+
+    def test_a_schema_without_quantiles_must_be_learned_again(self):
+        columns = [{"name": "a", "kind": "number", "center": 1, "spread": 1, "missing_rate": 0}]
+        old = TableSchema.from_json(json.dumps({"format": 1, "columns": columns}))
+        with pytest.raises(ValueError, match=r"no quantiles of \['a'\]: it was saved by an older"):
+            tabular_branch(old)
+        assert tabular_branch(old, numeric_scaling="robust", units=4).output.shape == (None, 4)
+
+    def test_a_column_without_values_says_nothing(self):
+        frame = pd.DataFrame({"a": [1.0, 2.0], "empty": [np.nan, np.nan]})
+        branch = tabular_branch(TableSchema.fit(frame, allow_empty=True), units=4)
+        given = np.array([[1, np.nan], [1, 5]], np.float32)
+        first, second = predict(branch, {"tabular": given})
+        np.testing.assert_array_equal(first, second)
+
+    @pytest.mark.parametrize("encoder", ["mlp", "tabm"])
+    def test_a_periodic_embedding_leaves_flags_and_categories_alone(self, encoder):
+        frame = pd.DataFrame({"a": [1.0, 2, 3], "b": [1.0, None, 3], "c": list("xyx")})
+        schema = TableSchema.fit(frame)
+        branch = tabular_branch(schema, units=4, encoder=encoder, numeric_embedding="periodic")
+        vectors = branch.get_layer("number_vectors")
+        widths = [tensor.shape[-1] for tensor in branch.get_layer("columns").input]
+        assert widths[0] == 2 * vectors.units + 1
+        assert predict(branch, {"tabular": schema.encode(frame)}).shape == (3, 4)
+        without_schema = tabular_branch(2, units=4, encoder=encoder, numeric_embedding="periodic")
+        assert predict(without_schema, {"tabular": table(3, 2)}).shape == (3, 4)
+
+    def test_an_ensemble_gives_a_vector_as_any_branch(self):
+        frame = pd.DataFrame({"a": [1.0, None, 3], "c": list("xyx")})
+        schema = TableSchema.fit(frame)
+        branch = tabular_branch(schema, units=(8, 4), encoder="tabm", members=3)
+        assert predict(branch, {"tabular": schema.encode(frame)}).shape == (3, 4)
+        first, second = (branch.get_layer(f"hidden_{i}") for i in (1, 2))
+        assert (first.members, second.members) == (3, 3)
+        assert (first.random_signs, second.random_signs) == (True, False)
+
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ({"encoder": "transformer"}, '`encoder` must be "mlp"'),
+            ({"encoder": "transformer"}, '`encoder` must be "mlp" or "tabm". Received: encoder='),
+            ({"numeric_scaling": "minmax"}, '`numeric_scaling` must be "quantile" or "robust"'),
+            ({"numeric_embedding": "sine"}, '`numeric_embedding` must be None or "periodic"'),
+            ({"members": 0}, "`members` must be 1 or more. Received: members=0"),
             ({"units": ()}, "at least one width"),
             ({"units": (8, 0)}, "at least one width"),
         ],
@@ -238,13 +288,115 @@ def test_auxiliary_heads_predict_beside_and_are_left_out_again():
     assert prediction_model(alone) is alone
 
 
+class TestAnEnsembleAlone:
+    @pytest.mark.parametrize("kind", ["binary", "multiclass", "regression"])
+    def test_averages_what_its_members_predict(self, kind):
+        y = table(64, 1)[:, 0] * 50 + 700 if kind == "regression" else np.arange(64) % 3
+        made = task(kind, y=y % 2 if kind == "binary" else y)
+        branch = tabular_branch(2, units=8, encoder="tabm", members=4)
+        model = build_unimodal_model(branch, task=made, head_units=6)
+        outputs = model({"tabular": table(5, 2)})
+        members = np.asarray(outputs["member_predictions"])
+        assert members.shape == (5, 4, made.units)
+        assert np.ptp(members, axis=1).min() > 0
+        np.testing.assert_allclose(outputs["prediction"], members.mean(axis=1), rtol=1e-6)
+        if kind == "multiclass":
+            np.testing.assert_allclose(members.sum(axis=-1), 1, rtol=1e-5)
+        alone = prediction_model(model)
+        np.testing.assert_allclose(
+            predict(alone, {"tabular": table(5, 2)}), outputs["prediction"], rtol=1e-5
+        )
+
+    def test_starts_at_the_class_rates(self):
+        made = task("multiclass", y=[0] * 6 + [1] * 3 + [2])
+        branch = tabular_branch(2, units=4, encoder="tabm", members=3)
+        model = build_unimodal_model(branch, task=made, head_depth=0)
+        model.get_layer("member_predictions").kernel.assign(np.zeros((3, 4, 3)))
+        started = predict(model, {"tabular": table(5, 2)})
+        np.testing.assert_allclose(started, np.tile([0.6, 0.3, 0.1], (5, 1)), rtol=1e-5)
+
+    def test_has_a_head_of_the_depth_asked_for(self):
+        branch = tabular_branch(2, units=4, encoder="tabm", members=3)
+        model = build_unimodal_model(branch, task="binary", head_units=6, head_depth=2, dropout=0.1)
+        for name in ("head_1", "head_2"):
+            layer = model.get_layer(name)
+            assert isinstance(layer, BatchEnsembleDense)
+            assert (layer.units, layer.members, layer.dropout) == (6, 3, 0.1)
+
+    @pytest.mark.parametrize("kind", ["binary", "regression"])
+    def test_trains_each_member_by_its_own_loss_and_is_scored_by_the_mean(self, kind):
+        x, y = {"tabular": table(96, 2)}, np.arange(96) % 2
+        if kind == "regression":
+            y = (300_000 + 80_000 * x["tabular"][:, 0]).astype(np.float32)
+        made = task(kind, y=y)
+        branch = tabular_branch(2, units=8, encoder="tabm", members=4)
+        model = build_unimodal_model(branch, task=made, head_depth=0)
+        compile_model(model, task=made)
+        given = dict.fromkeys(model.output, y)
+        reported = model.evaluate(x, given, batch_size=96, verbose=0, return_dict=True)["loss"]
+        members = np.asarray(model(x)["member_predictions"], np.float64)
+        alone = [made.scores(y, members[:, i])["loss"] for i in range(4)]
+        assert reported == pytest.approx(np.mean(alone), rel=1e-4)
+        history = fit(model, x, y, task=made, validation_data=(x, y), epochs=2, verbose=0).history
+        scores = evaluate(model, x, y, task=made)
+        assert scores["loss"] == pytest.approx(min(history["val_loss"]), rel=1e-4)
+        assert scores["loss"] < np.mean(
+            [
+                made.scores(y, np.asarray(model(x)["member_predictions"], np.float64)[:, i])["loss"]
+                for i in range(4)
+            ]
+        )
+
+    @pytest.mark.parametrize(
+        "keywords",
+        [{"loss": "focal"}, {"balanced_batches": True}, {"class_weight": "balanced"}],
+        ids=lambda keywords: next(iter(keywords)),
+    )
+    def test_every_way_of_training_reaches_its_members(self, keywords):
+        keras.utils.set_random_seed(0)
+        x = {"tabular": table(200, 2)}
+        y = (x["tabular"][:, 0] > 0.8).astype(int)
+        branch = tabular_branch(2, units=8, encoder="tabm", members=4)
+        model = build_unimodal_model(branch, task=task("binary", y=y), head_depth=0)
+        fit(
+            model,
+            x,
+            y,
+            task="binary",
+            validation_data=(x, y),
+            epochs=20,
+            learning_rate=1e-2,
+            seed=0,
+            verbose=0,
+            **keywords,
+        )
+        assert evaluate(model, x, y, task="binary")["auc"] > 0.95
+
+    def test_predicts_the_same_after_saving_and_loading(self, tmp_path):
+        branch = tabular_branch(2, units=8, encoder="tabm", members=4)
+        model = build_unimodal_model(branch, task="binary")
+        x, y = {"tabular": table(16, 2)}, np.arange(16) % 2
+        fit(model, x, y, task="binary", validation_data=(x, y), epochs=1, verbose=0)
+        model.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        np.testing.assert_array_equal(predict(loaded, x), predict(model, x))
+
+    def test_a_branch_that_pools_a_sequence_is_no_ensemble(self):
+        inputs = keras.Input((6, 2), name="tabular")
+        pooled = keras.layers.GlobalAveragePooling1D()(inputs)
+        model = build_unimodal_model(keras.Model(inputs, pooled), task="binary")
+        assert model.output.shape == (None, 1)
+
+
 class TestStepZero:
     @pytest.mark.parametrize("rate", [0.02, 0.5])
-    def test_a_binary_model_starts_near_the_rate_of_its_classes(self, rate):
+    def test_a_binary_head_without_features_says_the_rate(self, rate):
         y = (np.arange(100) < 100 * rate).astype(int)
         model = build_fusion_model(small_pair(), task=task("binary", y=y))
+        kernel = model.get_layer("prediction").kernel
+        kernel.assign(np.zeros(kernel.shape))
         started = predict(model, {"image": images(50), "tabular": table(50, 2)})
-        assert np.median(started) == pytest.approx(rate, rel=0.6)
+        np.testing.assert_allclose(started, np.full((50, 1), rate), rtol=1e-5)
 
     def test_a_multiclass_head_without_features_says_the_rates(self):
         made = task("multiclass", y=[0] * 6 + [1] * 3 + [2])

@@ -84,6 +84,15 @@ def test_it_starts_as_the_best_member_to_the_bit(trained, best, tmp_path):
     np.testing.assert_array_equal(predict(loaded, X), predict(members[best], X))
 
 
+def test_an_ensemble_is_a_member_by_the_mean_of_its_predictions(trained):
+    kind, members = trained
+    branch = tabular_branch(3, units=8, encoder="tabm", members=3)
+    ensemble = build_unimodal_model(branch, task=make_task(kind), head_units=8)
+    members = {"image": members["image"], "table": ensemble}
+    model = build_residual_model(members, task=make_task(kind), best="table")
+    np.testing.assert_array_equal(predict(model, X), predict(ensemble, X))
+
+
 @pytest.mark.filterwarnings("ignore:Training 'residual_model' diverged")
 @pytest.mark.parametrize("learning_rate", [1e-2, 30.0], ids=["tame", "wrecking"])
 def test_the_validation_objective_cannot_end_below_the_best_member(trained, learning_rate):

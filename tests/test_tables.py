@@ -165,10 +165,31 @@ def test_the_scale_is_the_median_and_the_interquartile_range_of_the_rows_given()
     assert column.spread == pytest.approx(series.quantile(0.75) - series.quantile(0.25))
 
 
+def test_quantiles_are_the_percentiles_of_the_rows_given():
+    values = np.random.default_rng(0).lognormal(size=500).astype(np.float32)
+    frame = pd.DataFrame({"c": np.append(values, [np.nan] * 20)})
+    quantiles = TableSchema.fit(frame).numbers[0].quantiles
+    np.testing.assert_allclose(quantiles, np.percentile(values, range(101)), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("values", "quantiles"),
+    [
+        ([3.0, None, 1.0, 0.1], (0.1, 1, 3)),
+        (["2020-01-02", "1970-01-01"], (0, 18263)),
+        ([True, False, True], (0, 1, 1)),
+        ([7, 7], (7, 7)),
+    ],
+)
+def test_a_few_values_are_their_own_quantiles(values, quantiles):
+    assert TableSchema.fit(pd.DataFrame({"c": values})).numbers[0].quantiles == quantiles
+
+
 def test_rows_not_given_change_nothing():
     frame = pd.DataFrame({"n": [1.0, 2, 3, 1e6], "c": ["a", "a", "b", "only there"]})
     schema = TableSchema.fit(frame.iloc[:3])
     assert schema.numbers[0].center == 2
+    assert schema.numbers[0].quantiles == (1, 2, 3)
     assert schema.categories[0].vocabulary == ("a", "b")
     assert schema.encode(frame.iloc[3:]).tolist() == [[1e6, 1]]
 
@@ -210,6 +231,16 @@ def test_a_schema_read_from_its_json_encodes_alike():
     again = TableSchema.from_json(schema.to_json())
     assert again == schema
     np.testing.assert_array_equal(again.encode(frame), schema.encode(frame))
+
+
+def test_a_schema_written_before_there_were_quantiles_encodes_as_it_did():
+    frame = pd.DataFrame({"n": [1.5, None, 3.0], "c": ["ä", "b", None]})
+    schema = TableSchema.fit(frame)
+    content = json.loads(schema.to_json())
+    del content["columns"][0]["quantiles"]
+    old = TableSchema.from_json(json.dumps({**content, "format": 1}))
+    assert old.numbers[0].quantiles == ()
+    np.testing.assert_array_equal(old.encode(frame), schema.encode(frame))
 
 
 @pytest.mark.parametrize(

@@ -1,31 +1,43 @@
 """Keras layers that know nothing of tasks or input names; `keras.ops` only."""
 
 from kfusion.layers.application_preprocessing import ApplicationPreprocessing
+from kfusion.layers.batch_ensemble_dense import BatchEnsembleDense
 from kfusion.layers.category_embedding import CategoryEmbedding
 from kfusion.layers.concat_fusion import ConcatFusion
 from kfusion.layers.edge_magnitude import EdgeMagnitude
 from kfusion.layers.frozen import Frozen
 from kfusion.layers.gated_fusion import GatedFusion
 from kfusion.layers.low_rank_fusion import LowRankFusion
+from kfusion.layers.member_mean import MemberMean
 from kfusion.layers.multiply_fusion import MultiplyFusion
 from kfusion.layers.normalized_conv import NormalizedConv
 from kfusion.layers.normalized_dense import NormalizedDense
 from kfusion.layers.number_scaling import NumberScaling
+from kfusion.layers.periodic_embedding import PeriodicEmbedding
+from kfusion.layers.principal_components import PrincipalComponents
+from kfusion.layers.quantile_scaling import QuantileScaling
 from kfusion.layers.residual_fusion import ResidualFusion
+from kfusion.layers.tree_ensemble import TreeEnsemble
 from kfusion.layers.weighted_fusion import WeightedFusion
 
 __all__ = [
     "ApplicationPreprocessing",
+    "BatchEnsembleDense",
     "CategoryEmbedding",
     "ConcatFusion",
     "EdgeMagnitude",
     "Frozen",
     "GatedFusion",
     "LowRankFusion",
+    "MemberMean",
     "MultiplyFusion",
     "NormalizedConv",
     "NormalizedDense",
     "NumberScaling",
+    "PeriodicEmbedding",
+    "PrincipalComponents",
+    "QuantileScaling",
     "ResidualFusion",
+    "TreeEnsemble",
     "WeightedFusion",
 ]

@@ -8,6 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from kfusion.layers.missing_flags import with_missing_flags
+
 
 @keras.saving.register_keras_serializable(package="kfusion")
 class NumberScaling(keras.layers.Layer):
@@ -62,10 +64,7 @@ class NumberScaling(keras.layers.Layer):
             # Beyond a million limits the result is the limit, and the square would overflow.
             scaled = ops.clip(scaled, -1e6 * self.limit, 1e6 * self.limit)
             scaled = scaled / ops.sqrt(1 + ops.square(scaled / self.limit))
-        if self.flagged:
-            flags = ops.take(ops.cast(missing, "float32"), self.flagged, axis=-1)
-            scaled = ops.concatenate([scaled, flags], axis=-1)
-        return ops.cast(scaled, self.compute_dtype)
+        return ops.cast(with_missing_flags(scaled, missing, self.flagged), self.compute_dtype)
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], len(self.center) + len(self.flagged))
