@@ -95,13 +95,13 @@ def random_fit(seed):
     trees = (
         HistGradientBoostingRegressor if kind == "regression" else HistGradientBoostingClassifier
     )
-    met = fit(trees(**settings), table, y)
-    return met, np.concatenate([table, draw_table(generator, 100, numbers, categories + 5)])
+    estimator = fit(trees(**settings), table, y)
+    return estimator, np.concatenate([table, draw_table(generator, 100, numbers, categories + 5)])
 
 
 @pytest.fixture(scope="module")
 def classifier():
-    """Four classes; numbers in columns 1 and 2, 90 categories in column 0."""
+    """Trees of several classes; 90 categories in column 0, numbers in the others."""
     generator = np.random.default_rng(0)
     table = draw_table(generator, 600, 2, [90])[:, [2, 0, 1]]
     y = draw_targets(generator, table, "multiclass")
