@@ -70,10 +70,13 @@ def draw_scores(random, *, rows, positives, areas, correlation):
 
 
 def draw_grouped_scores(random, *, groups, share, areas, correlation):
-    numbers = draw_numbers(random, groups)
-    rows = len(numbers)
-    values = HALF * random.normal(size=groups)[numbers] + HALF * random.normal(size=rows)
-    y = (values < stats.norm.ppf(share)).astype(int)
+    y = np.zeros(0, int)
+    # Without 2 rows of each class there is no variance; hardly ever needed.
+    while min(np.sum(y == 0), np.sum(y == 1)) < 2:
+        numbers = draw_numbers(random, groups)
+        rows = len(numbers)
+        values = HALF * random.normal(size=groups)[numbers] + HALF * random.normal(size=rows)
+        y = (values < stats.norm.ppf(share)).astype(int)
     scores = HALF * correlated(random, groups, correlation)[numbers]
     scores += HALF * correlated(random, rows, correlation)
     return y, shifted(scores, y, areas), numbers

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kfusion.bootstrap import bootstrap
-from kfusion.delong import auc_influence, combine_influences, influence_test
+from kfusion.delong import area_interval, auc_influence, combine_influences, influence_test
 from kfusion.scores import Score
 from kfusion.tasks import Task
 
@@ -124,6 +124,14 @@ def estimate(
         tested = influence_test(value, signs @ influence, groups=groups, confidence=confidence)
         low, high, pvalues["delong"] = tested.low, tested.high, tested.pvalue
         error, method = tested.standard_error, DELONG
+        if len(signs) == 1:
+            low, high = area_interval(
+                value,
+                influence[0],
+                smaller_class=_rarest_class(y, folds, groups),
+                groups=groups,
+                confidence=confidence,
+            )
     return Estimate(by_fold, value, float(low), float(high), float(error), method, pvalues)
 
 
@@ -169,3 +177,10 @@ def _auc_influence(y, folds: Sequence[JudgedRows], task: Task) -> np.ndarray | N
         by_class = [auc_influence(labels == label, answers[:, :, label])[1] for label in classes]
         parts.append((fold.rows, np.mean(by_class, axis=0)))
     return combine_influences(parts, len(y))
+
+
+def _rarest_class(y, folds: Sequence[JudgedRows], groups) -> int:
+    """How many judged rows, or groups, the rarest class has."""
+    rows = np.unique(np.concatenate([fold.rows for fold in folds]))
+    units = rows if groups is None else groups[rows]
+    return min(len(np.unique(units[y[rows] == label])) for label in np.unique(y[rows]))

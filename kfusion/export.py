@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from kfusion.layers import CategoryEmbedding, NumberScaling
+from kfusion.layers import CategoryEmbedding, Frozen, NumberScaling
 from kfusion.models import prediction_model
 from kfusion.prediction import feed, input_specs, predict
 from kfusion.raw_columns import encode_tensors, raw_columns, raw_dtype, sample_frame, served_names
@@ -116,11 +116,14 @@ def _prediction_kind(model: keras.Model) -> str:
         raise ValueError(f"A model to export has one output (rows, units). Received: {shapes}.")
     # A Sequential model has no `operations`; in a nested model the inner one's last layer counts.
     last = getattr(model, "operations", model.layers)[-1]
+    if isinstance(last, Frozen):
+        last = last.model
     if isinstance(last, keras.Model):
         return _prediction_kind(last)
     if isinstance(last, keras.layers.Rescaling):
         return "regression"
-    name = getattr(getattr(last, "activation", None), "__name__", type(last).__name__.lower())
+    activation = getattr(last, "activation", type(last).__name__.lower())
+    name = activation if isinstance(activation, str) else activation.__name__
     if name not in _KINDS:
         raise ValueError(f"The model must end in one of {sorted(_KINDS)}. Received: {name}.")
     units = model.outputs[0].shape[-1]
@@ -168,8 +171,9 @@ def _layers_within(model: keras.Model) -> Iterator[keras.layers.Layer]:
     """All layers of a model and of the models inside it."""
     for layer in model.layers:
         yield layer
-        if isinstance(layer, keras.Model):
-            yield from _layers_within(layer)
+        inner = layer.model if isinstance(layer, Frozen) else layer
+        if isinstance(inner, keras.Model):
+            yield from _layers_within(inner)
 
 
 def _served_names(schema: TableSchema, specs: dict) -> dict[str, str]:

@@ -164,6 +164,14 @@ class TestFolds:
         found = estimate(y, folds, task=task("binary"), score=task("binary").score())
         assert found.method == "paired bootstrap"
 
+    def test_the_interval_of_one_auc_keeps_to_1(self):
+        y = np.repeat([0, 1], [60, 12])
+        scores = y + 0.35 * RANDOM.normal(size=72)
+        folds = [JudgedRows(np.arange(72), scores[None, :, None])]
+        found = estimate(y, folds, task=task("binary"), score=task("binary").score())
+        assert 0.9 < found.value
+        assert found.low < found.value <= found.high <= 1
+
     def test_a_fold_of_one_class_is_named(self):
         y = np.repeat([0, 1], 20)
         folds = [JudgedRows(np.arange(20), RANDOM.random((1, 20, 1)))]

@@ -8,8 +8,10 @@ from kfusion import (
     build_residual_model,
     build_unimodal_model,
     evaluate,
+    export_saved_model,
     fit,
     image_branch,
+    load_exported,
     predict,
     tabular_branch,
     task,
@@ -136,6 +138,19 @@ def test_a_blend_starts_as_the_log_linear_pool(trained):
         product = image**0.7 * table**0.4
         expected = product / product.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(predict(model, X), expected, rtol=1e-4)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="writes a SavedModel")
+def test_it_is_exported_with_its_members(trained, tmp_path):
+    kind, members = trained
+    model = build_residual_model(members, task=make_task(kind), best="image", units=8)
+    train(model, kind, epochs=1, count_start=False)
+    names = None if kind == "regression" else make_task(kind).class_names
+    answers = load_exported(export_saved_model(model, tmp_path / "saved", class_names=names))
+    answers = answers.predict_encoded(X)
+    expected = make_task(kind).answers(predict(model, X))
+    key = "prediction" if kind == "regression" else "probabilities"
+    np.testing.assert_allclose(answers[key], expected, rtol=1e-5, atol=1e-5)
 
 
 @keras.saving.register_keras_serializable(package="tests")
