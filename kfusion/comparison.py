@@ -25,7 +25,7 @@ from kfusion.baselines import (
     standard_single_inputs,
 )
 from kfusion.cross_validation import CrossValidation, Fit, cross_validate, plan_folds, read_rows
-from kfusion.estimates import Estimate, JudgedRows, estimate
+from kfusion.estimates import Estimate, JudgedRows, check_defined, estimate
 from kfusion.folds import Fold
 from kfusion.fusion_data import FusionData
 from kfusion.paired_comparison import PairedComparison, compare_folds, none_if_not_finite
@@ -244,6 +244,7 @@ def compare(
     )
     x, y, read_task, groups = read_rows(x, y, task, groups)
     chosen_score = read_task.score(score)
+    check_defined(y, [fold.test for fold in made], task=read_task, score=chosen_score)
     results: dict[str, CrossValidation] = {}
     failures: dict[str, str] = {}
     for name, fit in fits.items():

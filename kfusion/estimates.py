@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from kfusion.bootstrap import bootstrap
+from kfusion.bootstrap import Bootstrap, UndefinedStatisticError, bootstrap
 from kfusion.delong import area_interval, auc_influence, combine_influences, influence_test
 from kfusion.scores import Score
 from kfusion.tasks import Task
@@ -36,7 +36,7 @@ class Estimate(NamedTuple):
     Attributes:
         by_fold: `(folds, models)` scores.
         value: Float, the score of one model, or that of the first less that of the second.
-        low: Float, lower end of the interval.
+        low: Float, lower end of the interval; NaN if a class has too few rows for any.
         high: Float, upper end.
         standard_error: Float.
         method: "DeLong" or "paired bootstrap", whence these are.
@@ -89,18 +89,13 @@ def estimate(
     Raises:
         ValueError: If the score is undefined in a fold.
     """
+    check_defined(y, [fold.rows for fold in folds], task=task, score=score)
     by_fold = np.array(
         [
             [score.function(y[fold.rows], task.answers(part), None) for part in fold.predictions]
             for fold in folds
         ]
     )
-    undefined = np.flatnonzero(np.isnan(by_fold).any(axis=1))
-    if undefined.size:
-        raise ValueError(
-            f"The score {score.name!r} is undefined for the rows of fold {undefined[0]}: they hold "
-            "one class or value only."
-        )
     signs = np.array([1.0, -1.0][: by_fold.shape[1]])
     value = float(by_fold.mean(axis=0) @ signs)
     influence = _auc_influence(y, folds, task) if score.name == "auc" else None
@@ -108,7 +103,7 @@ def estimate(
     if num_resamples is None:
         num_resamples = 0 if influence is not None and len(y) > MANY_ROWS else NUM_RESAMPLES
     if influence is None or num_resamples:
-        resampled = bootstrap(
+        resampled = _bootstrap_or_none(
             _statistic(y, folds, task, score, signs),
             len(y),
             groups=groups,
@@ -116,10 +111,13 @@ def estimate(
             seed=seed,
             verbose=verbose,
         )
-        pvalues["bootstrap"] = float(resampled.pvalue())
+        pvalues["bootstrap"] = float("nan") if resampled is None else float(resampled.pvalue())
     if influence is None:
-        low, high = resampled.interval(confidence)
-        error, method = resampled.standard_error, BOOTSTRAP
+        method = BOOTSTRAP
+        if resampled is None:
+            low = high = error = float("nan")
+        else:
+            (low, high), error = resampled.interval(confidence), resampled.standard_error
     else:
         tested = influence_test(value, signs @ influence, groups=groups, confidence=confidence)
         low, high, pvalues["delong"] = tested.low, tested.high, tested.pvalue
@@ -133,6 +131,25 @@ def estimate(
                 confidence=confidence,
             )
     return Estimate(by_fold, value, float(low), float(high), float(error), method, pvalues)
+
+
+def check_defined(y: np.ndarray, rows: Sequence[np.ndarray], *, task: Task, score: Score) -> None:
+    """Raises `ValueError` if a score is undefined for the rows of a fold, whatever is predicted."""
+    for number, judged in enumerate(rows):
+        anything = task.answers(np.full((len(judged), task.units), 1 / max(task.units, 2)))
+        if np.isnan(score.function(y[judged], anything, None)):
+            raise ValueError(
+                f"The score {score.name!r} is undefined for the test rows of fold {number}: they "
+                "hold one class or value only."
+            )
+
+
+def _bootstrap_or_none(statistic, num_rows: int, **settings: Any) -> Bootstrap | None:
+    """A bootstrap, or None if a class has too few rows or groups to be drawn in most resamples."""
+    try:
+        return bootstrap(statistic, num_rows, **settings)
+    except UndefinedStatisticError:
+        return None
 
 
 def _statistic(y, folds, task: Task, score: Score, signs) -> Callable[[np.ndarray], float]:

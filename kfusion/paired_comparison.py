@@ -79,6 +79,8 @@ class PairedComparison:
     @property
     def needed(self) -> float:
         """How many units would show a difference of this size with a power of 80 %."""
+        if math.isnan(self.standard_error):
+            return math.nan
         return required_rows(
             self.difference,
             self.standard_error,
@@ -90,6 +92,8 @@ class PairedComparison:
     @property
     def power(self) -> float:
         """The chance that these rows had to show a true difference of this size."""
+        if math.isnan(self.standard_error):
+            return math.nan
         return achieved_power(self.difference, self.standard_error, alpha=1 - self.confidence)
 
     @property
@@ -105,6 +109,8 @@ class PairedComparison:
 
     def _conclude(self) -> str:
         basis = f"with {self.count:,} {self.unit}"
+        if math.isnan(self.low):
+            return f"no interval can be told {basis}: a class has too few of them"
         pvalue = f"p = {self.pvalue:.2g}"
         if self.adjusted_pvalue is not None and self.num_comparisons > 1:
             pvalue += f" after Holm's correction for {self.num_comparisons} comparisons"

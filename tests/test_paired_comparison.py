@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from kfusion import metrics
+from kfusion.bootstrap import UndefinedStatisticError
 from kfusion.delong import delong_test
 from kfusion.estimates import JudgedRows, estimate
 from kfusion.paired_comparison import compare_folds, compare_predictions
@@ -172,10 +173,22 @@ class TestFolds:
         assert found.value > 0.9
         assert found.low < found.value <= found.high <= 1
 
+    def test_without_an_interval_the_scores_are_told_all_the_same(self, monkeypatch):
+        def undefined(*arguments, **settings):
+            raise UndefinedStatisticError("a class was drawn too rarely")
+
+        monkeypatch.setattr("kfusion.estimates.bootstrap", undefined)
+        result = compare_predictions(Y, A, B, score="average_precision")
+        assert math.isnan(result.low)
+        assert result.verdict.endswith("positives: a class has too few of them")
+        assert result.to_dict()["pvalue"] is None
+
     def test_a_fold_of_one_class_is_named(self):
         y = np.repeat([0, 1], 20)
         folds = [JudgedRows(np.arange(20), RANDOM.random((1, 20, 1)))]
-        with pytest.raises(ValueError, match="The score 'auc' is undefined for the rows of fold 0"):
+        with pytest.raises(
+            ValueError, match="The score 'auc' is undefined for the test rows of fold 0"
+        ):
             estimate(y, folds, task=task("binary"), score=task("binary").score())
 
 
