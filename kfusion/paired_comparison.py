@@ -137,7 +137,8 @@ class PairedComparison:
         if not math.isfinite(value):
             return str(value)
         # Scores in the target's unit have any size; two digits of the error are worth showing.
-        error = self.standard_error or abs(self.difference) or 1.0
+        known = math.isfinite(self.standard_error) and self.standard_error
+        error = known or abs(self.difference) or 1.0
         decimals = max(0, 1 - math.floor(math.log10(error)))
         if self.score not in ("rmse", "mae"):
             decimals = min(max(3, decimals - 1), 6)
