@@ -102,13 +102,16 @@ def _train(arguments: argparse.Namespace, *, search: bool) -> dict[str, Any]:
             )
         trained.append(found)
     kept = candidates.best_candidate(trained, train.task)
-    _tell(candidates.comparison_table(trained, validation))
+    _tell(candidates.comparison_table(trained))
+    told = candidates.verdict(trained, validation)
+    _tell(told)
     description = runs.save_run(
         folder,
         kept,
         trained,
         train=train,
         validation=validation,
+        verdict=told,
         image_column=arguments.image,
         target=arguments.target,
     )
@@ -119,6 +122,7 @@ def _compare(arguments: argparse.Namespace) -> dict[str, Any]:
     data = _load(arguments)
     from kfusion.comparison import compare
     from kfusion.cross_validation import plan_folds
+    from kfusion.fingerprints import OtherWorkError
 
     fusions = arguments.fusions or ["concat", "multiply"]
     folder = Path(arguments.out)
@@ -128,9 +132,11 @@ def _compare(arguments: argparse.Namespace) -> dict[str, Any]:
             data, folds=arguments.folds, repeats=arguments.repeats, seed=arguments.seed
         )
         _check_buildable(branches(data), fusions)
-        if arguments.overwrite:
-            shutil.rmtree(folder / FOLDS_FOLDER, ignore_errors=True)
-    with _user_input((ValueError, RuntimeError)):
+        if arguments.overwrite and (folder / FOLDS_FOLDER).exists():
+            shutil.rmtree(folder / FOLDS_FOLDER)
+        if not 0 < arguments.validation <= 0.5:
+            raise ValueError("--validation must lie in (0, 0.5].")
+    with _user_input((OtherWorkError,)):
         result = compare(
             fusions,
             data,
@@ -148,6 +154,8 @@ def _compare(arguments: argparse.Namespace) -> dict[str, Any]:
     about = json.loads(result.to_json())
     (folder / "comparison.json").write_text(result.to_json(), encoding="utf-8")
     result.plot().savefig(folder / "comparison.png", dpi=150)
+    if not result.pairs:
+        raise CommandError(f"No candidate came through: {result.failures}")
     return {**about, "out": str(folder)}
 
 

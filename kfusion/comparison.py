@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +22,20 @@ from kfusion.baselines import (
     IMAGE,
     PLAIN_CONCAT,
     TABULAR,
+    as_fusion_data,
     fused,
     plain_concat,
     standard_single_inputs,
 )
-from kfusion.cross_validation import CrossValidation, Fit, cross_validate, plan_folds, read_rows
+from kfusion.cross_validation import (
+    CrossValidation,
+    Fit,
+    FoldError,
+    cross_validate,
+    plan_folds,
+    read_rows,
+)
+from kfusion.delong import check_confidence
 from kfusion.estimates import Estimate, JudgedRows, check_defined, estimate
 from kfusion.folds import Fold
 from kfusion.fusion_data import FusionData
@@ -51,10 +62,12 @@ class Comparison:
         singles: Names of those of one input.
         failures: Messages by name, of those that did not.
         chosen: Name of the best single input, fold by fold.
-        is_nested: Whether it was chosen on rows outside of the fold that it judges; if there were
-            none, it is the best on the judged rows, which makes a fusion look worse, not better.
-        estimates: `Estimate` of each one's own score, and of the best single input's.
-        pairs: `PairedComparison` of each candidate with the best single input.
+        is_nested: Whether it was chosen on rows outside of the fold that it judges; where there
+            were none, it is the best on the judged rows.
+        best_single: Name of the single input that is best over all rows.
+        estimates: `Estimate` of each one's own score, and of the best single input's as chosen.
+        pairs: `PairedComparison` of each candidate with the best single input: as chosen fold by
+            fold, or as best over all rows, whichever shows less.
     """
 
     task: Task
@@ -64,14 +77,14 @@ class Comparison:
     failures: dict[str, str]
     chosen: tuple[str, ...]
     is_nested: bool
+    best_single: str
     estimates: dict[str, Estimate]
     pairs: dict[str, PairedComparison]
 
     @property
     def best(self) -> str:
         """Name of the candidate with the best mean score."""
-        sign = 1 if self.score.direction == "max" else -1
-        return max(self.pairs, key=lambda name: sign * self.estimates[name].value)
+        return max(self.pairs, key=lambda name: self.score.sign * self.estimates[name].value)
 
     @property
     def verdict(self) -> str:
@@ -135,9 +148,11 @@ class Comparison:
         counts = {name: self.chosen.count(name) for name in dict.fromkeys(self.chosen)}
         listed = ", ".join(f"{name} in {count}" for name, count in counts.items())
         how = "on the other folds' rows" if self.is_nested else "on the judged rows themselves"
-        value = self.estimates[BEST_SINGLE].value
+        nested = self.estimates[BEST_SINGLE].value
         return (
-            f"Best single input {value:.4f}, chosen {how}: {listed} of {len(self.chosen)} fold(s)."
+            f"Best single input {nested:.4f}, chosen {how} ({listed} of {len(self.chosen)} folds); "
+            f"{self.estimates[self.best_single].value:.4f} over all rows ({self.best_single}). "
+            "Candidates are compared with both, and the comparison that shows less is told."
         )
 
     def to_json(self) -> str:
@@ -151,6 +166,7 @@ class Comparison:
                 "mean": self.estimates[BEST_SINGLE].value,
                 "chosen": list(self.chosen),
                 "chosen_on": "other folds" if self.is_nested else "judged rows",
+                "over_all_rows": self.best_single,
             },
             "best": self.best if self.pairs else None,
             "verdict": self.verdict,
@@ -167,7 +183,7 @@ class Comparison:
             [self.estimates[name].value for name in names],
             [self.estimates[name].low for name in names],
             [self.estimates[name].high for name in names],
-            reference=self.estimates[BEST_SINGLE].value,
+            reference=self.estimates[self.best_single].value,
             reference_name=BEST_SINGLE,
             label=self.score.name,
             ax=ax,
@@ -198,8 +214,10 @@ def compare(
 
     Beside the candidates stand an image network, a table network, boosted trees on the table
     and plain concatenation; `single_inputs` puts others in their place. Each candidate is
-    compared with the best single input, which is chosen fold by fold by the scores on the rows
-    outside of that fold, so that no row helps to choose what it judges.
+    compared with the best single input twice: as chosen fold by fold by the scores on the rows
+    outside of that fold, so that no row helps to choose what it judges, and as the one that is
+    best over all rows. The comparison that shows less is told: the first alone would favour a
+    candidate where inputs are about equal, the second put it at a disadvantage.
 
     Three things are told of each difference: its interval and p-value by DeLong's test (AUC; by
     groups where there are any) or a paired bootstrap, for the rows that judge; the corrected
@@ -234,45 +252,47 @@ def compare(
         `Comparison`: `summary()`, `verdict`, `to_frame()`, `to_json()`, `plot()`.
 
     Raises:
-        ValueError: If rows or folds do not fit, or two candidates have one name.
+        TypeError: If a candidate is no callable, or a keyword is none of `fit`.
+        ValueError: If rows, folds or the score do not fit, a fusion is unknown, two candidates
+            have one name, or the directory holds other work. All this before anything is fitted.
         RuntimeError: If no single input came through. A candidate that fails is reported and
             the others go on.
     """
-    fits, singles = _gather(candidates, single_inputs, x, keywords)
+    fits, singles, own_names = _gather(candidates, single_inputs, x, keywords)
+    _check_settings(confidence, num_resamples)
     made = plan_folds(
         x, y, folds=folds, task=task, groups=groups, order=order, repeats=repeats, seed=seed
     )
     x, y, read_task, groups = read_rows(x, y, task, groups)
     chosen_score = read_task.score(score)
     check_defined(y, [fold.test for fold in made], task=read_task, score=chosen_score)
+    data = x
+    if own_names and not isinstance(x, FusionData):
+        data = as_fusion_data(x, y, task=read_task, groups=groups)
     results: dict[str, CrossValidation] = {}
     failures: dict[str, str] = {}
     for name, fit in fits.items():
         try:
             results[name] = cross_validate(
                 fit,
-                x,
+                data if name in own_names else x,
                 y,
                 folds=made,
                 task=read_task,
                 groups=groups,
                 n_jobs=n_jobs,
                 directory=None if directory is None else Path(directory) / _slug(name),
+                about=_describe(keywords) if name in own_names else None,
                 seed=seed,
                 name=name,
                 verbose=verbose,
             )
-        except Exception as error:
-            notes = " ".join(getattr(error, "__notes__", ()))
-            if not (notes or isinstance(error, BrokenProcessPool)):
-                raise  # not of the candidate's making
-            failures[name] = f"{type(error).__name__}: {error} {notes}".strip()
+        except (FoldError, BrokenProcessPool) as error:
+            failures[name] = str(error) if isinstance(error, FoldError) else repr(error)
             warnings.warn(f"{name!r} failed. {failures[name]}", stacklevel=2)
     alive = {name: result for name, result in results.items() if name in singles}
     if not alive:
         raise RuntimeError(f"No single input came through: {failures}.")
-    chosen, is_nested = choose_single(alive, chosen_score)
-    best = [results[name].folds[i].predictions for i, name in enumerate(chosen)]
     settings: dict[str, Any] = {
         "task": read_task,
         "score": chosen_score,
@@ -281,22 +301,30 @@ def compare(
         "seed": seed,
     }
     predictions = {name: [r.predictions for r in result.folds] for name, result in results.items()}
+    chosen, is_nested = choose_single(alive, chosen_score)
+    nested = [predictions[name][i] for i, name in enumerate(chosen)]
     estimates = {
         # The interval alone is asked for: no bootstrap beside DeLong's.
-        name: estimate(y, _judged(made, parts), num_resamples=_few(num_resamples), **settings)
-        for name, parts in {**predictions, BEST_SINGLE: best}.items()
+        name: estimate(y, _judged(made, parts), num_resamples=num_resamples or 0, **settings)
+        for name, parts in {**predictions, BEST_SINGLE: nested}.items()
     }
+    best = max(alive, key=lambda name: chosen_score.sign * estimates[name].value)
+    # Scaled so that the test's own n_test / n_train is the mean of the folds'.
+    ratio = float(np.mean([len(fold.test) / len(fold.train) for fold in made]))
+    references = {BEST_SINGLE: nested, f"{BEST_SINGLE} ({best})": predictions[best]}
     pairs = {
-        name: compare_folds(
-            y,
-            _judged(made, parts, best),
-            names=(name, BEST_SINGLE),
-            test_fraction=float(
-                np.mean([len(f.test) / (len(f.train) + len(f.test)) for f in made])
-            ),
-            num_resamples=num_resamples,
-            **settings,
-        )
+        name: [
+            compare_folds(
+                y,
+                _judged(made, parts, reference),
+                names=(name, reference_name),
+                test_fraction=ratio / (1 + ratio),
+                num_resamples=num_resamples,
+                verbose=verbose,
+                **settings,
+            )
+            for reference_name, reference in references.items()
+        ]
         for name, parts in predictions.items()
         if name not in singles
     }
@@ -308,9 +336,24 @@ def compare(
         failures=failures,
         chosen=tuple(chosen),
         is_nested=is_nested,
+        best_single=best,
         estimates=estimates,
-        pairs=_correct(pairs),
+        # Of the two references, that which leaves the candidate less sure.
+        pairs=_correct({name: max(both, key=_doubt) for name, both in pairs.items()}),
     )
+
+
+def _doubt(pair: PairedComparison) -> tuple[bool, float, float]:
+    """What sorts comparisons by how little they show."""
+    return math.isnan(pair.pvalue), pair.pvalue, -abs(pair.difference)
+
+
+def _check_settings(confidence: float, num_resamples: int | None) -> None:
+    """Raises `ValueError` for what would only be noticed after everything is trained."""
+    check_confidence(confidence)
+    is_count = isinstance(num_resamples, int) and (num_resamples == 0 or num_resamples > 1)
+    if num_resamples is not None and not is_count:
+        raise ValueError(f"`num_resamples` must be an int of 2 or more. Received: {num_resamples}.")
 
 
 def choose_single(singles: Mapping[str, CrossValidation], score: Score) -> tuple[list[str], bool]:
@@ -320,7 +363,6 @@ def choose_single(singles: Mapping[str, CrossValidation], score: Score) -> tuple
         singles: Results by name, on the same folds.
         score: `Score`.
     """
-    sign = 1 if score.direction == "max" else -1
     (first, *_) = singles.values()
     chosen, is_nested = [], True
     for judged in first.folds:
@@ -331,7 +373,7 @@ def choose_single(singles: Mapping[str, CrossValidation], score: Score) -> tuple
             is_nested = False
             number = judged.fold.number
             outside = {name: r.scores(score.name)[number] for name, r in singles.items()}
-        chosen.append(max(outside, key=lambda name: sign * outside[name]))
+        chosen.append(max(outside, key=lambda name: score.sign * outside[name]))
     return chosen, is_nested
 
 
@@ -354,10 +396,6 @@ def _judged(folds: Sequence[Fold], *models: Sequence[np.ndarray]) -> list[Judged
     ]
 
 
-def _few(num_resamples: int | None) -> int:
-    return num_resamples or 0
-
-
 def _correct(pairs: dict[str, PairedComparison]) -> dict[str, PairedComparison]:
     """The comparisons with p-values adjusted by Holm's method."""
     adjusted = holm({name: pair.pvalue for name, pair in pairs.items()})
@@ -374,37 +412,55 @@ def _gather(
     single_inputs: Mapping[str, Fit] | None,
     x: Any,
     keywords: dict[str, Any],
-) -> tuple[dict[str, Fit], tuple[str, ...]]:
-    """All that is to be fitted by name, single inputs first, and the names of those."""
+) -> tuple[dict[str, Fit], tuple[str, ...], set[str]]:
+    """All fits by name, single inputs first; the names of those; and which are kfusion's own."""
+    own: dict[str, Fit] = {}
     if not isinstance(candidates, Mapping):
         names = list(candidates)
-        if len(set(names)) < len(names) or isinstance(candidates, str):
+        if isinstance(candidates, str) or len(set(names)) < len(names) or not names:
             raise ValueError(f"`candidates` must be different names. Received: {candidates!r}.")
-        candidates = {name: fused(name, **keywords) for name in names}
+        candidates = own = {name: fused(name, **keywords) for name in names}
     elif keywords and single_inputs is not None:
         raise TypeError(f"Nothing takes the keyword(s) {sorted(keywords)}: give them to the fits.")
     plain: dict[str, Fit] = {}
     if single_inputs is None:
-        if not (
-            isinstance(x, FusionData) or (isinstance(x, Mapping) and {IMAGE, TABULAR} <= set(x))
-        ):
-            raise ValueError(
-                "The standard single inputs need FusionData or a dict with "
-                f'"{IMAGE}" and "{TABULAR}". Pass `single_inputs`: what a candidate has to beat.'
-            )
         single_inputs = standard_single_inputs(**keywords)
         plain = {PLAIN_CONCAT: plain_concat(**keywords)}
+        own = {**single_inputs, **plain, **own}
+    has_both = isinstance(x, Mapping) and {IMAGE, TABULAR} <= set(x)
+    is_encoded = has_both and not hasattr(x[TABULAR], "columns")
+    if own and not (is_encoded or isinstance(x, FusionData)):
+        raise ValueError(
+            "Fusions by name and the standard single inputs need FusionData, or a dict with "
+            f'"{IMAGE}" and "{TABULAR}" arrays. Pass callables, and `single_inputs`: what a '
+            "candidate has to beat."
+        )
     fits: dict[str, Fit] = {}
     for group in (single_inputs, plain, candidates):
         for name, fit in group.items():
-            if name in fits:
+            if not isinstance(name, str):
+                raise TypeError(f"Candidates are named by strings. Received: {name!r}.")
+            if name in fits or name == BEST_SINGLE:
                 raise ValueError(f"Two candidates are named {name!r}: rename yours.")
             if not callable(fit):
                 raise TypeError(f"Candidate {name!r} must be a callable fit(x, y): {fit!r}.")
             fits[name] = fit
     if not single_inputs:
         raise ValueError("`single_inputs` is empty: there is nothing to compare with.")
-    return fits, tuple(single_inputs)
+    return fits, tuple(single_inputs), set(own)
+
+
+def _describe(value: Any) -> Any:
+    """What a setting is, the same in every process and as JSON can hold it."""
+    if isinstance(value, Mapping):
+        return {str(key): _describe(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_describe(part) for part in value]
+    if isinstance(value, partial):
+        return [_describe(value.func), _describe(value.args), _describe(value.keywords)]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return getattr(value, "__qualname__", type(value).__qualname__)
 
 
 def _slug(name: str) -> str:

@@ -19,6 +19,7 @@ import joblib
 import numpy as np
 import pandas as pd
 
+from kfusion.delong import number_groups
 from kfusion.fingerprints import check_record, fingerprint, write_record
 from kfusion.folds import Fold, make_folds
 from kfusion.fusion_data import FusionData
@@ -31,6 +32,10 @@ RECORD_FILE, PREDICTIONS_FILE, RESULT_FILE = "about.json", "predictions.npy", "r
 MODEL_FILE = "model.keras"
 
 Fit = Callable[[Any, Any], Any]
+
+
+class FoldError(RuntimeError):
+    """A fold in which fitting or predicting failed; says which and why."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -131,6 +136,7 @@ def cross_validate(
     n_jobs: int | None = 1,
     directory: str | os.PathLike | None = None,
     keep_models: bool = False,
+    about: Any = None,
     seed: int = 0,
     name: str = "folds",
     verbose: int | bool = 1,
@@ -139,13 +145,14 @@ def cross_validate(
 
     `fit` never sees a test row: of `FusionData` it gets a part whose schema was learned from that
     part alone; of arrays and DataFrames, the rows. Python's, NumPy's and Keras' random state is
-    set before each fold, so that the folds come out alike in any order and process.
+    set before each fold (Keras', if it is loaded), so that the folds come out alike in any order
+    and process.
 
     Folds run in parallel through joblib, so also on a cluster:
     `with joblib.parallel_config(backend="ray"): cross_validate(..., n_jobs=8)`, after
     `ray.util.joblib.register_ray()`. With a directory, each finished fold is kept there, and the
-    same call goes on where a killed one was; a changed `fit` cannot be noticed, so give it a
-    new directory.
+    same call goes on where a killed one was. A changed `fit` cannot be noticed: say in `about`
+    what it depends on, or give it a new directory.
 
     Args:
         fit: Callable `fit(x, y) -> model`, given training rows as `x` holds them. The model is a
@@ -161,6 +168,8 @@ def cross_validate(
         n_jobs: Int, folds at once, as in joblib: -1 is one per core.
         directory: Folder for finished folds; made if needed.
         keep_models: Whether to return the fitted models (with a directory, Keras models only).
+        about: Anything JSON can hold that describes `fit`, such as its settings: with a directory,
+            finished folds of another one are refused.
         seed: Int, of the folds and of each fold's random state.
         name: What the progress bar is called.
         verbose: 0 hides it.
@@ -171,9 +180,9 @@ def cross_validate(
     Raises:
         ValueError: If rows, folds or predictions do not fit (see `make_folds` and
             `Task.check_predictions`), or the directory holds other work.
-        TypeError: If `fit` returns nothing that can predict.
+        TypeError: If `y` is missing, `folds` is no number of folds nor an iterable of them.
+        FoldError: If `fit` raises, or returns nothing that can predict; names the fold.
         RuntimeError: If another process is at work in the directory.
-        Exception: What `fit` raises, with a note that names the fold.
 
     Example:
         >>> from sklearn.linear_model import LogisticRegression
@@ -186,9 +195,19 @@ def cross_validate(
     made = plan_folds(
         x, y, folds=folds, task=task, groups=groups, order=order, repeats=repeats, seed=seed
     )
-    x, y, read_task, _ = read_rows(x, y, task, groups)
+    if not callable(fit):
+        raise TypeError(f"`fit` must be a callable fit(x, y). Received: {fit!r}.")
+    x, y, read_task, groups = read_rows(x, y, task, groups)
     work = _Work(
-        fit, x, y, read_task, seed, keep_models, None if directory is None else Path(directory)
+        fit,
+        x,
+        y,
+        read_task,
+        groups,
+        seed,
+        keep_models,
+        about,
+        None if directory is None else Path(directory),
     )
     with _opened(work, made):
         bar = {"description": name, "total": len(made), "verbose": verbose}
@@ -241,8 +260,8 @@ def read_rows(
         parts = {"x": x.y}
     check_lengths({**(parts or {"x": x}), "y": y})
     if groups is not None:
+        number_groups(groups, len(y))
         groups = np.asarray(groups)
-        check_lengths({"groups": groups, "y": y})
     return x, y, read_task, groups
 
 
@@ -271,6 +290,8 @@ def ask(model: Any, x: Any, task: Task, num_rows: int) -> np.ndarray:
     elif hasattr(model, "predict_proba") and task.kind != "regression":
         _check_classes(model, task)
         predictions = model.predict_proba(x)
+    elif hasattr(model, "classes_") and task.kind == "regression":
+        raise ValueError("The model is a classifier; the task is a regression.")
     elif hasattr(model, "predict") and task.kind == "regression":
         predictions = model.predict(x)
     elif callable(model):
@@ -301,8 +322,10 @@ class _Work:
     x: Any
     y: np.ndarray
     task: Task
+    groups: np.ndarray | None
     seed: int
     keep_models: bool
+    about: Any
     directory: Path | None
 
     def run(self, fold: Fold) -> FoldResult:
@@ -329,14 +352,15 @@ class _Work:
                 raise TypeError("`fit` returned nothing: it must return the fitted model.")
             predictions = ask(model, test, self.task, len(fold.test))
         except Exception as error:
-            error.add_note(f"In fold {fold.number} of a cross-validation.")
-            raise
+            # A kind of its own, made of text: others may not come through from another process.
+            reason = f"{type(error).__name__}: {error}"
+            raise FoldError(f"Fold {fold.number} failed. {reason}") from error
         seconds = time.perf_counter() - started
         return FoldResult(fold, predictions, seconds, model if self.keep_models else None)
 
     def _parts(self, fold: Fold):
         if isinstance(self.x, FusionData):
-            data = dataclasses.replace(self.x, y=self.y)
+            data = dataclasses.replace(self.x, y=self.y, groups=self.groups)
             train = data[fold.train].with_schema()
             return train, data[fold.test].with_schema(train.schema)
         return take_rows(self.x, fold.train), take_rows(self.x, fold.test)
@@ -360,14 +384,17 @@ class _Work:
             from kfusion.trained_models import read_model
 
             model = read_model(folder / MODEL_FILE)
-        about = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
-        predictions = np.load(folder / PREDICTIONS_FILE, allow_pickle=False)
+        try:
+            about = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
+            predictions = np.load(folder / PREDICTIONS_FILE, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise RuntimeError(f"{folder} is damaged: remove it, and it is run again.") from error
         return FoldResult(fold, predictions, about["seconds"], model)
 
 
 def _run_all(work: _Work, folds: list[Fold], n_jobs: int | None, bar) -> list[FoldResult]:
     if n_jobs == 1:
-        return list(progress(map(work.run, folds), **bar))
+        return [work.run(fold) for fold in progress(folds, **bar)]
     backend, _ = joblib.parallel.get_active_backend()
     streams = backend.supports_return_generator
     run = joblib.Parallel(n_jobs, return_as="generator_unordered" if streams else "list")
@@ -409,8 +436,11 @@ def _describe(work: _Work, folds: list[Fold]) -> dict[str, Any]:
     positions = {
         f"{f.number} {name}": getattr(f, name) for f in folds for name in ("train", "test")
     }
+    groups = {} if work.groups is None else {"groups": work.groups}
     return {
-        "data": fingerprint({**rows, "y": work.y}),
+        "about": work.about,
+        "column_kinds": getattr(work.x, "column_kinds", None),
+        "data": fingerprint({**rows, **groups, "y": work.y}),
         "folds": fingerprint(positions),
         "kind": work.task.kind,
         "seed": work.seed,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from kfusion.bootstrap import Bootstrap, UndefinedStatisticError, bootstrap
 from kfusion.delong import area_interval, auc_influence, combine_influences, influence_test
@@ -13,9 +15,10 @@ from kfusion.scores import Score
 from kfusion.tasks import Task
 
 NUM_RESAMPLES = 2000
-# Above this number of rows a bootstrap beside DeLong's variance costs much and tells the same.
-MANY_ROWS = 100_000
-DELONG, BOOTSTRAP = "DeLong", "paired bootstrap"
+# Above this number of predictions a bootstrap beside DeLong's variance costs much and tells the
+# same.
+MANY_PREDICTIONS = 100_000
+DELONG, BOOTSTRAP, FOLDS = "DeLong", "paired bootstrap", "t over folds"
 
 
 class JudgedRows(NamedTuple):
@@ -39,8 +42,8 @@ class Estimate(NamedTuple):
         low: Float, lower end of the interval; NaN if a class has too few rows for any.
         high: Float, upper end.
         standard_error: Float.
-        method: "DeLong" or "paired bootstrap", whence these are.
-        pvalues: Two-sided p-values of no difference by method, "delong" and "bootstrap".
+        method: "DeLong", "paired bootstrap" or "t over folds", whence these are.
+        pvalues: Two-sided p-values of no difference by method: "delong", "bootstrap", "folds_t".
     """
 
     by_fold: np.ndarray
@@ -70,6 +73,8 @@ def estimate(
     ranked together. For the AUC its variance comes from the influence of each row (LeDell,
     Petersen & van der Laan, 2015, Electronic Journal of Statistics 9:1583-1607), which for one
     fold is DeLong's; for other scores, or a class of one row, from a bootstrap of rows.
+    Where a fold judges one group only, as with a fold per site, the folds themselves are the
+    sample and Student's t compares their scores.
 
     Args:
         y: `(rows,)` labels or values of the whole table.
@@ -98,10 +103,23 @@ def estimate(
     )
     signs = np.array([1.0, -1.0][: by_fold.shape[1]])
     value = float(by_fold.mean(axis=0) @ signs)
-    influence = _auc_influence(y, folds, task) if score.name == "auc" else None
     pvalues: dict[str, float] = {}
+    if groups is not None and min(len(np.unique(groups[fold.rows])) for fold in folds) < 2:
+        low, high, error, pvalues["folds_t"] = _t_over_folds(by_fold @ signs, confidence)
+        return Estimate(by_fold, value, low, high, error, FOLDS, pvalues)
+    influence = _auc_influence(y, folds, task, groups) if score.name == "auc" else None
+    judged = np.unique(np.concatenate([fold.rows for fold in folds]))
+    judged_groups = None if groups is None else groups[judged]
+    tested = None
+    if influence is not None:
+        contrast = (signs @ influence)[judged]
+        tested = influence_test(value, contrast, groups=judged_groups, confidence=confidence)
+        if tested.standard_error < 1e-12 and value:
+            # Complete separation leaves no variance to go by.
+            influence = tested = None
     if num_resamples is None:
-        num_resamples = 0 if influence is not None and len(y) > MANY_ROWS else NUM_RESAMPLES
+        is_large = len(y) * task.units > MANY_PREDICTIONS
+        num_resamples = 0 if influence is not None and is_large else NUM_RESAMPLES
     if influence is None or num_resamples:
         resampled = _bootstrap_or_none(
             _statistic(y, folds, task, score, signs),
@@ -112,22 +130,21 @@ def estimate(
             verbose=verbose,
         )
         pvalues["bootstrap"] = float("nan") if resampled is None else float(resampled.pvalue())
-    if influence is None:
+    if influence is None or tested is None:
         method = BOOTSTRAP
         if resampled is None:
             low = high = error = float("nan")
         else:
             (low, high), error = resampled.interval(confidence), resampled.standard_error
     else:
-        tested = influence_test(value, signs @ influence, groups=groups, confidence=confidence)
         low, high, pvalues["delong"] = tested.low, tested.high, tested.pvalue
         error, method = tested.standard_error, DELONG
         if len(signs) == 1:
             low, high = area_interval(
                 value,
-                influence[0],
-                smaller_class=_rarest_class(y, folds, groups),
-                groups=groups,
+                influence[0, judged],
+                smaller_class=_rarest_class(y[judged], judged_groups),
+                groups=judged_groups,
                 confidence=confidence,
             )
     return Estimate(by_fold, value, float(low), float(high), float(error), method, pvalues)
@@ -164,7 +181,11 @@ def _statistic(y, folds, task: Task, score: Score, signs) -> Callable[[np.ndarra
             # Rows in the order of their predictions are ranked again in next to no time.
             order = np.argsort(predictions[:, 0], kind="stable")
             rows = fold.rows[order]
-            models.append((sign, y[rows], task.answers(predictions[order]), rows))
+            answers = task.answers(predictions[order])
+            if score.name in ("auc", "weighted_auc") and len(rows) < 2**16:
+                # Only the order counts, and NumPy sorts 16 bits in linear time.
+                answers = stats.rankdata(answers, method="dense", axis=0).astype(np.uint16)
+            models.append((sign, y[rows], answers, rows))
         prepared.append(models)
 
     def statistic(weights: np.ndarray) -> float:
@@ -181,9 +202,26 @@ def _statistic(y, folds, task: Task, score: Score, signs) -> Callable[[np.ndarra
     return statistic
 
 
-def _auc_influence(y, folds: Sequence[JudgedRows], task: Task) -> np.ndarray | None:
-    """`(models, rows)` influence on the AUCs; None if a class has too few rows for a variance."""
+def _t_over_folds(values: np.ndarray, confidence: float) -> tuple[float, float, float, float]:
+    """Interval, standard error and p-value of the mean of independent folds; NaN for one fold."""
+    count = len(values)
+    if count < 2:
+        return (float("nan"),) * 4
+    error = float(values.std(ddof=1)) / math.sqrt(count)
+    margin = float(stats.t.ppf((1 + confidence) / 2, count - 1)) * error
+    mean = float(values.mean())
+    pvalue = float(2 * stats.t.sf(abs(mean) / error, count - 1)) if error else float(mean == 0)
+    return mean - margin, mean + margin, error, pvalue
+
+
+def _auc_influence(y, folds: Sequence[JudgedRows], task: Task, groups) -> np.ndarray | None:
+    """`(models, rows)` influence on the AUCs; None if a class has too few rows for a variance.
+
+    The influences of the groups of a fold sum to 0, so that their squares lack `(m - 1) / m` of
+    its `m` groups; that is made up here, and taken back where the test does it over all groups.
+    """
     parts = []
+    total = 0 if groups is None else len(np.unique(groups[np.concatenate([f.rows for f in folds])]))
     for fold in folds:
         labels = y[fold.rows]
         classes = np.array([1]) if task.kind == "binary" else np.unique(labels)
@@ -192,12 +230,15 @@ def _auc_influence(y, folds: Sequence[JudgedRows], task: Task) -> np.ndarray | N
             return None
         answers = np.stack([task.answers(part) for part in fold.predictions])
         by_class = [auc_influence(labels == label, answers[:, :, label])[1] for label in classes]
-        parts.append((fold.rows, np.mean(by_class, axis=0)))
+        scale = 1.0
+        if groups is not None:
+            of_fold = len(np.unique(groups[fold.rows]))
+            scale = math.sqrt(of_fold / (of_fold - 1) * (total - 1) / total)
+        parts.append((fold.rows, scale * np.mean(by_class, axis=0)))
     return combine_influences(parts, len(y))
 
 
-def _rarest_class(y, folds: Sequence[JudgedRows], groups) -> int:
-    """How many judged rows, or groups, the rarest class has."""
-    rows = np.unique(np.concatenate([fold.rows for fold in folds]))
-    units = rows if groups is None else groups[rows]
-    return min(len(np.unique(units[y[rows] == label])) for label in np.unique(y[rows]))
+def _rarest_class(y, groups) -> int:
+    """How many rows, or groups, the rarest class has."""
+    units = np.arange(len(y)) if groups is None else groups
+    return min(len(np.unique(units[y == label])) for label in np.unique(y))

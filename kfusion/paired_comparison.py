@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from kfusion.estimates import DELONG, JudgedRows, estimate
-from kfusion.inputs import check_lengths
+from kfusion.delong import check_confidence, number_groups
+from kfusion.estimates import DELONG, FOLDS, JudgedRows, estimate
 from kfusion.paired_tests import achieved_power, corrected_resampled_ttest, mcnemar, required_rows
 from kfusion.scores import Score
 from kfusion.tasks import Task, as_task, infer_task
@@ -33,9 +33,9 @@ class PairedComparison:
         high: Float, upper end.
         standard_error: Float, of the difference.
         confidence: Float, of the interval.
-        method: "DeLong" or "paired bootstrap": whence the interval and the p-value.
-        pvalues: Two-sided p-values by test: "delong", "bootstrap", "mcnemar", "corrected_t"; those
-            that apply.
+        method: "DeLong", "paired bootstrap" or "t over folds": whence the interval and the p-value.
+        pvalues: Two-sided p-values by test: "delong", "bootstrap", "folds_t", "mcnemar",
+            "corrected_t"; those that apply.
         count: Int, how many units the difference rests on.
         unit: "positives", "rows" or "groups".
         adjusted_pvalue: Float, p-value after Holm's correction for several comparisons, or None.
@@ -64,7 +64,7 @@ class PairedComparison:
         """The p-value of the method, adjusted where several comparisons were made."""
         if self.adjusted_pvalue is not None:
             return self.adjusted_pvalue
-        return self.pvalues["delong" if self.method == DELONG else "bootstrap"]
+        return self.pvalues[{DELONG: "delong", FOLDS: "folds_t"}.get(self.method, "bootstrap")]
 
     @property
     def gain(self) -> float:
@@ -86,7 +86,7 @@ class PairedComparison:
             self.standard_error,
             self.count,
             power=POWER,
-            alpha=1 - self.confidence,
+            alpha=self._level,
         )
 
     @property
@@ -94,7 +94,12 @@ class PairedComparison:
         """The chance that these rows had to show a true difference of this size."""
         if math.isnan(self.standard_error):
             return math.nan
-        return achieved_power(self.difference, self.standard_error, alpha=1 - self.confidence)
+        return achieved_power(self.difference, self.standard_error, alpha=self._level)
+
+    @property
+    def _level(self) -> float:
+        """The level of each test; with several comparisons, that of the strictest."""
+        return (1 - self.confidence) / self.num_comparisons
 
     @property
     def verdict(self) -> str:
@@ -110,7 +115,7 @@ class PairedComparison:
     def _conclude(self) -> str:
         basis = f"with {self.count:,} {self.unit}"
         if math.isnan(self.low):
-            return f"no interval can be told {basis}: a class has too few of them"
+            return f"no interval can be told {basis}: there are too few of them"
         pvalue = f"p = {self.pvalue:.2g}"
         if self.adjusted_pvalue is not None and self.num_comparisons > 1:
             pvalue += f" after Holm's correction for {self.num_comparisons} comparisons"
@@ -118,7 +123,8 @@ class PairedComparison:
             sentence = f"no evidence of a difference {basis}"
             if not self.low <= 0 <= self.high:
                 sentence += f" ({pvalue})"
-            if math.isfinite(self.needed):
+            # The power is that of a normal test: with few units a t test may need more than it.
+            if self.count < self.needed < math.inf:
                 sentence += (
                     f"; about {_two_digits(self.needed):,} would be needed to show one this size "
                     f"(for a power of {_percent(POWER)}; here it was {_percent(self.power)})"
@@ -214,8 +220,9 @@ def compare_predictions(
         for name, given in {"a": a, "b": b}.items()
     ]
     if groups is not None:
+        number_groups(groups, len(y))
         groups = np.asarray(groups)
-        check_lengths({"groups": groups, "y": y})
+    check_confidence(confidence)
     return compare_folds(
         y,
         [JudgedRows(np.arange(len(y)), np.stack(predictions))],

@@ -240,8 +240,8 @@ def plot_intervals(
     Args:
         names: Strings, one per candidate.
         centers: `(candidates,)` finite floats, the points.
-        lows: `(candidates,)` finite floats, lower ends of the intervals.
-        highs: `(candidates,)` finite floats, upper ends.
+        lows: `(candidates,)` floats, lower ends of the intervals; both NaN where there is none.
+        highs: `(candidates,)` floats, upper ends.
         reference: Float, where to draw a vertical line, such as the best single input's score.
         reference_name: String, what the line is, for the legend.
         label: String, what is measured, in its unit.
@@ -264,7 +264,9 @@ def plot_intervals(
     check_lengths({"names": names, **numbers})
     points, starts, ends = (np.asarray(values, np.float64) for values in numbers.values())
     for row, name in enumerate(names):
-        if not (np.isfinite(points[row]) and -np.inf < starts[row] <= ends[row] < np.inf):
+        is_unknown = np.isnan(starts[row]) and np.isnan(ends[row])
+        is_interval = is_unknown or -np.inf < starts[row] <= ends[row] < np.inf
+        if not (np.isfinite(points[row]) and is_interval):
             raise ValueError(
                 "Each candidate must have a finite point and an interval from low to high. "
                 f"Received: {points[row]} and {starts[row]} to {ends[row]} for {name!r}."

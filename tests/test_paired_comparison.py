@@ -180,7 +180,7 @@ class TestFolds:
         monkeypatch.setattr("kfusion.estimates.bootstrap", undefined)
         result = compare_predictions(Y, A, B, score="average_precision")
         assert math.isnan(result.low)
-        assert result.verdict.endswith("positives: a class has too few of them")
+        assert result.verdict.endswith("positives: there are too few of them")
         assert result.to_dict()["pvalue"] is None
 
     def test_a_fold_of_one_class_is_named(self):
@@ -200,7 +200,7 @@ class TestFolds:
         (A, {"score": "log_loss"}, "`a` must hold probabilities in 0-1"),
         (np.full((400, 2), 0.3), {}, "`a` must hold probabilities that sum to 1. They sum to 0.6"),
         (A, {"score": "rmse"}, "`score` must be one of .*auc.* for a binary task"),
-        (A, {"groups": np.zeros(3)}, "groups has 3, y has 400"),
+        (A, {"groups": np.zeros(3)}, "`groups` must have one value for each of 400 rows"),
         (A, {"groups": np.zeros(400)}, "2 groups"),
     ],
     ids=["rows", "nan", "no probabilities", "sum", "score", "groups", "one group"],

@@ -244,6 +244,10 @@ class TestInferTask:
         ):
             infer_task([1, 3])
 
+    def test_many_labels_must_be_explained(self):
+        with pytest.raises(ValueError, match="whole numbers 0 to 89, each several times: pass"):
+            infer_task(np.arange(270) % 90)
+
 
 @pytest.mark.parametrize("name", task("binary").score_names)
 def test_every_score_of_a_perfect_prediction_is_the_best_there_is(name):
