@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import keras
+import numpy as np
 
 from kfusion.layers import ResidualFusion
 from kfusion.layers.residual_fusion import to_logits
@@ -47,9 +48,9 @@ def build_residual_model(
         predicts what the best member does, to the bit.
 
     Raises:
-        TypeError: If `members` is no mapping of Keras models.
-        ValueError: If there are fewer than two, one has another number of outputs than the task,
-            or `best` names no member.
+        TypeError: If a member is no Keras model.
+        ValueError: If `members` is no mapping of two or more, one has another number of outputs
+            than the task, or `best` names no member or weighs one by no number.
     """
     task = as_task(task)
     weights = _read_best(best, members)
@@ -89,13 +90,13 @@ def starts_from_the_best(model: keras.Model) -> bool:
 def _read_best(best, members) -> dict[str, float]:
     if not isinstance(members, Mapping) or len(members) < 2:
         raise ValueError(f"`members` must be a dict of two or more models. Received: {members!r}.")
-    weights = {best: 1.0} if isinstance(best, str) else dict(best)
-    unknown = sorted(set(weights) - set(members))
-    if unknown or not weights:
+    weights = {best: 1.0} if isinstance(best, str) else best
+    is_blend = isinstance(weights, Mapping) and weights and set(weights) <= set(members)
+    if not is_blend or not np.isfinite(list(weights.values())).all():
         raise ValueError(
             f"`best` must name one of {sorted(members)}, or weigh some. Received: best={best!r}."
         )
-    return weights
+    return dict(weights)
 
 
 def _blend(predictions: Mapping[str, keras.KerasTensor], weights: Mapping[str, float], task: Task):

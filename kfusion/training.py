@@ -291,6 +291,9 @@ def _row_weights(task: Task, labels, class_weight, sample_weight) -> np.ndarray 
             for label, count in enumerate(counts)
             if count
         }
+    wrong_weights = [w for w in class_weight.values() if not (np.isfinite(w) and w >= 0)]
+    if wrong_weights:
+        raise ValueError(f"`class_weight` must be 0 or more. Received: {wrong_weights[0]}.")
     missing = sorted(set(np.unique(labels).tolist()) - set(class_weight))
     if missing:
         raise ValueError(f"`class_weight` has no weight for the label(s) {missing}.")

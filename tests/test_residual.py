@@ -194,7 +194,7 @@ class TestBadInput:
             for name in ("first", "second")
         }
 
-    @pytest.mark.parametrize("best", ["third", {"third": 1.0}, {}])
+    @pytest.mark.parametrize("best", ["third", {"third": 1.0}, {}, None, {"first": float("nan")}])
     def test_the_best_must_be_a_member(self, best):
         with pytest.raises(ValueError, match=r"`best` must name one of \['first', 'second'\]"):
             build_residual_model(self.members(), task="binary", best=best)
