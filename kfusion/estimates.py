@@ -18,6 +18,9 @@ NUM_RESAMPLES = 2000
 # Above this number of predictions a bootstrap beside DeLong's variance costs much and tells the
 # same.
 MANY_PREDICTIONS = 100_000
+# Below this number of groups in a fold, of all or of a class, variances by group are too small:
+# benchmarks/README.md.
+FEW_GROUPS = 4
 DELONG, BOOTSTRAP, FOLDS = "DeLong", "paired bootstrap", "t over folds"
 
 
@@ -73,8 +76,9 @@ def estimate(
     ranked together. For the AUC its variance comes from the influence of each row (LeDell,
     Petersen & van der Laan, 2015, Electronic Journal of Statistics 9:1583-1607), which for one
     fold is DeLong's; for other scores, or a class of one row, from a bootstrap of rows.
-    Where a fold judges one group only, as with a fold per site, the folds themselves are the
-    sample and Student's t compares their scores.
+    Where a fold judges fewer than 4 groups, as with a fold per site, the folds themselves are
+    the sample and Student's t compares their scores; where it has fewer than 4 groups of a class,
+    groups are resampled.
 
     Args:
         y: `(rows,)` labels or values of the whole table.
@@ -104,7 +108,8 @@ def estimate(
     signs = np.array([1.0, -1.0][: by_fold.shape[1]])
     value = float(by_fold.mean(axis=0) @ signs)
     pvalues: dict[str, float] = {}
-    if groups is not None and min(len(np.unique(groups[fold.rows])) for fold in folds) < 2:
+    needed = 2 if len(folds) == 1 else FEW_GROUPS
+    if groups is not None and min(len(np.unique(groups[f.rows])) for f in folds) < needed:
         low, high, error, pvalues["folds_t"] = _t_over_folds(by_fold @ signs, confidence)
         return Estimate(by_fold, value, low, high, error, FOLDS, pvalues)
     influence = _auc_influence(y, folds, task, groups) if score.name == "auc" else None
@@ -228,6 +233,10 @@ def _auc_influence(y, folds: Sequence[JudgedRows], task: Task, groups) -> np.nda
         counts = np.array([np.count_nonzero(labels == label) for label in classes])
         if counts.min() < 2 or (len(labels) - counts).min() < 2:
             return None
+        if groups is not None and len(folds) > 1:
+            of_class = [_rarest_class(labels == label, groups[fold.rows]) for label in classes]
+            if min(of_class) < FEW_GROUPS:
+                return None
         answers = np.stack([task.answers(part) for part in fold.predictions])
         by_class = [auc_influence(labels == label, answers[:, :, label])[1] for label in classes]
         scale = 1.0

@@ -37,7 +37,7 @@ class PairedComparison:
         pvalues: Two-sided p-values by test: "delong", "bootstrap", "folds_t", "mcnemar",
             "corrected_t"; those that apply.
         count: Int, how many units the difference rests on.
-        unit: "positives", "rows" or "groups".
+        unit: "positives", "rows", "groups" or "groups with positives".
         adjusted_pvalue: Float, p-value after Holm's correction for several comparisons, or None.
         num_comparisons: Int, how many those are.
     """
@@ -325,6 +325,8 @@ def _mcnemar(y, folds: Sequence[JudgedRows], task: Task) -> float:
 
 
 def _count_units(y, rows, task: Task, score: Score, groups) -> tuple[int, str]:
+    if groups is not None and task.kind == "binary" and score.by_rank:
+        return len(np.unique(groups[rows][y[rows] == 1])), "groups with positives"
     if groups is not None:
         return len(np.unique(groups[rows])), "groups"
     if task.kind == "binary" and score.by_rank:

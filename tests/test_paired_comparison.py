@@ -70,8 +70,8 @@ def test_groups_widen_the_interval_of_rows_that_repeat_each_other():
     honest = compare_predictions(Y[:100], A[:100], B[:100])
     assert rows.standard_error == pytest.approx(honest.standard_error / 2, rel=0.05)
     assert groups.standard_error == pytest.approx(honest.standard_error, rel=0.05)
-    assert groups.unit == "groups"
-    assert groups.count == 100
+    assert groups.unit == "groups with positives"
+    assert groups.count == Y[:100].sum()
     assert "mcnemar" not in groups.pvalues
 
 
