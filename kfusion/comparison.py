@@ -11,7 +11,6 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,11 +38,13 @@ from kfusion.delong import check_confidence
 from kfusion.estimates import Estimate, JudgedRows, check_defined, estimate
 from kfusion.folds import Fold
 from kfusion.fusion_data import FusionData
-from kfusion.paired_comparison import PairedComparison, compare_folds, none_if_not_finite
+from kfusion.json_values import describe, none_if_not_finite
+from kfusion.paired_comparison import PairedComparison, compare_folds, format_pvalue
 from kfusion.paired_tests import holm
 from kfusion.plots import plot_intervals
 from kfusion.scores import Score
 from kfusion.tasks import Task
+from kfusion.versions import library_versions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 BEST_SINGLE = "the best single input"
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Comparison:
     """Candidates beside single inputs on the same folds. Made by `compare`.
 
@@ -68,6 +69,8 @@ class Comparison:
         estimates: `Estimate` of each one's own score, and of the best single input's as chosen.
         pairs: `PairedComparison` of each candidate with the best single input: as chosen fold by
             fold, or as best over all rows, whichever shows less.
+        settings: What was asked for and what judged, JSON-able: rows, rows by class, groups, folds,
+            confidence, seed, and the versions of the libraries.
     """
 
     task: Task
@@ -80,6 +83,10 @@ class Comparison:
     best_single: str
     estimates: dict[str, Estimate]
     pairs: dict[str, PairedComparison]
+    settings: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return f"<Comparison of {len(self.results)} by {self.score.name}: {self.verdict}>"
 
     @property
     def best(self) -> str:
@@ -109,6 +116,7 @@ class Comparison:
             "sd": float(by_fold.std(ddof=1)) if len(by_fold) > 1 else float("nan"),
             "low": own.low,
             "high": own.high,
+            "method": own.method,
             "seconds": sum(result.seconds for result in self.results[name].folds),
         }
         if name in self.pairs:
@@ -128,7 +136,7 @@ class Comparison:
         width = max(len(self.score.name), *map(len, names))
         lines = [
             f"{self.score.name:<{width}}    mean      sd  interval          against the best "
-            "single input, p by Holm"
+            f"single input, p by Holm for {len(self.pairs)}"
         ]
         for name in names:
             row = self._row(name)
@@ -140,7 +148,7 @@ class Comparison:
             if name in self.pairs:
                 pair = self.pairs[name]
                 line += f"  {pair.difference:+.4f} [{pair.low:+.4f}, {pair.high:+.4f}]"
-                line += f"  p {pair.pvalue:.2g}"
+                line += f"  {format_pvalue(pair.pvalue)}"
             lines.append(line)
         return "\n".join([*lines, self._describe_choice(), self.verdict])
 
@@ -161,7 +169,7 @@ class Comparison:
         about = {
             "score": self.score.name,
             "direction": self.score.direction,
-            "folds": len(self.chosen),
+            **self.settings,
             "best_single": {
                 "mean": self.estimates[BEST_SINGLE].value,
                 "chosen": list(self.chosen),
@@ -223,7 +231,7 @@ def compare(
     groups where there are any) or a paired bootstrap, for the rows that judge; the corrected
     resampled t test over the folds (Nadeau & Bengio, 2003, Machine Learning 52:239-281), for
     other training rows too, which shows less; and McNemar's test of the classes told. Holm's
-    correction is for the number of candidates.
+    correction is for the number of candidates, plain concatenation among them.
 
     Args:
         candidates: Callables `fit(x, y) -> model` by name, as `cross_validate` takes them; or
@@ -271,10 +279,11 @@ def compare(
         data = as_fusion_data(x, y, task=read_task, groups=groups)
     results: dict[str, CrossValidation] = {}
     failures: dict[str, str] = {}
-    for name, fit in fits.items():
+    # Candidates come first: what is wrong with them should show before the rest is trained.
+    for name in sorted(fits, key=lambda name: name in singles):
         try:
             results[name] = cross_validate(
-                fit,
+                fits[name],
                 data if name in own_names else x,
                 y,
                 folds=made,
@@ -282,7 +291,7 @@ def compare(
                 groups=groups,
                 n_jobs=n_jobs,
                 directory=None if directory is None else Path(directory) / _slug(name),
-                about=_describe(keywords) if name in own_names else None,
+                about=describe(keywords) if name in own_names else None,
                 seed=seed,
                 name=name,
                 verbose=verbose,
@@ -290,6 +299,7 @@ def compare(
         except (FoldError, BrokenProcessPool) as error:
             failures[name] = str(error) if isinstance(error, FoldError) else repr(error)
             warnings.warn(f"{name!r} failed. {failures[name]}", stacklevel=2)
+    results = {name: results[name] for name in fits if name in results}
     alive = {name: result for name, result in results.items() if name in singles}
     if not alive:
         raise RuntimeError(f"No single input came through: {failures}.")
@@ -340,7 +350,25 @@ def compare(
         estimates=estimates,
         # Of the two references, that which leaves the candidate less sure.
         pairs=_correct({name: max(both, key=_doubt) for name, both in pairs.items()}),
+        settings={
+            **_describe_rows(y, read_task, groups),
+            "folds": len(made),
+            "repeats": 1 + max(fold.repeat for fold in made),
+            "confidence": confidence,
+            "seed": seed,
+            "versions": library_versions(),
+        },
     )
+
+
+def _describe_rows(y: np.ndarray, task: Task, groups: np.ndarray | None) -> dict[str, Any]:
+    """How many rows there are, of each class, and in how many groups."""
+    counts = {name: int(np.sum(y == label)) for label, name in enumerate(task.class_names)}
+    return {
+        "rows": len(y),
+        "class_rows": counts,
+        "groups": None if groups is None else len(np.unique(groups)),
+    }
 
 
 def _doubt(pair: PairedComparison) -> tuple[bool, float, float]:
@@ -448,19 +476,6 @@ def _gather(
     if not single_inputs:
         raise ValueError("`single_inputs` is empty: there is nothing to compare with.")
     return fits, tuple(single_inputs), set(own)
-
-
-def _describe(value: Any) -> Any:
-    """What a setting is, the same in every process and as JSON can hold it."""
-    if isinstance(value, Mapping):
-        return {str(key): _describe(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_describe(part) for part in value]
-    if isinstance(value, partial):
-        return [_describe(value.func), _describe(value.args), _describe(value.keywords)]
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    return getattr(value, "__qualname__", type(value).__qualname__)
 
 
 def _slug(name: str) -> str:

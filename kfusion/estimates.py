@@ -18,9 +18,9 @@ NUM_RESAMPLES = 2000
 # Above this number of predictions a bootstrap beside DeLong's variance costs much and tells the
 # same.
 MANY_PREDICTIONS = 100_000
-# Below this number of groups in a fold, of all or of a class, variances by group are too small:
+# Below these numbers of groups in a fold, of all and of a class, variances by group are too small:
 # benchmarks/README.md.
-FEW_GROUPS = 4
+FEW_GROUPS, FEW_GROUPS_OF_CLASS = 4, 7
 DELONG, BOOTSTRAP, FOLDS = "DeLong", "paired bootstrap", "t over folds"
 
 
@@ -77,7 +77,7 @@ def estimate(
     Petersen & van der Laan, 2015, Electronic Journal of Statistics 9:1583-1607), which for one
     fold is DeLong's; for other scores, or a class of one row, from a bootstrap of rows.
     Where a fold judges fewer than 4 groups, as with a fold per site, the folds themselves are
-    the sample and Student's t compares their scores; where it has fewer than 4 groups of a class,
+    the sample and Student's t compares their scores; where it has fewer than 7 groups of a class,
     groups are resampled.
 
     Args:
@@ -235,7 +235,7 @@ def _auc_influence(y, folds: Sequence[JudgedRows], task: Task, groups) -> np.nda
             return None
         if groups is not None and len(folds) > 1:
             of_class = [_rarest_class(labels == label, groups[fold.rows]) for label in classes]
-            if min(of_class) < FEW_GROUPS:
+            if min(of_class) < FEW_GROUPS_OF_CLASS:
                 return None
         answers = np.stack([task.answers(part) for part in fold.predictions])
         by_class = [auc_influence(labels == label, answers[:, :, label])[1] for label in classes]

@@ -22,6 +22,7 @@ from kfusion.raw_columns import encode_tensors, raw_columns, raw_dtype, sample_f
 from kfusion.serving import DESCRIPTION_FILE, ENCODED_SIGNATURE, RAW_SIGNATURE, TABULAR
 from kfusion.tables import TableSchema
 from kfusion.tasks import Task
+from kfusion.versions import library_versions
 from kfusion.whole_folders import whole_folder
 
 TOLERANCE = 1e-5
@@ -95,7 +96,7 @@ def export_saved_model(
         "inputs": {name: [list(spec.shape), spec.dtype] for name, spec in specs.items()},
         "schema": None if schema is None else json.loads(schema.to_json()),
         "served_names": {} if schema is None else _served_names(schema, specs),
-        "versions": {"keras": keras.version(), "python": sys.version.split()[0]},
+        "versions": library_versions(),
     }
     with whole_folder(path, overwrite=overwrite) as folder:
         archive = keras.export.ExportArchive()

@@ -23,12 +23,12 @@ class Fold:
         number: Int from 0, over all repeats.
         train: `(training rows,)` ints, positions in the table.
         test: `(test rows,)` ints.
-        repeat: Int from 0: the folds of one repeat judge each row once.
+        repeat: Int from 0: the folds of one repeat judge no row twice. 0 for folds that are given.
     """
 
     number: int
-    train: np.ndarray
-    test: np.ndarray
+    train: np.ndarray = dataclasses.field(repr=False)
+    test: np.ndarray = dataclasses.field(repr=False)
     repeat: int = 0
 
 

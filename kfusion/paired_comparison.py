@@ -11,6 +11,7 @@ import numpy as np
 
 from kfusion.delong import check_confidence, number_groups
 from kfusion.estimates import DELONG, FOLDS, JudgedRows, estimate
+from kfusion.json_values import none_if_not_finite
 from kfusion.paired_tests import achieved_power, corrected_resampled_ttest, mcnemar, required_rows
 from kfusion.scores import Score
 from kfusion.tasks import Task, as_task, infer_task
@@ -116,7 +117,7 @@ class PairedComparison:
         basis = f"with {self.count:,} {self.unit}"
         if math.isnan(self.low):
             return f"no interval can be told {basis}: there are too few of them"
-        pvalue = f"p = {self.pvalue:.2g}"
+        pvalue = format_pvalue(self.pvalue)
         if self.adjusted_pvalue is not None and self.num_comparisons > 1:
             pvalue += f" after Holm's correction for {self.num_comparisons} comparisons"
         if not self.is_shown:
@@ -135,7 +136,7 @@ class PairedComparison:
         if self.pvalues.get("corrected_t", 0) > 1 - self.confidence:
             sentence += (
                 "; models of other training rows may differ: corrected t test over the folds, "
-                f"p = {self.pvalues['corrected_t']:.2g}"
+                f"{format_pvalue(self.pvalues['corrected_t'])}"
             )
         return sentence
 
@@ -223,6 +224,8 @@ def compare_predictions(
         number_groups(groups, len(y))
         groups = np.asarray(groups)
     check_confidence(confidence)
+    if len(names) != 2 or len({str(name) for name in names}) != 2:
+        raise ValueError(f"`names` must be two different names. Received: {names!r}.")
     return compare_folds(
         y,
         [JudgedRows(np.arange(len(y)), np.stack(predictions))],
@@ -334,6 +337,11 @@ def _count_units(y, rows, task: Task, score: Score, groups) -> tuple[int, str]:
     return len(rows), "rows"
 
 
+def format_pvalue(pvalue: float) -> str:
+    """A p-value as it is read: below 0.001, 2,000 resamples could not tell it."""
+    return "p < 0.001" if pvalue < 0.001 else f"p = {pvalue:.2g}"
+
+
 def _percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
@@ -342,12 +350,3 @@ def _two_digits(value: float) -> int:
     """Rounded up to two digits: an estimate should not look like more."""
     scale = 10 ** max(0, math.floor(math.log10(max(value, 1))) - 1)
     return math.ceil(value / scale) * scale
-
-
-def none_if_not_finite(value: Any) -> Any:
-    """A value as JSON can hold it: NaN and infinity are None, tuples lists."""
-    if isinstance(value, dict):
-        return {name: none_if_not_finite(part) for name, part in value.items()}
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return list(value) if isinstance(value, tuple) else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 import keras
@@ -12,11 +13,11 @@ from kfusion.layers.residual_fusion import to_logits
 from kfusion.models import PREDICTION, join_branches
 from kfusion.tasks import Task, as_task
 from kfusion.trained_branches import branch_from
-from kfusion.trained_models import plain_model, taken_by
+from kfusion.trained_models import plain_model, read_model, taken_by
 
 
 def build_residual_model(
-    members: Mapping[str, keras.Model],
+    members: Mapping[str, keras.Model | str | os.PathLike],
     *,
     task: Task | str,
     best: str | Mapping[str, float],
@@ -33,8 +34,9 @@ def build_residual_model(
     best member.
 
     Args:
-        members: Two or more trained models by name, each from one input to a prediction of the
-            task. Those that take an image share the input "image", tables "tabular".
+        members: Two or more trained models, or `.keras` files, by name, each from one input to a
+            prediction of the task. Those that take an image share the input "image", tables
+            "tabular".
         task: `Task`, "binary" or "regression".
         best: Name of the best member, by its score on rows that will not test the result; or
             weights by name for a blend of the members' logits (of a regression's values).
@@ -54,15 +56,13 @@ def build_residual_model(
     """
     task = as_task(task)
     weights = _read_best(best, members)
-    for member, model in members.items():
-        if not isinstance(model, keras.Model):
-            raise TypeError(f"Member {member!r} must be a Keras model. Received: {model!r}.")
-    parts = {member: _with_features(model) for member, model in members.items()}
+    parts = {member: _with_features(_read(member, model)) for member, model in members.items()}
     for member, (_, width) in parts.items():
         if width != task.units:
             raise ValueError(
                 f"Member {member!r} gives {width} value(s) per row but a {task.kind} task has "
-                f"{task.units}: two-column probabilities are a multiclass task of 2 classes."
+                f"{task.units}. Of two-column probabilities, take the second column: "
+                f"keras.Model(model.inputs, model.outputs[0][:, 1:])."
             )
     branches = {
         member: branch_from(part, name=f"{member}_member") for member, (part, _) in parts.items()
@@ -97,6 +97,13 @@ def _read_best(best, members) -> dict[str, float]:
             f"`best` must name one of {sorted(members)}, or weigh some. Received: best={best!r}."
         )
     return dict(weights)
+
+
+def _read(member: str, model) -> keras.Model:
+    try:
+        return read_model(model)
+    except TypeError as error:
+        raise TypeError(f"Member {member!r}: {error}") from None
 
 
 def _blend(predictions: Mapping[str, keras.KerasTensor], weights: Mapping[str, float], task: Task):

@@ -201,9 +201,10 @@ class Task:
         classes = len(self.class_names)
         widths = {"binary": (1, 2), "multiclass": (classes,), "regression": (1,)}[self.kind]
         if values.ndim != 2 or len(values) != num_rows or values.shape[1] not in widths:
-            shapes = " or ".join(f"({num_rows}, {width})" for width in widths)
+            shapes = [f"({num_rows},)"] * (1 in widths)
+            shapes += [f"({num_rows}, {width})" for width in widths]
             raise ValueError(
-                f"`{name}` of a {self.kind} task must have shape {shapes}. Received: "
+                f"`{name}` of a {self.kind} task must have shape {' or '.join(shapes)}. Received: "
                 f"{np.shape(predictions)}."
             )
         wrong = np.flatnonzero(~np.isfinite(values).all(axis=1))

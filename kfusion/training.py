@@ -131,6 +131,8 @@ def fit(
         jit_compile=jit_compile,
     )
     scorer = None if validation is None else ExactScores(*validation, task)
+    if scorer is None and count_start:
+        raise ValueError("`count_start=True` needs `validation_data` to judge the start by.")
     if count_start is None:
         count_start = starts_from_the_best(model)
     keeper = None

@@ -272,7 +272,7 @@ class TestWhatFitReturns:
         [
             (np.nan, "`predictions` is not finite in row 0"),
             (1.5, "must hold probabilities in 0-1. Received: .1.5. in row 0"),
-            (np.zeros((30, 3)), r"must have shape \(30, 1\) or \(30, 2\). Received: \(30, 3\)"),
+            (np.zeros((30, 3)), r"must have shape \(30,\) or \(30, 1\) or \(30, 2\). Received: \(30, 3\)"),
             (np.full((30, 2), 0.4), "must hold probabilities that sum to 1. They sum to 0.8"),
             (np.zeros(7), r"Received: \(7,\)"),
         ],

@@ -195,7 +195,7 @@ class TestFolds:
 @pytest.mark.parametrize(
     ("a", "options", "message"),
     [
-        (A[:-1], {}, r"`a` of a binary task must have shape \(400, 1\) or \(400, 2\)"),
+        (A[:-1], {}, r"`a` of a binary task must have shape \(400,\) or \(400, 1\) or"),
         (np.where(np.arange(400) == 7, np.nan, A), {}, "`a` is not finite in row 7"),
         (A, {"score": "log_loss"}, "`a` must hold probabilities in 0-1"),
         (np.full((400, 2), 0.3), {}, "`a` must hold probabilities that sum to 1. They sum to 0.6"),

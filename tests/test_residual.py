@@ -205,5 +205,5 @@ class TestBadInput:
             build_residual_model(members, task="binary", best="first")
 
     def test_two_columns_for_two_classes_are_named(self):
-        with pytest.raises(ValueError, match=r"'first' gives 2 value\(s\).*multiclass task of 2"):
+        with pytest.raises(ValueError, match=r"'first' gives 2 value\(s\).*take the second column"):
             build_residual_model(self.members(2), task="binary", best="first")
