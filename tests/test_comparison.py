@@ -129,7 +129,9 @@ class TestFailures:
     def test_a_candidate_that_crashes_is_reported_and_the_others_go_on(self):
         with pytest.warns(UserWarning, match="'broken' failed. Fold 0 failed. ZeroDiv"):
             result = run({"broken": self.crash, "both": OnColumns(0, 1, 2)})
-        message = "Fold 0 failed. ZeroDivisionError: no more rows"
+        line = self.crash.__code__.co_firstlineno + 1
+        place = f"in crash, test_comparison.py, line {line}"
+        message = f"Fold 0 failed. ZeroDivisionError: no more rows ({place})"
         assert result.failures == {"broken": message}
         assert list(result.pairs) == ["both"]
         assert f"broken  failed: {message}" in result.summary()
@@ -245,11 +247,11 @@ class TestOneGroupPerFold:
         generator = np.random.default_rng(3)
         rejections = 0
         for _ in range(60):
-            groups = np.repeat(np.arange(16), 8)
+            groups = np.repeat(np.arange(32), 4)
             y = np.arange(128) % 2
-            noise = generator.normal(size=(2, 16))[:, groups] + generator.normal(size=(2, 128))
+            noise = generator.normal(size=(2, 32))[:, groups] + generator.normal(size=(2, 128))
             predictions = (y + noise)[:, :, None]
-            parts = [np.flatnonzero(groups // 4 == fold) for fold in range(4)]
+            parts = [np.flatnonzero(groups // 8 == fold) for fold in range(4)]
             folds = [JudgedRows(rows, predictions[:, rows]) for rows in parts]
             kind = make_task("binary")
             found = estimate(
@@ -257,6 +259,32 @@ class TestOneGroupPerFold:
             )
             rejections += found.pvalues["delong"] < 0.05
         assert rejections <= 9
+
+    @pytest.mark.parametrize(("size", "method"), [(60, "t over folds"), (10, "paired bootstrap")])
+    def test_fewer_groups_than_a_variance_needs(self, size, method):
+        """4 folds of 1 group each, and of 6 groups each."""
+        assert run(groups=np.arange(240) // size).pairs["both"].method == method
+
+
+def test_the_json_says_what_judged_and_with_what():
+    about = json.loads(run(groups=np.arange(240) // 2, repeats=2, confidence=0.9).to_json())
+    assert about["rows"] == 240
+    assert about["class_rows"] == {"0": int(np.sum(Y == 0)), "1": int(np.sum(Y == 1))}
+    assert (about["groups"], about["folds"], about["repeats"]) == (120, 8, 2)
+    assert (about["confidence"], about["versions"]["numpy"]) == (0.9, np.__version__)
+
+
+def test_candidates_are_trained_before_what_they_have_to_beat():
+    fitted = []
+
+    def noted(name, fit):
+        return lambda x, y: fitted.append(name) or fit(x, y)
+
+    singles = {name: noted(name, fit) for name, fit in SINGLES.items()}
+    result = run({"both": noted("both", OnColumns(0, 1, 2))}, single_inputs=singles)
+    assert fitted[0] == "both"
+    assert list(result.results) == ["first", "second", "both"]
+    assert repr(result) == f"<Comparison of 3 by auc: {result.verdict}>"
 
 
 @pytest.mark.parametrize("kind", ["binary", "regression"])

@@ -253,6 +253,22 @@ class TestDirectory:
             run(directory=tmp_path, about={"strength": 2})
 
 
+def test_a_failure_tells_the_line_of_the_users_code():
+    def fit(x, y):
+        return LogisticRegression(C="many").fit(x, y)
+
+    line = fit.__code__.co_firstlineno + 1
+    wanted = rf"Fold 0 failed. .*\(in fit, test_cross_validation.py, line {line}\)"
+    with pytest.raises(FoldError, match=wanted):
+        cross_validate(fit, X, Y, folds=3, verbose=0)
+
+
+def test_a_result_is_short_to_look_at():
+    result = cross_validate(lambda x, y: LogisticRegression().fit(x, y), X, Y, folds=3, verbose=0)
+    assert repr(result) == f"<CrossValidation of 3 folds: auc {result.scores().mean():.4g}>"
+    assert len(repr(result.folds[0])) < 100
+
+
 class TestWhatFitReturns:
     @pytest.mark.parametrize("n_jobs", [1, 2])
     def test_any_exception_comes_back_as_a_failed_fold(self, n_jobs):
@@ -272,7 +288,10 @@ class TestWhatFitReturns:
         [
             (np.nan, "`predictions` is not finite in row 0"),
             (1.5, "must hold probabilities in 0-1. Received: .1.5. in row 0"),
-            (np.zeros((30, 3)), r"must have shape \(30,\) or \(30, 1\) or \(30, 2\). Received: \(30, 3\)"),
+            (
+                np.zeros((30, 3)),
+                r"\(30,\) or \(30, 1\) or \(30, 2\). Received: \(30, 3\)",
+            ),
             (np.full((30, 2), 0.4), "must hold probabilities that sum to 1. They sum to 0.8"),
             (np.zeros(7), r"Received: \(7,\)"),
         ],

@@ -202,8 +202,9 @@ class TestFolds:
         (A, {"score": "rmse"}, "`score` must be one of .*auc.* for a binary task"),
         (A, {"groups": np.zeros(3)}, "`groups` must have one value for each of 400 rows"),
         (A, {"groups": np.zeros(400)}, "2 groups"),
+        (A, {"names": ("m", "m")}, "`names` must be two different names"),
+        (A, {"names": ("m",)}, "`names` must be two different names"),
     ],
-    ids=["rows", "nan", "no probabilities", "sum", "score", "groups", "one group"],
 )
 def test_what_cannot_be_compared_is_refused(a, options, message):
     with pytest.raises(ValueError, match=message):

@@ -199,6 +199,11 @@ class TestBadInput:
         with pytest.raises(ValueError, match=r"`best` must name one of \['first', 'second'\]"):
             build_residual_model(self.members(), task="binary", best=best)
 
+    def test_a_member_that_is_no_model_is_named(self):
+        members = {**self.members(), "third": 3}
+        with pytest.raises(TypeError, match="Member 'third': `model` must be a keras.Model or"):
+            build_residual_model(members, task="binary", best="first")
+
     def test_one_member_is_no_fusion(self):
         members = {"first": self.members()["first"]}
         with pytest.raises(ValueError, match="two or more models"):

@@ -210,7 +210,11 @@ class TestCheckPredictions:
     @pytest.mark.parametrize(
         ("kind", "predictions", "message"),
         [
-            ("binary", [[0.5, 0.5, 0.0]] * 2, r"shape \(2,\) or \(2, 1\) or \(2, 2\). Received: \(2, 3\)"),
+            (
+                "binary",
+                [[0.5, 0.5, 0.0]] * 2,
+                r"\(2,\) or \(2, 1\) or \(2, 2\). Received: \(2, 3\)",
+            ),
             ("binary", [0.5], r"Received: \(1,\)"),
             ("binary", [0.5, 1.5], r"probabilities in 0-1. Received: \[1.5\] in row 1"),
             ("binary", [[0.5, 0.5], [0.5, 0.6]], "sum to 1.1 in row 1"),
