@@ -9,7 +9,9 @@ distribution, plain paired t) stand beside those that kfusion uses, on the same 
 Scores of AUCs are normal in both classes; those of two models for the same rows are correlated.
 Grouped rows share half of the variance of their scores and of what makes them positive; groups
 have 10 rows on average, geometrically distributed. Cross-validation, 2 times in 5 folds, trains
-nearest centroids on either of two features that are equally good.
+nearest centroids on either of two features that are equally good. "estimate" is what `compare`
+uses, over grouped folds of two models that are equally good: of patients with 3 rows and one label
+each, or of sites with 20 rows of both labels.
 
 usage: python benchmarks/interval_coverage.py [--repetitions 2000] [--resamples 400]
     [--only delong] [--processes 2]
@@ -34,10 +36,19 @@ from scipy import stats
 
 from kfusion.bootstrap import bootstrap
 from kfusion.delong import area_interval, auc_influence, delong_test, influence_test
+from kfusion.estimates import DELONG, JudgedRows, estimate
+from kfusion.estimates import FOLDS as OVER_FOLDS
 from kfusion.paired_tests import corrected_resampled_ttest
+from kfusion.tasks import task
 
 FOLDS, REPEATS = 5, 2
 HALF = math.sqrt(0.5)
+GROUPED_FOLDS = [
+    {"groups": groups, "positives": positives, "rows": 3, "folds": folds}
+    for groups, positives in ((80, 8), (80, 16), (80, 40), (300, 30))
+    for folds in (3, 5, 10)
+    if positives >= folds
+] + [{"groups": 20, "positives": 0, "rows": 20, "folds": folds} for folds in (2, 5, 10, 20)]
 
 
 class Case(NamedTuple):
@@ -70,13 +81,33 @@ def draw_scores(random, *, rows, positives, areas, correlation):
 
 
 def draw_grouped_scores(random, *, groups, share, areas, correlation):
-    numbers = draw_numbers(random, groups)
-    rows = len(numbers)
-    values = HALF * random.normal(size=groups)[numbers] + HALF * random.normal(size=rows)
-    y = (values < stats.norm.ppf(share)).astype(int)
+    y = np.zeros(0, int)
+    # Without 2 rows of each class there is no variance; hardly ever needed.
+    while min(np.sum(y == 0), np.sum(y == 1)) < 2:
+        numbers = draw_numbers(random, groups)
+        rows = len(numbers)
+        values = HALF * random.normal(size=groups)[numbers] + HALF * random.normal(size=rows)
+        y = (values < stats.norm.ppf(share)).astype(int)
     scores = HALF * correlated(random, groups, correlation)[numbers]
     scores += HALF * correlated(random, rows, correlation)
     return y, shifted(scores, y, areas), numbers
+
+
+def draw_grouped_folds(random, *, groups, positives, rows, folds):
+    """Groups of one label each, `positives` of them 1, or of both if that is 0; folds of groups."""
+    numbers = np.repeat(np.arange(groups), rows)
+    if positives:
+        y = (numbers < positives).astype(int)
+        # Stratified: the groups of each label go round the folds.
+        part = np.concatenate([np.arange(positives), np.arange(groups - positives)]) % folds
+    else:
+        y = np.arange(len(numbers)) % 2
+        part = random.permutation(np.arange(groups) % folds)
+    scores = HALF * correlated(random, groups, 0.5)[numbers]
+    scores += HALF * correlated(random, len(numbers), 0.5)
+    scores = shifted(scores, y, (0.8, 0.8))
+    judged = [np.flatnonzero(part[numbers] == fold) for fold in range(folds)]
+    return y, [JudgedRows(rows, scores[rows].T[:, :, None]) for rows in judged], numbers
 
 
 def draw_right(random, *, rows, shares, correlation):
@@ -173,6 +204,20 @@ def rmse_by_bootstrap(errors, groups, resamples):
     return by_bootstrap(statistic, len(squares), groups, resamples)
 
 
+def by_estimate(y, folds, groups, resamples):
+    binary = task("binary", y=y)
+    found = estimate(
+        y,
+        folds,
+        task=binary,
+        score=binary.score("auc"),
+        groups=groups,
+        num_resamples=resamples,
+    )
+    names = {DELONG: "delong", OVER_FOLDS: "folds_t"}
+    return found.low, found.high, found.pvalues[names.get(found.method, "bootstrap")]
+
+
 def by_corrected_t(scores, resamples):
     test = corrected_resampled_ttest(*scores.T, test_fraction=1 / FOLDS)
     return test.low, test.high, test.pvalue
@@ -218,6 +263,9 @@ def list_cases() -> Iterator[Case]:
             shared = {"rmse": rmse, "correlation": 0.7, "tails": tails}
             for rows in (100, 300, 1000):
                 yield Case(draw_errors, {"rows": rows, **shared}, rmse[0] - rmse[1], by_method)
+    by_method = {"estimate": by_estimate}
+    for options in GROUPED_FOLDS:
+        yield Case(draw_grouped_folds, options, 0.0, by_method)
     by_method = {"corrected t": by_corrected_t, "plain paired t": by_plain_t}
     for rows in (100, 300):
         for spread in (0.5, 1.5):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -14,9 +15,8 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from kfusion.branches import image_branch, tabular_branch
 from kfusion.fusion_data import FusionData
 from kfusion.layers import ConcatFusion
-from kfusion.models import build_fusion_model, build_unimodal_model
-from kfusion.tables import TableSchema
-from kfusion.tasks import Task, infer_task
+from kfusion.models import build_fusion_model, build_unimodal_model, get_fusion
+from kfusion.tasks import Task
 from kfusion.training import fit
 
 IMAGE_ONLY, TABLE_ONLY, TABLE_TREES = "image only", "table only", "table only (boosted trees)"
@@ -66,9 +66,13 @@ def single_input(
         **keywords: For `kfusion.fit`, such as `epochs`.
 
     Returns:
-        Callable from training rows, `FusionData` or a dict with "image" and a "tabular" matrix,
-        and their labels to a trained `keras.Model`.
+        Callable from training rows, `FusionData`, and their labels to a trained `keras.Model`.
+
+    Raises:
+        TypeError: If a keyword is none of `fit`.
+        ValueError: If `validation` is no share that can be held out.
     """
+    _check_settings(validation, keywords)
     build = partial(build_single, key=key, name=key.replace(" ", "_"))
     return partial(_fit_network, build, branches, validation, keywords)
 
@@ -91,6 +95,8 @@ def fused(
     Returns:
         As `single_input`.
     """
+    get_fusion(fusion)
+    _check_settings(validation, keywords)
     return partial(_fit_network, partial(_build_copy, fusion), branches, validation, keywords)
 
 
@@ -156,8 +162,17 @@ def _build_copy(fusion, builders: Builders, *, task: Task) -> keras.Model:
     return build_fused(builders, fusion, task=task, name="fused")
 
 
+def _check_settings(validation: float, keywords: Mapping[str, Any]) -> None:
+    if not 0 < validation <= 0.5:
+        raise ValueError(f"`validation` must lie in (0, 0.5]. Received: {validation}.")
+    known = {*inspect.signature(fit).parameters, *inspect.signature(keras.Model.fit).parameters}
+    unknown = sorted(set(keywords) - known)
+    if unknown:
+        raise TypeError(f"`kfusion.fit` does not take the keyword(s) {unknown}.")
+
+
 def _fit_network(build, branches, validation, keywords, x: Any, y: Any) -> keras.Model:
-    train, held = as_fusion_data(x, y).split(validation)
+    train, held = _checked_data(x).split(validation)
     model = build(branches(train), task=train.task)
     fit(
         model,
@@ -171,7 +186,7 @@ def _fit_network(build, branches, validation, keywords, x: Any, y: Any) -> keras
 
 
 def _fit_trees(keywords, x: Any, y: Any) -> TableTrees:
-    data = as_fusion_data(x, y)
+    data = _checked_data(x)
     schema, kind = data.schema, data.kind
     is_category = [False] * len(schema.numbers) + [
         column.num_codes <= MAX_TREE_CATEGORIES for column in schema.categories
@@ -183,29 +198,23 @@ def _fit_trees(keywords, x: Any, y: Any) -> TableTrees:
     return TableTrees(estimator.fit(data.x[TABULAR], data.y))
 
 
-def as_fusion_data(x: Any, y: Any) -> FusionData:
-    """Returns `FusionData` as given, or made of a dict with an image and a matrix.
-
-    Raises:
-        TypeError: If `x` is neither.
-    """
-    if isinstance(x, FusionData):
-        return x
-    is_dict = isinstance(x, Mapping) and {IMAGE, TABULAR} <= set(x)
-    if not is_dict or hasattr(x[TABULAR], "columns"):
-        raise TypeError(
-            "This takes FusionData (`load_table`, or FusionData(images, frame, y, kind)), or a "
-            f'dict with "{IMAGE}" and "{TABULAR}" arrays. Received: {type(x).__name__}.'
-        )
-    task = infer_task(y)
+def as_fusion_data(
+    x: Mapping[str, Any], y: np.ndarray, *, task: Task, groups: np.ndarray | None
+) -> FusionData:
+    """Makes `FusionData` of a dict with images and a matrix of numbers, "image" and "tabular"."""
     matrix = np.asarray(x[TABULAR], np.float64)
     frame = pd.DataFrame(matrix, columns=[f"column_{i}" for i in range(matrix.shape[1])])
-    data = FusionData(
-        np.asarray(x[IMAGE]),
-        frame,
-        task.check_targets(y),
-        task.kind,
-        task.class_names,
-        column_kinds=dict.fromkeys(frame.columns, "number"),
+    kinds = dict.fromkeys(frame.columns, "number")
+    names = task.class_names
+    return FusionData(
+        np.asarray(x[IMAGE]), frame, y, task.kind, names, groups=groups, column_kinds=kinds
     )
-    return data.with_schema(TableSchema.fit(frame, data.column_kinds, allow_empty=True))
+
+
+def _checked_data(x: Any) -> FusionData:
+    if not isinstance(x, FusionData):
+        raise TypeError(
+            "This fits FusionData, which knows columns, kinds and groups: `load_table(...)`, or "
+            f"FusionData(images, frame, y, kind). Received: {type(x).__name__}."
+        )
+    return x

@@ -16,6 +16,10 @@ from kfusion.progress import progress
 MAX_PARTS = 400
 
 
+class UndefinedStatisticError(ValueError):
+    """A statistic has no value on most resamples: a class is in very few rows or groups."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Bootstrap:
     """What a statistic was on resampled rows. Made by `bootstrap`.
@@ -163,7 +167,7 @@ def bootstrap(
     replicates = np.reshape(np.asarray(draws, np.float64), (num_resamples, -1))
     kept = replicates[np.isfinite(replicates).all(axis=1)]
     if 2 * len(kept) < num_resamples:
-        raise ValueError(
+        raise UndefinedStatisticError(
             f"The statistic is not finite on {num_resamples - len(kept)} of {num_resamples} "
             "resamples, as if a class were in very few rows or groups: give more of these."
         )

@@ -23,7 +23,6 @@ from kfusion.layers import (
 from kfusion.layers.application_preprocessing import find_application
 from kfusion.layers.normalized_dense import MOMENTUM
 from kfusion.tables import NumberColumn, TableSchema
-from kfusion.trained_branches import branch_from  # noqa: F401 (until the front takes it there)
 from kfusion.trained_models import plain_model, pool_features, run_model
 
 CONV_FILTERS = (32, 64, 128, 128, 128)

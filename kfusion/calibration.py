@@ -83,7 +83,7 @@ class IsotonicCalibration:
         curves: One `Curve` for two classes, that of the positive one; else one per class.
     """
 
-    curves: tuple[Curve, ...]
+    curves: tuple[Curve, ...] = dataclasses.field(repr=False)
 
     def __post_init__(self):
         if len(self.curves) in (0, 2):

@@ -14,8 +14,9 @@ import keras
 import numpy as np
 
 from kfusion.baselines import IMAGE, IMAGE_ONLY, TABLE_ONLY, TABULAR, build_fused, build_single
+from kfusion.estimates import JudgedRows
 from kfusion.fusion_data import FusionData
-from kfusion.paired_comparison import compare_predictions
+from kfusion.paired_comparison import compare_folds
 from kfusion.prediction import predict
 from kfusion.search.hypermodel import FusionHyperModel
 from kfusion.search.running import search_fusion
@@ -162,19 +163,18 @@ def search_candidate(
 def best_candidate(candidates: Sequence[Candidate], task: Task) -> Candidate:
     """The candidate with the best objective on the validation rows."""
     score = task.score()
-    sign = 1 if score.direction == "max" else -1
-    return max(candidates, key=lambda candidate: sign * candidate.scores[score.name])
+    return max(candidates, key=lambda candidate: score.sign * candidate.scores[score.name])
 
 
-def comparison_table(candidates: Sequence[Candidate], validation: FusionData) -> str:
-    """A text table of the candidates' exact validation scores, with the verdict below."""
+def comparison_table(candidates: Sequence[Candidate]) -> str:
+    """A text table of the candidates' exact validation scores."""
     names = list(candidates[0].scores)
     width = max(len(candidate.name) for candidate in candidates)
     lines = [" " * width + "".join(f"{name:>12}" for name in names)]
     for candidate in candidates:
         scores = "".join(f"{candidate.scores[name]:12.4f}" for name in names)
         lines.append(f"{candidate.name:<{width}}{scores}")
-    return "\n".join([*lines, verdict(candidates, validation)])
+    return "\n".join(lines)
 
 
 def verdict(candidates: Sequence[Candidate], validation: FusionData) -> str:
@@ -185,11 +185,12 @@ def verdict(candidates: Sequence[Candidate], validation: FusionData) -> str:
         return "There is no fusion and single input to compare."
     task = validation.task
     best_single, best_fused = best_candidate(single, task), best_candidate(fused, task)
-    pair = compare_predictions(
+    both = np.stack([best_fused.predictions, best_single.predictions]).astype(np.float64)
+    pair = compare_folds(
         validation.y,
-        best_fused.predictions,
-        best_single.predictions,
+        [JudgedRows(np.arange(len(validation)), both)],
         task=task,
+        score=task.score(),
         groups=validation.groups,
         names=(best_fused.name, best_single.name),
     )

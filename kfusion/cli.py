@@ -18,6 +18,7 @@ from typing import Any
 CHECK_ERRORS = (ValueError, TypeError, OSError)
 # Where `compare` keeps finished folds.
 FOLDS_FOLDER = "folds"
+COMPARISON_FILE = "comparison.json"
 
 
 class CommandError(Exception):
@@ -38,6 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CommandError as error:
         print(f"kfusion: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(
+            "kfusion: stopped. Finished folds and trials in its folder are kept.", file=sys.stderr
+        )
+        return 130
     print(json.dumps(result, ensure_ascii=False, indent=1), file=stdout)
     return 0
 
@@ -102,13 +108,16 @@ def _train(arguments: argparse.Namespace, *, search: bool) -> dict[str, Any]:
             )
         trained.append(found)
     kept = candidates.best_candidate(trained, train.task)
-    _tell(candidates.comparison_table(trained, validation))
+    _tell(candidates.comparison_table(trained))
+    told = candidates.verdict(trained, validation)
+    _tell(told)
     description = runs.save_run(
         folder,
         kept,
         trained,
         train=train,
         validation=validation,
+        verdict=told,
         image_column=arguments.image,
         target=arguments.target,
     )
@@ -119,18 +128,25 @@ def _compare(arguments: argparse.Namespace) -> dict[str, Any]:
     data = _load(arguments)
     from kfusion.comparison import compare
     from kfusion.cross_validation import plan_folds
+    from kfusion.delong import check_confidence
+    from kfusion.fingerprints import OtherWorkError
 
     fusions = arguments.fusions or ["concat", "multiply"]
     folder = Path(arguments.out)
     branches = _branches(arguments)
     with _user_input():
+        _check_same_question(folder, arguments, fusions)
         folds = plan_folds(
             data, folds=arguments.folds, repeats=arguments.repeats, seed=arguments.seed
         )
         _check_buildable(branches(data), fusions)
-        if arguments.overwrite:
-            shutil.rmtree(folder / FOLDS_FOLDER, ignore_errors=True)
-    with _user_input((ValueError, RuntimeError)):
+        if arguments.overwrite and (folder / FOLDS_FOLDER).exists():
+            shutil.rmtree(folder / FOLDS_FOLDER)
+        if not 0 < arguments.validation <= 0.5:
+            raise ValueError("--validation must lie in (0, 0.5].")
+        data.task.score(arguments.score)
+        check_confidence(arguments.confidence)
+    with _user_input((OtherWorkError,)):
         result = compare(
             fusions,
             data,
@@ -143,12 +159,30 @@ def _compare(arguments: argparse.Namespace) -> dict[str, Any]:
             epochs=arguments.epochs,
             batch_size=arguments.batch_size,
             class_weight=arguments.class_weight,
+            score=arguments.score,
+            confidence=arguments.confidence,
         )
     _tell(result.summary())
-    about = json.loads(result.to_json())
-    (folder / "comparison.json").write_text(result.to_json(), encoding="utf-8")
+    about = {"asked": fusions, **json.loads(result.to_json())}
+    text = json.dumps(about, ensure_ascii=False, indent=1)
+    (folder / COMPARISON_FILE).write_text(text, encoding="utf-8")
     result.plot().savefig(folder / "comparison.png", dpi=150)
+    if not result.pairs:
+        raise CommandError(f"No candidate came through: {result.failures}")
     return {**about, "out": str(folder)}
+
+
+def _check_same_question(folder: Path, arguments: argparse.Namespace, fusions: list[str]) -> None:
+    """Raises `ValueError` if the folder's finished comparison is one of other fusions."""
+    path = folder / COMPARISON_FILE
+    if arguments.overwrite or not path.exists():
+        return
+    known = set(json.loads(path.read_text(encoding="utf-8"))["asked"])
+    if known != set(fusions):
+        raise ValueError(
+            f"{folder} holds a finished comparison of {sorted(known)}. Choose another folder, or "
+            "pass --overwrite."
+        )
 
 
 def _branches(arguments: argparse.Namespace):
@@ -356,8 +390,12 @@ def _parser() -> argparse.ArgumentParser:
         "compare", help="cross-validate fusions beside each input alone, with a verdict"
     )
     _add_training_arguments(compare, epochs=30)
-    compare.add_argument("--folds", type=_positive, default=5)
-    compare.add_argument("--repeats", type=_positive, default=1)
+    compare.add_argument("--folds", type=_positive, default=5, help="default: %(default)s")
+    compare.add_argument("--repeats", type=_positive, default=1, help="default: %(default)s")
+    compare.add_argument("--score", help="what to compare by (default: auc, or rmse)")
+    compare.add_argument(
+        "--confidence", type=float, default=0.95, help="of intervals (default: %(default)s)"
+    )
     compare.add_argument("--jobs", type=int, default=1, help="folds at once; -1: one per core")
     compare.set_defaults(command=_compare)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import re
 import warnings
@@ -20,19 +21,30 @@ from kfusion.baselines import (
     IMAGE,
     PLAIN_CONCAT,
     TABULAR,
+    as_fusion_data,
     fused,
     plain_concat,
     standard_single_inputs,
 )
-from kfusion.cross_validation import CrossValidation, Fit, cross_validate, plan_folds, read_rows
-from kfusion.estimates import Estimate, JudgedRows, estimate
+from kfusion.cross_validation import (
+    CrossValidation,
+    Fit,
+    FoldError,
+    cross_validate,
+    plan_folds,
+    read_rows,
+)
+from kfusion.delong import check_confidence
+from kfusion.estimates import Estimate, JudgedRows, check_defined, estimate
 from kfusion.folds import Fold
 from kfusion.fusion_data import FusionData
-from kfusion.paired_comparison import PairedComparison, compare_folds, none_if_not_finite
+from kfusion.json_values import describe, none_if_not_finite
+from kfusion.paired_comparison import PairedComparison, compare_folds, format_pvalue
 from kfusion.paired_tests import holm
 from kfusion.plots import plot_intervals
 from kfusion.scores import Score
 from kfusion.tasks import Task
+from kfusion.versions import library_versions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,7 +52,7 @@ if TYPE_CHECKING:
 BEST_SINGLE = "the best single input"
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Comparison:
     """Candidates beside single inputs on the same folds. Made by `compare`.
 
@@ -51,10 +63,14 @@ class Comparison:
         singles: Names of those of one input.
         failures: Messages by name, of those that did not.
         chosen: Name of the best single input, fold by fold.
-        is_nested: Whether it was chosen on rows outside of the fold that it judges; if there were
-            none, it is the best on the judged rows, which makes a fusion look worse, not better.
-        estimates: `Estimate` of each one's own score, and of the best single input's.
-        pairs: `PairedComparison` of each candidate with the best single input.
+        is_nested: Whether it was chosen on rows outside of the fold that it judges; where there
+            were none, it is the best on the judged rows.
+        best_single: Name of the single input that is best over all rows.
+        estimates: `Estimate` of each one's own score, and of the best single input's as chosen.
+        pairs: `PairedComparison` of each candidate with the best single input: as chosen fold by
+            fold, or as best over all rows, whichever shows less.
+        settings: What was asked for and what judged, JSON-able: rows, rows by class, groups, folds,
+            confidence, seed, and the versions of the libraries.
     """
 
     task: Task
@@ -64,14 +80,18 @@ class Comparison:
     failures: dict[str, str]
     chosen: tuple[str, ...]
     is_nested: bool
+    best_single: str
     estimates: dict[str, Estimate]
     pairs: dict[str, PairedComparison]
+    settings: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return f"<Comparison of {len(self.results)} by {self.score.name}: {self.verdict}>"
 
     @property
     def best(self) -> str:
         """Name of the candidate with the best mean score."""
-        sign = 1 if self.score.direction == "max" else -1
-        return max(self.pairs, key=lambda name: sign * self.estimates[name].value)
+        return max(self.pairs, key=lambda name: self.score.sign * self.estimates[name].value)
 
     @property
     def verdict(self) -> str:
@@ -96,6 +116,7 @@ class Comparison:
             "sd": float(by_fold.std(ddof=1)) if len(by_fold) > 1 else float("nan"),
             "low": own.low,
             "high": own.high,
+            "method": own.method,
             "seconds": sum(result.seconds for result in self.results[name].folds),
         }
         if name in self.pairs:
@@ -115,7 +136,7 @@ class Comparison:
         width = max(len(self.score.name), *map(len, names))
         lines = [
             f"{self.score.name:<{width}}    mean      sd  interval          against the best "
-            "single input, p by Holm"
+            f"single input, p by Holm for {len(self.pairs)}"
         ]
         for name in names:
             row = self._row(name)
@@ -127,7 +148,7 @@ class Comparison:
             if name in self.pairs:
                 pair = self.pairs[name]
                 line += f"  {pair.difference:+.4f} [{pair.low:+.4f}, {pair.high:+.4f}]"
-                line += f"  p {pair.pvalue:.2g}"
+                line += f"  {format_pvalue(pair.pvalue)}"
             lines.append(line)
         return "\n".join([*lines, self._describe_choice(), self.verdict])
 
@@ -135,9 +156,11 @@ class Comparison:
         counts = {name: self.chosen.count(name) for name in dict.fromkeys(self.chosen)}
         listed = ", ".join(f"{name} in {count}" for name, count in counts.items())
         how = "on the other folds' rows" if self.is_nested else "on the judged rows themselves"
-        value = self.estimates[BEST_SINGLE].value
+        nested = self.estimates[BEST_SINGLE].value
         return (
-            f"Best single input {value:.4f}, chosen {how}: {listed} of {len(self.chosen)} fold(s)."
+            f"Best single input {nested:.4f}, chosen {how} ({listed} of {len(self.chosen)} folds); "
+            f"{self.estimates[self.best_single].value:.4f} over all rows ({self.best_single}). "
+            "Candidates are compared with both, and the comparison that shows less is told."
         )
 
     def to_json(self) -> str:
@@ -146,11 +169,12 @@ class Comparison:
         about = {
             "score": self.score.name,
             "direction": self.score.direction,
-            "folds": len(self.chosen),
+            **self.settings,
             "best_single": {
                 "mean": self.estimates[BEST_SINGLE].value,
                 "chosen": list(self.chosen),
                 "chosen_on": "other folds" if self.is_nested else "judged rows",
+                "over_all_rows": self.best_single,
             },
             "best": self.best if self.pairs else None,
             "verdict": self.verdict,
@@ -167,7 +191,7 @@ class Comparison:
             [self.estimates[name].value for name in names],
             [self.estimates[name].low for name in names],
             [self.estimates[name].high for name in names],
-            reference=self.estimates[BEST_SINGLE].value,
+            reference=self.estimates[self.best_single].value,
             reference_name=BEST_SINGLE,
             label=self.score.name,
             ax=ax,
@@ -198,14 +222,16 @@ def compare(
 
     Beside the candidates stand an image network, a table network, boosted trees on the table
     and plain concatenation; `single_inputs` puts others in their place. Each candidate is
-    compared with the best single input, which is chosen fold by fold by the scores on the rows
-    outside of that fold, so that no row helps to choose what it judges.
+    compared with the best single input twice: as chosen fold by fold by the scores on the rows
+    outside of that fold, so that no row helps to choose what it judges, and as the one that is
+    best over all rows. The comparison that shows less is told: the first alone would favour a
+    candidate where inputs are about equal, the second put it at a disadvantage.
 
     Three things are told of each difference: its interval and p-value by DeLong's test (AUC; by
     groups where there are any) or a paired bootstrap, for the rows that judge; the corrected
     resampled t test over the folds (Nadeau & Bengio, 2003, Machine Learning 52:239-281), for
     other training rows too, which shows less; and McNemar's test of the classes told. Holm's
-    correction is for the number of candidates.
+    correction is for the number of candidates, plain concatenation among them.
 
     Args:
         candidates: Callables `fit(x, y) -> model` by name, as `cross_validate` takes them; or
@@ -234,44 +260,49 @@ def compare(
         `Comparison`: `summary()`, `verdict`, `to_frame()`, `to_json()`, `plot()`.
 
     Raises:
-        ValueError: If rows or folds do not fit, or two candidates have one name.
+        TypeError: If a candidate is no callable, or a keyword is none of `fit`.
+        ValueError: If rows, folds or the score do not fit, a fusion is unknown, two candidates
+            have one name, or the directory holds other work. All this before anything is fitted.
         RuntimeError: If no single input came through. A candidate that fails is reported and
             the others go on.
     """
-    fits, singles = _gather(candidates, single_inputs, x, keywords)
+    fits, singles, own_names = _gather(candidates, single_inputs, x, keywords)
+    _check_settings(confidence, num_resamples)
     made = plan_folds(
         x, y, folds=folds, task=task, groups=groups, order=order, repeats=repeats, seed=seed
     )
     x, y, read_task, groups = read_rows(x, y, task, groups)
     chosen_score = read_task.score(score)
+    check_defined(y, [fold.test for fold in made], task=read_task, score=chosen_score)
+    data = x
+    if own_names and not isinstance(x, FusionData):
+        data = as_fusion_data(x, y, task=read_task, groups=groups)
     results: dict[str, CrossValidation] = {}
     failures: dict[str, str] = {}
-    for name, fit in fits.items():
+    # Candidates come first: what is wrong with them should show before the rest is trained.
+    for name in sorted(fits, key=lambda name: name in singles):
         try:
             results[name] = cross_validate(
-                fit,
-                x,
+                fits[name],
+                data if name in own_names else x,
                 y,
                 folds=made,
                 task=read_task,
                 groups=groups,
                 n_jobs=n_jobs,
                 directory=None if directory is None else Path(directory) / _slug(name),
+                about=describe(keywords) if name in own_names else None,
                 seed=seed,
                 name=name,
                 verbose=verbose,
             )
-        except Exception as error:
-            notes = " ".join(getattr(error, "__notes__", ()))
-            if not (notes or isinstance(error, BrokenProcessPool)):
-                raise  # not of the candidate's making
-            failures[name] = f"{type(error).__name__}: {error} {notes}".strip()
+        except (FoldError, BrokenProcessPool) as error:
+            failures[name] = str(error) if isinstance(error, FoldError) else repr(error)
             warnings.warn(f"{name!r} failed. {failures[name]}", stacklevel=2)
+    results = {name: results[name] for name in fits if name in results}
     alive = {name: result for name, result in results.items() if name in singles}
     if not alive:
         raise RuntimeError(f"No single input came through: {failures}.")
-    chosen, is_nested = choose_single(alive, chosen_score)
-    best = [results[name].folds[i].predictions for i, name in enumerate(chosen)]
     settings: dict[str, Any] = {
         "task": read_task,
         "score": chosen_score,
@@ -280,22 +311,30 @@ def compare(
         "seed": seed,
     }
     predictions = {name: [r.predictions for r in result.folds] for name, result in results.items()}
+    chosen, is_nested = choose_single(alive, chosen_score)
+    nested = [predictions[name][i] for i, name in enumerate(chosen)]
     estimates = {
         # The interval alone is asked for: no bootstrap beside DeLong's.
-        name: estimate(y, _judged(made, parts), num_resamples=_few(num_resamples), **settings)
-        for name, parts in {**predictions, BEST_SINGLE: best}.items()
+        name: estimate(y, _judged(made, parts), num_resamples=num_resamples or 0, **settings)
+        for name, parts in {**predictions, BEST_SINGLE: nested}.items()
     }
+    best = max(alive, key=lambda name: chosen_score.sign * estimates[name].value)
+    # Scaled so that the test's own n_test / n_train is the mean of the folds'.
+    ratio = float(np.mean([len(fold.test) / len(fold.train) for fold in made]))
+    references = {BEST_SINGLE: nested, f"{BEST_SINGLE} ({best})": predictions[best]}
     pairs = {
-        name: compare_folds(
-            y,
-            _judged(made, parts, best),
-            names=(name, BEST_SINGLE),
-            test_fraction=float(
-                np.mean([len(f.test) / (len(f.train) + len(f.test)) for f in made])
-            ),
-            num_resamples=num_resamples,
-            **settings,
-        )
+        name: [
+            compare_folds(
+                y,
+                _judged(made, parts, reference),
+                names=(name, reference_name),
+                test_fraction=ratio / (1 + ratio),
+                num_resamples=num_resamples,
+                verbose=verbose,
+                **settings,
+            )
+            for reference_name, reference in references.items()
+        ]
         for name, parts in predictions.items()
         if name not in singles
     }
@@ -307,9 +346,42 @@ def compare(
         failures=failures,
         chosen=tuple(chosen),
         is_nested=is_nested,
+        best_single=best,
         estimates=estimates,
-        pairs=_correct(pairs),
+        # Of the two references, that which leaves the candidate less sure.
+        pairs=_correct({name: max(both, key=_doubt) for name, both in pairs.items()}),
+        settings={
+            **_describe_rows(y, read_task, groups),
+            "folds": len(made),
+            "repeats": 1 + max(fold.repeat for fold in made),
+            "confidence": confidence,
+            "seed": seed,
+            "versions": library_versions(),
+        },
     )
+
+
+def _describe_rows(y: np.ndarray, task: Task, groups: np.ndarray | None) -> dict[str, Any]:
+    """How many rows there are, of each class, and in how many groups."""
+    counts = {name: int(np.sum(y == label)) for label, name in enumerate(task.class_names)}
+    return {
+        "rows": len(y),
+        "class_rows": counts,
+        "groups": None if groups is None else len(np.unique(groups)),
+    }
+
+
+def _doubt(pair: PairedComparison) -> tuple[bool, float, float]:
+    """What sorts comparisons by how little they show."""
+    return math.isnan(pair.pvalue), pair.pvalue, -abs(pair.difference)
+
+
+def _check_settings(confidence: float, num_resamples: int | None) -> None:
+    """Raises `ValueError` for what would only be noticed after everything is trained."""
+    check_confidence(confidence)
+    is_count = isinstance(num_resamples, int) and (num_resamples == 0 or num_resamples > 1)
+    if num_resamples is not None and not is_count:
+        raise ValueError(f"`num_resamples` must be an int of 2 or more. Received: {num_resamples}.")
 
 
 def choose_single(singles: Mapping[str, CrossValidation], score: Score) -> tuple[list[str], bool]:
@@ -319,7 +391,6 @@ def choose_single(singles: Mapping[str, CrossValidation], score: Score) -> tuple
         singles: Results by name, on the same folds.
         score: `Score`.
     """
-    sign = 1 if score.direction == "max" else -1
     (first, *_) = singles.values()
     chosen, is_nested = [], True
     for judged in first.folds:
@@ -330,7 +401,7 @@ def choose_single(singles: Mapping[str, CrossValidation], score: Score) -> tuple
             is_nested = False
             number = judged.fold.number
             outside = {name: r.scores(score.name)[number] for name, r in singles.items()}
-        chosen.append(max(outside, key=lambda name: sign * outside[name]))
+        chosen.append(max(outside, key=lambda name: score.sign * outside[name]))
     return chosen, is_nested
 
 
@@ -353,10 +424,6 @@ def _judged(folds: Sequence[Fold], *models: Sequence[np.ndarray]) -> list[Judged
     ]
 
 
-def _few(num_resamples: int | None) -> int:
-    return num_resamples or 0
-
-
 def _correct(pairs: dict[str, PairedComparison]) -> dict[str, PairedComparison]:
     """The comparisons with p-values adjusted by Holm's method."""
     adjusted = holm({name: pair.pvalue for name, pair in pairs.items()})
@@ -373,37 +440,42 @@ def _gather(
     single_inputs: Mapping[str, Fit] | None,
     x: Any,
     keywords: dict[str, Any],
-) -> tuple[dict[str, Fit], tuple[str, ...]]:
-    """All that is to be fitted by name, single inputs first, and the names of those."""
+) -> tuple[dict[str, Fit], tuple[str, ...], set[str]]:
+    """All fits by name, single inputs first; the names of those; and which are kfusion's own."""
+    own: dict[str, Fit] = {}
     if not isinstance(candidates, Mapping):
         names = list(candidates)
-        if len(set(names)) < len(names) or isinstance(candidates, str):
+        if isinstance(candidates, str) or len(set(names)) < len(names) or not names:
             raise ValueError(f"`candidates` must be different names. Received: {candidates!r}.")
-        candidates = {name: fused(name, **keywords) for name in names}
+        candidates = own = {name: fused(name, **keywords) for name in names}
     elif keywords and single_inputs is not None:
         raise TypeError(f"Nothing takes the keyword(s) {sorted(keywords)}: give them to the fits.")
     plain: dict[str, Fit] = {}
     if single_inputs is None:
-        if not (
-            isinstance(x, FusionData) or (isinstance(x, Mapping) and {IMAGE, TABULAR} <= set(x))
-        ):
-            raise ValueError(
-                "The standard single inputs need FusionData or a dict with "
-                f'"{IMAGE}" and "{TABULAR}". Pass `single_inputs`: what a candidate has to beat.'
-            )
         single_inputs = standard_single_inputs(**keywords)
         plain = {PLAIN_CONCAT: plain_concat(**keywords)}
+        own = {**single_inputs, **plain, **own}
+    has_both = isinstance(x, Mapping) and {IMAGE, TABULAR} <= set(x)
+    is_encoded = has_both and not hasattr(x[TABULAR], "columns")
+    if own and not (is_encoded or isinstance(x, FusionData)):
+        raise ValueError(
+            "Fusions by name and the standard single inputs need FusionData, or a dict with "
+            f'"{IMAGE}" and "{TABULAR}" arrays. Pass callables, and `single_inputs`: what a '
+            "candidate has to beat."
+        )
     fits: dict[str, Fit] = {}
     for group in (single_inputs, plain, candidates):
         for name, fit in group.items():
-            if name in fits:
+            if not isinstance(name, str):
+                raise TypeError(f"Candidates are named by strings. Received: {name!r}.")
+            if name in fits or name == BEST_SINGLE:
                 raise ValueError(f"Two candidates are named {name!r}: rename yours.")
             if not callable(fit):
                 raise TypeError(f"Candidate {name!r} must be a callable fit(x, y): {fit!r}.")
             fits[name] = fit
     if not single_inputs:
         raise ValueError("`single_inputs` is empty: there is nothing to compare with.")
-    return fits, tuple(single_inputs)
+    return fits, tuple(single_inputs), set(own)
 
 
 def _slug(name: str) -> str:

@@ -4,33 +4,37 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import random
-import shutil
+import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+import traceback
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import filelock
 import joblib
 import numpy as np
 import pandas as pd
 
-from kfusion.fingerprints import check_record, fingerprint, write_record
+from kfusion.any_model import predict_any
+from kfusion.delong import number_groups
+from kfusion.fingerprints import fingerprint
+from kfusion.fold_folder import FoldFolder
 from kfusion.folds import Fold, make_folds
 from kfusion.fusion_data import FusionData
 from kfusion.inputs import check_lengths
 from kfusion.progress import progress
 from kfusion.tasks import Task, as_task, infer_task
-from kfusion.whole_folders import whole_folder
-
-RECORD_FILE, PREDICTIONS_FILE, RESULT_FILE = "about.json", "predictions.npy", "result.json"
-MODEL_FILE = "model.keras"
 
 Fit = Callable[[Any, Any], Any]
+# Libraries, and this package wherever it is.
+_INSTALLED = re.compile(rf"site-packages|^{re.escape(str(Path(__file__).parent))}|^<")
+
+
+class FoldError(RuntimeError):
+    """A fold in which fitting or predicting failed; says which and why."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,12 +50,12 @@ class FoldResult:
     """
 
     fold: Fold
-    predictions: np.ndarray
+    predictions: np.ndarray = dataclasses.field(repr=False)
     seconds: float
-    model: Any = None
+    model: Any = dataclasses.field(default=None, repr=False)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class CrossValidation:
     """The results of all folds. Made by `cross_validate`.
 
@@ -64,6 +68,10 @@ class CrossValidation:
     task: Task
     y: np.ndarray
     folds: list[FoldResult]
+
+    def __repr__(self) -> str:
+        scores, name = self.scores(), self.task.score().name
+        return f"<CrossValidation of {len(scores)} folds: {name} {scores.mean():.4g}>"
 
     @property
     def predictions(self) -> np.ndarray:
@@ -131,6 +139,7 @@ def cross_validate(
     n_jobs: int | None = 1,
     directory: str | os.PathLike | None = None,
     keep_models: bool = False,
+    about: Any = None,
     seed: int = 0,
     name: str = "folds",
     verbose: int | bool = 1,
@@ -139,13 +148,14 @@ def cross_validate(
 
     `fit` never sees a test row: of `FusionData` it gets a part whose schema was learned from that
     part alone; of arrays and DataFrames, the rows. Python's, NumPy's and Keras' random state is
-    set before each fold, so that the folds come out alike in any order and process.
+    set before each fold (Keras', if it is loaded), so that the folds come out alike in any order
+    and process.
 
     Folds run in parallel through joblib, so also on a cluster:
     `with joblib.parallel_config(backend="ray"): cross_validate(..., n_jobs=8)`, after
     `ray.util.joblib.register_ray()`. With a directory, each finished fold is kept there, and the
-    same call goes on where a killed one was; a changed `fit` cannot be noticed, so give it a
-    new directory.
+    same call goes on where a killed one was. A changed `fit` cannot be noticed: say in `about`
+    what it depends on, or give it a new directory.
 
     Args:
         fit: Callable `fit(x, y) -> model`, given training rows as `x` holds them. The model is a
@@ -161,6 +171,8 @@ def cross_validate(
         n_jobs: Int, folds at once, as in joblib: -1 is one per core.
         directory: Folder for finished folds; made if needed.
         keep_models: Whether to return the fitted models (with a directory, Keras models only).
+        about: Anything JSON can hold that describes `fit`, such as its settings: with a directory,
+            finished folds of another one are refused.
         seed: Int, of the folds and of each fold's random state.
         name: What the progress bar is called.
         verbose: 0 hides it.
@@ -171,9 +183,9 @@ def cross_validate(
     Raises:
         ValueError: If rows, folds or predictions do not fit (see `make_folds` and
             `Task.check_predictions`), or the directory holds other work.
-        TypeError: If `fit` returns nothing that can predict.
+        TypeError: If `y` is missing, `folds` is no number of folds nor an iterable of them.
+        FoldError: If `fit` raises, or returns nothing that can predict; names the fold.
         RuntimeError: If another process is at work in the directory.
-        Exception: What `fit` raises, with a note that names the fold.
 
     Example:
         >>> from sklearn.linear_model import LogisticRegression
@@ -186,11 +198,14 @@ def cross_validate(
     made = plan_folds(
         x, y, folds=folds, task=task, groups=groups, order=order, repeats=repeats, seed=seed
     )
-    x, y, read_task, _ = read_rows(x, y, task, groups)
-    work = _Work(
-        fit, x, y, read_task, seed, keep_models, None if directory is None else Path(directory)
-    )
-    with _opened(work, made):
+    if not callable(fit):
+        raise TypeError(f"`fit` must be a callable fit(x, y). Received: {fit!r}.")
+    x, y, read_task, groups = read_rows(x, y, task, groups)
+    folder = None if directory is None else FoldFolder(Path(directory), keep_models)
+    work = _Work(fit, x, y, read_task, groups, seed, keep_models, folder)
+    with contextlib.ExitStack() as held:
+        if folder is not None:
+            held.enter_context(folder.opened(_describe(work, made, about)))
         bar = {"description": name, "total": len(made), "verbose": verbose}
         results = _run_all(work, made, n_jobs, bar)
     return CrossValidation(read_task, y, results)
@@ -241,8 +256,8 @@ def read_rows(
         parts = {"x": x.y}
     check_lengths({**(parts or {"x": x}), "y": y})
     if groups is not None:
+        number_groups(groups, len(y))
         groups = np.asarray(groups)
-        check_lengths({"groups": groups, "y": y})
     return x, y, read_task, groups
 
 
@@ -255,44 +270,6 @@ def take_rows(x: Any, rows: np.ndarray) -> Any:
     return np.asarray(x)[rows]
 
 
-def ask(model: Any, x: Any, task: Task, num_rows: int) -> np.ndarray:
-    """Returns what a model of any kind predicts for rows, `(rows, units)`, checked.
-
-    Raises:
-        TypeError: If it is nothing that can predict.
-        ValueError: If its classes are not the task's in their order, or a prediction is wrong.
-    """
-    keras = sys.modules.get("keras")
-    if keras is not None and isinstance(model, keras.Model):
-        from kfusion.prediction import predict
-
-        x = x.x if isinstance(x, FusionData) else x
-        predictions = predict(model, x) if isinstance(x, Mapping) else model.predict(x, verbose=0)
-    elif hasattr(model, "predict_proba") and task.kind != "regression":
-        _check_classes(model, task)
-        predictions = model.predict_proba(x)
-    elif hasattr(model, "predict") and task.kind == "regression":
-        predictions = model.predict(x)
-    elif callable(model):
-        predictions = model(x)
-    else:
-        raise TypeError(
-            "`fit` must return a Keras model, an object with `predict_proba` (`predict` for a "
-            f"regression), or a callable. It returned {model!r}."
-        )
-    return task.check_predictions(predictions, num_rows)
-
-
-def _check_classes(model: Any, task: Task) -> None:
-    classes = getattr(model, "classes_", None)
-    wanted = np.arange(len(task.class_names))
-    if classes is not None and not np.array_equal(classes, wanted):
-        raise ValueError(
-            f"The model's classes are {np.asarray(classes).tolist()}; the task's labels are "
-            f"{wanted.tolist()}: fit it on the labels as given, all of them."
-        )
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Work:
     """All that a fold needs, in whatever process it runs."""
@@ -301,21 +278,19 @@ class _Work:
     x: Any
     y: np.ndarray
     task: Task
+    groups: np.ndarray | None
     seed: int
     keep_models: bool
-    directory: Path | None
+    folder: FoldFolder | None
 
     def run(self, fold: Fold) -> FoldResult:
         """Fits and judges one fold, or reads it if it was finished before."""
-        if self.directory is None:
+        if self.folder is None:
             return self._fit(fold)
-        folder = self.directory / f"fold_{fold.number:03d}"
-        if not folder.exists():
+        if not self.folder.has(fold.number):
             result = self._fit(fold)
-            # An orphan of a killed run may have finished the same fold meanwhile: the first stays.
-            with contextlib.suppress(FileExistsError):
-                self._write(result, folder)
-        return self._read(fold, folder)
+            self.folder.write(fold.number, result.predictions, result.seconds, result.model)
+        return FoldResult(fold, *self.folder.read(fold.number))
 
     def _fit(self, fold: Fold) -> FoldResult:
         started = time.perf_counter()
@@ -327,47 +302,35 @@ class _Work:
             )
             if model is None:
                 raise TypeError("`fit` returned nothing: it must return the fitted model.")
-            predictions = ask(model, test, self.task, len(fold.test))
+            predictions = predict_any(model, test, self.task, len(fold.test))
         except Exception as error:
-            error.add_note(f"In fold {fold.number} of a cross-validation.")
-            raise
+            # A kind of its own, made of text: others may not come through from another process.
+            reason = f"{type(error).__name__}: {error}{_place_of(error)}"
+            raise FoldError(f"Fold {fold.number} failed. {reason}") from error
         seconds = time.perf_counter() - started
         return FoldResult(fold, predictions, seconds, model if self.keep_models else None)
 
     def _parts(self, fold: Fold):
         if isinstance(self.x, FusionData):
-            data = dataclasses.replace(self.x, y=self.y)
+            data = dataclasses.replace(self.x, y=self.y, groups=self.groups)
             train = data[fold.train].with_schema()
             return train, data[fold.test].with_schema(train.schema)
         return take_rows(self.x, fold.train), take_rows(self.x, fold.test)
 
-    def _write(self, result: FoldResult, folder: Path) -> None:
-        with whole_folder(folder) as unfinished:
-            np.save(unfinished / PREDICTIONS_FILE, result.predictions)
-            about = {"seconds": result.seconds}
-            (unfinished / RESULT_FILE).write_text(json.dumps(about), encoding="utf-8")
-            if self.keep_models:
-                if not hasattr(result.model, "save"):
-                    raise TypeError(
-                        "`keep_models` with a directory needs Keras models. `fit` returned "
-                        f"{type(result.model).__name__}."
-                    )
-                result.model.save(unfinished / MODEL_FILE)
 
-    def _read(self, fold: Fold, folder: Path) -> FoldResult:
-        model = None
-        if self.keep_models:
-            from kfusion.trained_models import read_model
-
-            model = read_model(folder / MODEL_FILE)
-        about = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
-        predictions = np.load(folder / PREDICTIONS_FILE, allow_pickle=False)
-        return FoldResult(fold, predictions, about["seconds"], model)
+def _place_of(error: Exception) -> str:
+    """Where in the user's code an error arose; empty if it was in none."""
+    frames = traceback.extract_tb(error.__traceback__)
+    of_users = [frame for frame in frames if not _INSTALLED.search(frame.filename)]
+    if not of_users:
+        return ""
+    last = of_users[-1]
+    return f" (in {last.name}, {Path(last.filename).name}, line {last.lineno})"
 
 
 def _run_all(work: _Work, folds: list[Fold], n_jobs: int | None, bar) -> list[FoldResult]:
     if n_jobs == 1:
-        return list(progress(map(work.run, folds), **bar))
+        return [work.run(fold) for fold in progress(folds, **bar)]
     backend, _ = joblib.parallel.get_active_backend()
     streams = backend.supports_return_generator
     run = joblib.Parallel(n_jobs, return_as="generator_unordered" if streams else "list")
@@ -375,32 +338,7 @@ def _run_all(work: _Work, folds: list[Fold], n_jobs: int | None, bar) -> list[Fo
     return sorted(progress(done, **bar), key=lambda result: result.fold.number)
 
 
-@contextlib.contextmanager
-def _opened(work: _Work, folds: list[Fold]) -> Iterator[None]:
-    """Holds the directory for this process, its record checked and leftovers removed."""
-    if work.directory is None:
-        yield
-        return
-    work.directory.mkdir(parents=True, exist_ok=True)
-    # The system lets go of the lock however the process ends.
-    lock = filelock.FileLock(work.directory / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except filelock.Timeout:
-        raise RuntimeError(f"Another process is at work in {work.directory}.") from None
-    with lock:
-        record = work.directory / RECORD_FILE
-        about = _describe(work, folds)
-        if record.exists():
-            check_record(record, about, "cross-validation")
-        else:
-            write_record(record, about)
-        for leftover in work.directory.glob(".fold_*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        yield
-
-
-def _describe(work: _Work, folds: list[Fold]) -> dict[str, Any]:
+def _describe(work: _Work, folds: list[Fold], about: Any) -> dict[str, Any]:
     """What must be the same for finished folds to belong to one cross-validation."""
     if isinstance(work.x, FusionData):
         rows: Mapping[str, Any] = {"image": work.x.images, "table": work.x.frame}
@@ -409,8 +347,11 @@ def _describe(work: _Work, folds: list[Fold]) -> dict[str, Any]:
     positions = {
         f"{f.number} {name}": getattr(f, name) for f in folds for name in ("train", "test")
     }
+    groups = {} if work.groups is None else {"groups": work.groups}
     return {
-        "data": fingerprint({**rows, "y": work.y}),
+        "about": about,
+        "column_kinds": getattr(work.x, "column_kinds", None),
+        "data": fingerprint({**rows, **groups, "y": work.y}),
         "folds": fingerprint(positions),
         "kind": work.task.kind,
         "seed": work.seed,

@@ -16,6 +16,7 @@ from kfusion.candidates import (
     comparison_table,
     fit_candidates,
     search_candidate,
+    verdict,
 )
 from kfusion.datasets import load_landcover
 from kfusion.fusion_data import FusionData
@@ -83,8 +84,10 @@ def run_demo(
         )
     )
     tell("    Exact scores over all validation rows:")
-    for line in comparison_table(candidates, validation).splitlines():
+    for line in comparison_table(candidates).splitlines():
         tell(f"      {line}")
+    told = verdict(candidates, validation)
+    tell(f"      {told}")
 
     kept = best_candidate(candidates, train.task)
     tell(f"5/6 The best ({kept.name}) is saved and exported as a SavedModel that checks itself")
@@ -94,6 +97,7 @@ def run_demo(
         candidates,
         train=train,
         validation=validation,
+        verdict=told,
         image_column="image",
     )
     exported = export_run(load_run(folder), folder / "saved_model", overwrite=overwrite)

@@ -15,13 +15,14 @@ import keras
 import numpy as np
 import pandas as pd
 
-from kfusion.layers import CategoryEmbedding, MemberMean, NumberScaling, QuantileScaling
+from kfusion.layers import CategoryEmbedding, Frozen, MemberMean, NumberScaling, QuantileScaling
 from kfusion.models import prediction_model
 from kfusion.prediction import feed, input_specs, predict
 from kfusion.raw_columns import encode_tensors, raw_columns, raw_dtype, sample_frame, served_names
 from kfusion.serving import DESCRIPTION_FILE, ENCODED_SIGNATURE, RAW_SIGNATURE, TABULAR
 from kfusion.tables import TableSchema
 from kfusion.tasks import Task
+from kfusion.versions import library_versions
 from kfusion.whole_folders import whole_folder
 
 TOLERANCE = 1e-5
@@ -95,7 +96,7 @@ def export_saved_model(
         "inputs": {name: [list(spec.shape), spec.dtype] for name, spec in specs.items()},
         "schema": None if schema is None else json.loads(schema.to_json()),
         "served_names": {} if schema is None else _served_names(schema, specs),
-        "versions": {"keras": keras.version(), "python": sys.version.split()[0]},
+        "versions": library_versions(),
     }
     with whole_folder(path, overwrite=overwrite) as folder:
         archive = keras.export.ExportArchive()
@@ -118,11 +119,14 @@ def _prediction_kind(model: keras.Model) -> str:
     # of an ensemble's mean what is averaged.
     operations = getattr(model, "operations", model.layers)
     last = [each for each in operations if not isinstance(each, MemberMean)][-1]
+    if isinstance(last, Frozen):
+        last = last.model
     if isinstance(last, keras.Model):
         return _prediction_kind(last)
     if isinstance(last, keras.layers.Rescaling):
         return "regression"
-    name = getattr(getattr(last, "activation", None), "__name__", type(last).__name__.lower())
+    activation = getattr(last, "activation", type(last).__name__.lower())
+    name = activation if isinstance(activation, str) else activation.__name__
     if name not in _KINDS:
         raise ValueError(f"The model must end in one of {sorted(_KINDS)}. Received: {name}.")
     units = model.outputs[0].shape[-1]
@@ -173,8 +177,9 @@ def _layers_within(model: keras.Model) -> Iterator[keras.layers.Layer]:
     """All layers of a model and of the models inside it."""
     for layer in model.layers:
         yield layer
-        if isinstance(layer, keras.Model):
-            yield from _layers_within(layer)
+        inner = layer.model if isinstance(layer, Frozen) else layer
+        if isinstance(inner, keras.Model):
+            yield from _layers_within(inner)
 
 
 def _served_names(schema: TableSchema, specs: dict) -> dict[str, str]:

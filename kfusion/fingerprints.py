@@ -12,23 +12,28 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+WHOLE = 256 * 2**20
+
+
+class OtherWorkError(ValueError):
+    """A folder of results belongs to other work."""
+
 
 def fingerprint(arrays: Mapping[str, Any]) -> str:
     """A digest of named arrays and DataFrames: the same data, the same text.
 
-    About a thousand rows of each, evenly spaced, tell data apart; all of them may be gigabytes.
+    Of an array above 256 MB, such as images, about ten thousand rows, evenly spaced, stand for all.
     """
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(arrays, key=str):
         values = arrays[name]
         if isinstance(values, (pd.DataFrame, pd.Series)):
-            part = values.iloc[_spaced(len(values))]
             digest.update(f"{name} {values.shape} {list(getattr(values, 'columns', ''))}".encode())
-            content = pd.util.hash_pandas_object(part, index=False).to_numpy()
+            content = pd.util.hash_pandas_object(values, index=False).to_numpy()
         else:
             values = np.asarray(values)
             digest.update(f"{name} {values.shape} {values.dtype}".encode())
-            content = values[_spaced(len(values))] if values.ndim else values
+            content = values[:: max(1, len(values) // 10_000)] if values.nbytes > WHOLE else values
             if content.dtype.kind in "OUSM":
                 content = pd.util.hash_array(content.astype(str).astype(object).ravel())
         digest.update(np.ascontiguousarray(content).tobytes())
@@ -36,7 +41,7 @@ def fingerprint(arrays: Mapping[str, Any]) -> str:
 
 
 def check_record(path: Path, about: Mapping[str, Any], what: str) -> None:
-    """Raises `ValueError` naming what differs if a folder's record tells of other work.
+    """Raises `OtherWorkError` naming what differs if a folder's record tells of other work.
 
     Args:
         path: The record's file; one that is missing differs in all.
@@ -47,9 +52,9 @@ def check_record(path: Path, about: Mapping[str, Any], what: str) -> None:
     wanted = json.loads(json.dumps(about))
     different = sorted(name for name in {*wanted, *known} if known.get(name) != wanted.get(name))
     if different:
-        raise ValueError(
+        raise OtherWorkError(
             f"{path.parent} holds another {what}: {', '.join(different)} differ. Choose another "
-            "directory, or overwrite it."
+            "directory, or remove it."
         )
 
 
@@ -58,7 +63,3 @@ def write_record(path: Path, about: Mapping[str, Any]) -> None:
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     unfinished.write_text(json.dumps(about, ensure_ascii=False, indent=1), encoding="utf-8")
     os.replace(unfinished, path)
-
-
-def _spaced(length: int) -> slice:
-    return slice(None, None, max(1, length // 1000))

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
 # Grouped and stratified folds are drawn at random; a class may be missing from one by chance.
@@ -22,12 +23,12 @@ class Fold:
         number: Int from 0, over all repeats.
         train: `(training rows,)` ints, positions in the table.
         test: `(test rows,)` ints.
-        repeat: Int from 0: the folds of one repeat judge each row once.
+        repeat: Int from 0: the folds of one repeat judge no row twice. 0 for folds that are given.
     """
 
     number: int
-    train: np.ndarray
-    test: np.ndarray
+    train: np.ndarray = dataclasses.field(repr=False)
+    test: np.ndarray = dataclasses.field(repr=False)
     repeat: int = 0
 
 
@@ -167,8 +168,9 @@ def _check_enough(num_rows, num_folds, labels, class_names, groups) -> None:
 
 
 def _split_in_time(order: np.ndarray, num_folds: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    if order.dtype.kind == "f" and np.isnan(order).any():
-        raise ValueError(f"`order` is NaN in row {np.flatnonzero(np.isnan(order))[0]}.")
+    missing = np.flatnonzero(pd.isna(order))
+    if missing.size:
+        raise ValueError(f"`order` is missing in row {missing[0]} ({missing.size} in all).")
     times, counts = np.unique(order, return_counts=True)
     if len(times) <= num_folds:
         raise ValueError(

@@ -1,8 +1,9 @@
 """Exact scores of predictions over whole sets of rows, weighted if asked.
 
 Every score is `score(y, predictions, weights=None) -> float` and made to be called thousands of
-times: **nothing is checked**. Finite predictions, labels in range and weights of 0 or more are the
-caller's to see to. NaN, never an error, says that a score is not defined for these rows.
+times: **only lengths are checked** (`ValueError`), and columns, `(rows, 1)`, count as `(rows,)`.
+Finite predictions, labels in range and weights of 0 or more are the caller's to see to. NaN, never
+an error, says that a score is not defined for these rows.
 
 `weights`, `(rows,)` floats, are how often each row counts: draws of a bootstrap, or sample weights.
 None counts each row once. A row of weight 0 is absent, and so is a class with no other rows.
@@ -316,11 +317,18 @@ def r2(y: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None = None) 
 def present_rows(
     y: np.ndarray, predictions: np.ndarray, weights: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the rows of positive weight, in their order, and their weights as floats."""
-    y, predictions = np.asarray(y), np.asarray(predictions)
-    if weights is None:
-        return y, predictions, np.ones(len(y))
-    weights = np.asarray(weights, np.float64)
+    """Returns the rows of positive weight, in their order, and their weights as floats.
+
+    Raises:
+        ValueError: If `y` or the weights are not `(rows,)`, or lengths differ.
+    """
+    y, predictions = _as_rows(y), _as_rows(predictions)
+    weights = np.ones(len(y)) if weights is None else np.asarray(weights, np.float64)
+    if y.ndim != 1 or weights.shape != y.shape or len(predictions) != len(y):
+        raise ValueError(
+            f"`y` and `weights` must have shape (rows,), with as many predictions. Received: "
+            f"{y.shape}, {weights.shape} and {predictions.shape}."
+        )
     there = np.flatnonzero(weights)
     if there.size == weights.size:
         return y, predictions, weights
@@ -363,6 +371,12 @@ def bin_totals(
     bins = np.searchsorted(edges[1:-1], probabilities)
     columns = (weights, weights * hits, weights * probabilities)
     return BinTotals(*(np.bincount(bins, column, len(edges) - 1) for column in columns))
+
+
+def _as_rows(values) -> np.ndarray:
+    """An array; one column of a matrix is the rows themselves."""
+    values = np.asarray(values)
+    return values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
 
 
 def _area_under_roc(y, scores, weights) -> float:

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from kfusion.estimates import DELONG, JudgedRows, estimate
-from kfusion.inputs import check_lengths
+from kfusion.delong import check_confidence, number_groups
+from kfusion.estimates import DELONG, FOLDS, JudgedRows, estimate
+from kfusion.json_values import none_if_not_finite
 from kfusion.paired_tests import achieved_power, corrected_resampled_ttest, mcnemar, required_rows
 from kfusion.scores import Score
 from kfusion.tasks import Task, as_task, infer_task
@@ -33,11 +34,11 @@ class PairedComparison:
         high: Float, upper end.
         standard_error: Float, of the difference.
         confidence: Float, of the interval.
-        method: "DeLong" or "paired bootstrap": whence the interval and the p-value.
-        pvalues: Two-sided p-values by test: "delong", "bootstrap", "mcnemar", "corrected_t"; those
-            that apply.
+        method: "DeLong", "paired bootstrap" or "t over folds": whence the interval and the p-value.
+        pvalues: Two-sided p-values by test: "delong", "bootstrap", "folds_t", "mcnemar",
+            "corrected_t"; those that apply.
         count: Int, how many units the difference rests on.
-        unit: "positives", "rows" or "groups".
+        unit: "positives", "rows", "groups" or "groups with positives".
         adjusted_pvalue: Float, p-value after Holm's correction for several comparisons, or None.
         num_comparisons: Int, how many those are.
     """
@@ -64,7 +65,7 @@ class PairedComparison:
         """The p-value of the method, adjusted where several comparisons were made."""
         if self.adjusted_pvalue is not None:
             return self.adjusted_pvalue
-        return self.pvalues["delong" if self.method == DELONG else "bootstrap"]
+        return self.pvalues[{DELONG: "delong", FOLDS: "folds_t"}.get(self.method, "bootstrap")]
 
     @property
     def gain(self) -> float:
@@ -79,18 +80,27 @@ class PairedComparison:
     @property
     def needed(self) -> float:
         """How many units would show a difference of this size with a power of 80 %."""
+        if math.isnan(self.standard_error):
+            return math.nan
         return required_rows(
             self.difference,
             self.standard_error,
             self.count,
             power=POWER,
-            alpha=1 - self.confidence,
+            alpha=self._level,
         )
 
     @property
     def power(self) -> float:
         """The chance that these rows had to show a true difference of this size."""
-        return achieved_power(self.difference, self.standard_error, alpha=1 - self.confidence)
+        if math.isnan(self.standard_error):
+            return math.nan
+        return achieved_power(self.difference, self.standard_error, alpha=self._level)
+
+    @property
+    def _level(self) -> float:
+        """The level of each test; with several comparisons, that of the strictest."""
+        return (1 - self.confidence) / self.num_comparisons
 
     @property
     def verdict(self) -> str:
@@ -105,14 +115,17 @@ class PairedComparison:
 
     def _conclude(self) -> str:
         basis = f"with {self.count:,} {self.unit}"
-        pvalue = f"p = {self.pvalue:.2g}"
+        if math.isnan(self.low):
+            return f"no interval can be told {basis}: there are too few of them"
+        pvalue = format_pvalue(self.pvalue)
         if self.adjusted_pvalue is not None and self.num_comparisons > 1:
             pvalue += f" after Holm's correction for {self.num_comparisons} comparisons"
         if not self.is_shown:
             sentence = f"no evidence of a difference {basis}"
             if not self.low <= 0 <= self.high:
                 sentence += f" ({pvalue})"
-            if math.isfinite(self.needed):
+            # The power is that of a normal test: with few units a t test may need more than it.
+            if self.count < self.needed < math.inf:
                 sentence += (
                     f"; about {_two_digits(self.needed):,} would be needed to show one this size "
                     f"(for a power of {_percent(POWER)}; here it was {_percent(self.power)})"
@@ -123,7 +136,7 @@ class PairedComparison:
         if self.pvalues.get("corrected_t", 0) > 1 - self.confidence:
             sentence += (
                 "; models of other training rows may differ: corrected t test over the folds, "
-                f"p = {self.pvalues['corrected_t']:.2g}"
+                f"{format_pvalue(self.pvalues['corrected_t'])}"
             )
         return sentence
 
@@ -131,7 +144,8 @@ class PairedComparison:
         if not math.isfinite(value):
             return str(value)
         # Scores in the target's unit have any size; two digits of the error are worth showing.
-        error = self.standard_error or abs(self.difference) or 1.0
+        known = math.isfinite(self.standard_error) and self.standard_error
+        error = known or abs(self.difference) or 1.0
         decimals = max(0, 1 - math.floor(math.log10(error)))
         if self.score not in ("rmse", "mae"):
             decimals = min(max(3, decimals - 1), 6)
@@ -207,8 +221,11 @@ def compare_predictions(
         for name, given in {"a": a, "b": b}.items()
     ]
     if groups is not None:
+        number_groups(groups, len(y))
         groups = np.asarray(groups)
-        check_lengths({"groups": groups, "y": y})
+    check_confidence(confidence)
+    if len(names) != 2 or len({str(name) for name in names}) != 2:
+        raise ValueError(f"`names` must be two different names. Received: {names!r}.")
     return compare_folds(
         y,
         [JudgedRows(np.arange(len(y)), np.stack(predictions))],
@@ -311,11 +328,18 @@ def _mcnemar(y, folds: Sequence[JudgedRows], task: Task) -> float:
 
 
 def _count_units(y, rows, task: Task, score: Score, groups) -> tuple[int, str]:
+    if groups is not None and task.kind == "binary" and score.by_rank:
+        return len(np.unique(groups[rows][y[rows] == 1])), "groups with positives"
     if groups is not None:
         return len(np.unique(groups[rows])), "groups"
     if task.kind == "binary" and score.by_rank:
         return int(np.count_nonzero(y[rows] == 1)), "positives"
     return len(rows), "rows"
+
+
+def format_pvalue(pvalue: float) -> str:
+    """A p-value as it is read: below 0.001, 2,000 resamples could not tell it."""
+    return "p < 0.001" if pvalue < 0.001 else f"p = {pvalue:.2g}"
 
 
 def _percent(share: float) -> str:
@@ -326,12 +350,3 @@ def _two_digits(value: float) -> int:
     """Rounded up to two digits: an estimate should not look like more."""
     scale = 10 ** max(0, math.floor(math.log10(max(value, 1))) - 1)
     return math.ceil(value / scale) * scale
-
-
-def none_if_not_finite(value: Any) -> Any:
-    """A value as JSON can hold it: NaN and infinity are None, tuples lists."""
-    if isinstance(value, dict):
-        return {name: none_if_not_finite(part) for name, part in value.items()}
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return list(value) if isinstance(value, tuple) else value

@@ -240,8 +240,8 @@ def plot_intervals(
     Args:
         names: Strings, one per candidate.
         centers: `(candidates,)` finite floats, the points.
-        lows: `(candidates,)` finite floats, lower ends of the intervals.
-        highs: `(candidates,)` finite floats, upper ends.
+        lows: `(candidates,)` floats, lower ends of the intervals; both NaN where there is none.
+        highs: `(candidates,)` floats, upper ends.
         reference: Float, where to draw a vertical line, such as the best single input's score.
         reference_name: String, what the line is, for the legend.
         label: String, what is measured, in its unit.
@@ -264,13 +264,18 @@ def plot_intervals(
     check_lengths({"names": names, **numbers})
     points, starts, ends = (np.asarray(values, np.float64) for values in numbers.values())
     for row, name in enumerate(names):
-        if not (np.isfinite(points[row]) and -np.inf < starts[row] <= ends[row] < np.inf):
+        is_unknown = np.isnan(starts[row]) and np.isnan(ends[row])
+        is_interval = is_unknown or -np.inf < starts[row] <= ends[row] < np.inf
+        if not (np.isfinite(points[row]) and is_interval):
             raise ValueError(
                 "Each candidate must have a finite point and an interval from low to high. "
                 f"Received: {points[row]} and {starts[row]} to {ends[row]} for {name!r}."
             )
     rows = np.arange(len(names))
-    drawn = _new_axes() if ax is None else ax
+    drawn = ax
+    if drawn is None:
+        size = (COLUMN_WIDTH, 0.8 + 0.22 * len(names))
+        drawn = Figure(figsize=size, dpi=200, layout="constrained").add_subplot()
     drawn.hlines(rows, starts, ends, color=COLORS[0], linewidth=1.5)
     drawn.plot(points, rows, color=COLORS[0], marker="o", markersize=4, linestyle="none")
     drawn.set_yticks(rows, [_shown(name) for name in names])
@@ -284,8 +289,6 @@ def plot_intervals(
         drawn.axvline(reference, label=_shown(reference_name, 48), zorder=0.9, **line)
         if reference_name:
             _add_legend(drawn, to_the_left=True)
-    if ax is None:
-        _fit_figure(drawn, height=0.1 + 0.22 * len(names))
     return _figure_of(drawn)
 
 
@@ -313,14 +316,13 @@ def _new_axes(width: float = COLUMN_WIDTH) -> Axes:
     return figure.add_subplot()
 
 
-def _fit_figure(ax: Axes, *, height: float | None = None, margin: float = 0.04) -> None:
-    """Gives axes all the width that their labels leave, and the figure the height this takes.
+def _fit_figure(ax: Axes, *, margin: float = 0.04) -> None:
+    """Gives square axes the width that their labels leave, and the figure the height this takes.
 
     Matplotlib's own layouts, given axes of a fixed shape, leave white stripes or cut off labels.
 
     Args:
         ax: The only axes of a figure; others may be their insets.
-        height: Float, height of the axes in inches; None for as much as their width.
         margin: Float, inches around all.
     """
     figure = _figure_of(ax)
@@ -331,10 +333,9 @@ def _fit_figure(ax: Axes, *, height: float | None = None, margin: float = 0.04) 
         inner = ax.get_window_extent().transformed(figure.dpi_scale_trans.inverted())
         left, below = inner.x0 - outer.x0, inner.y0 - outer.y0
         across = max(width - left - (outer.x1 - inner.x1), width / 4)
-        up = across if height is None else height
-        total = below + up + outer.y1 - inner.y1
+        total = below + across + outer.y1 - inner.y1
         figure.set_size_inches(width, total)
-        ax.set_position((left / width, below / total, across / width, up / total))
+        ax.set_position((left / width, below / total, across / width, across / total))
 
 
 def _figure_of(ax: Axes) -> Figure:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 import keras
+import numpy as np
 
 from kfusion.layers import ResidualFusion
 from kfusion.layers.residual_fusion import to_logits
 from kfusion.models import PREDICTION, join_branches, prediction_model
 from kfusion.tasks import Task, as_task
 from kfusion.trained_branches import branch_from
-from kfusion.trained_models import plain_model, taken_by
+from kfusion.trained_models import plain_model, read_model, taken_by
 
 
 def build_residual_model(
-    members: Mapping[str, keras.Model],
+    members: Mapping[str, keras.Model | str | os.PathLike],
     *,
     task: Task | str,
     best: str | Mapping[str, float],
@@ -32,8 +34,9 @@ def build_residual_model(
     best member.
 
     Args:
-        members: Two or more trained models by name, each from one input to a prediction of the
-            task. Those that take an image share the input "image", tables "tabular".
+        members: Two or more trained models, or `.keras` files, by name, each from one input to a
+            prediction of the task. Those that take an image share the input "image", tables
+            "tabular".
         task: `Task`, "binary" or "regression".
         best: Name of the best member, by its score on rows that will not test the result; or
             weights by name for a blend of the members' logits (of a regression's values).
@@ -47,21 +50,22 @@ def build_residual_model(
         predicts what the best member does, to the bit.
 
     Raises:
-        TypeError: If `members` is no mapping of Keras models.
-        ValueError: If there are fewer than two, one has another number of outputs than the task,
-            or `best` names no member.
+        TypeError: If a member is no Keras model.
+        ValueError: If `members` is no mapping of two or more, one has another number of outputs
+            than the task, or `best` names no member or weighs one by no number.
     """
     task = as_task(task)
     weights = _read_best(best, members)
-    for member, model in members.items():
-        if not isinstance(model, keras.Model):
-            raise TypeError(f"Member {member!r} must be a Keras model. Received: {model!r}.")
-    parts = {member: _with_features(prediction_model(model)) for member, model in members.items()}
+    parts = {
+        member: _with_features(prediction_model(_read(member, model)))
+        for member, model in members.items()
+    }
     for member, (_, width) in parts.items():
         if width != task.units:
             raise ValueError(
                 f"Member {member!r} gives {width} value(s) per row but a {task.kind} task has "
-                f"{task.units}: two-column probabilities are a multiclass task of 2 classes."
+                f"{task.units}. Of two-column probabilities, take the second column: "
+                f"keras.Model(model.inputs, model.outputs[0][:, 1:])."
             )
     branches = {
         member: branch_from(part, name=f"{member}_member") for member, (part, _) in parts.items()
@@ -89,13 +93,20 @@ def starts_from_the_best(model: keras.Model) -> bool:
 def _read_best(best, members) -> dict[str, float]:
     if not isinstance(members, Mapping) or len(members) < 2:
         raise ValueError(f"`members` must be a dict of two or more models. Received: {members!r}.")
-    weights = {best: 1.0} if isinstance(best, str) else dict(best)
-    unknown = sorted(set(weights) - set(members))
-    if unknown or not weights:
+    weights = {best: 1.0} if isinstance(best, str) else best
+    is_blend = isinstance(weights, Mapping) and weights and set(weights) <= set(members)
+    if not is_blend or not np.isfinite(list(weights.values())).all():
         raise ValueError(
             f"`best` must name one of {sorted(members)}, or weigh some. Received: best={best!r}."
         )
-    return weights
+    return dict(weights)
+
+
+def _read(member: str, model) -> keras.Model:
+    try:
+        return read_model(model)
+    except TypeError as error:
+        raise TypeError(f"Member {member!r}: {error}") from None
 
 
 def _blend(predictions: Mapping[str, keras.KerasTensor], weights: Mapping[str, float], task: Task):

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 
 import kfusion.layers  # noqa: F401 (registers the layers that a saved model holds)
-from kfusion.candidates import Candidate, verdict
+from kfusion.candidates import Candidate
 from kfusion.export import export_saved_model
 from kfusion.fusion_data import FusionData
 from kfusion.serving import TABULAR
@@ -47,13 +47,14 @@ def save_run(
     *,
     train: FusionData,
     validation: FusionData,
+    verdict: str,
     **facts: Any,
 ) -> dict[str, Any]:
     """Writes the kept model and the description of a run, the latter last; returns it."""
     description = {
         "format": 1,
         "kept": kept.name,
-        "verdict": verdict(candidates, validation),
+        "verdict": verdict,
         "candidates": [candidate.to_dict() for candidate in candidates],
         "kind": train.kind,
         "class_names": list(train.class_names),

@@ -26,6 +26,11 @@ class Score(NamedTuple):
     function: Callable[[np.ndarray, np.ndarray, np.ndarray | None], float]
     by_rank: bool = False
 
+    @property
+    def sign(self) -> int:
+        """1 where more is better, else -1."""
+        return 1 if self.direction == "max" else -1
+
 
 def _of_positive(metric) -> Callable[..., float]:
     return lambda y, answers, weights=None: metric(y, answers[:, 1], weights=weights)

@@ -201,9 +201,10 @@ class Task:
         classes = len(self.class_names)
         widths = {"binary": (1, 2), "multiclass": (classes,), "regression": (1,)}[self.kind]
         if values.ndim != 2 or len(values) != num_rows or values.shape[1] not in widths:
-            shapes = " or ".join(f"({num_rows}, {width})" for width in widths)
+            shapes = [f"({num_rows},)"] * (1 in widths)
+            shapes += [f"({num_rows}, {width})" for width in widths]
             raise ValueError(
-                f"`{name}` of a {self.kind} task must have shape {shapes}. Received: "
+                f"`{name}` of a {self.kind} task must have shape {' or '.join(shapes)}. Received: "
                 f"{np.shape(predictions)}."
             )
         wrong = np.flatnonzero(~np.isfinite(values).all(axis=1))
@@ -305,15 +306,21 @@ def infer_task(y: Any) -> Task:
     """The task that targets tell by themselves: few whole numbers from 0 up are labels.
 
     Raises:
-        ValueError: If `y` holds no numbers, one value only, or a few whole numbers that are not
-            the labels 0, 1, ...: then `task=` must say what they are.
+        ValueError: If `y` holds no numbers, one value only, a few whole numbers that are not
+            the labels 0, 1, ..., or many that are: then `task=` must say what they are.
     """
     values = Task("regression").check_targets(y)
     check_variety(values)
-    labels = np.unique(values)
+    labels, counts = np.unique(values, return_counts=True)
+    are_labels = np.array_equal(labels, np.arange(len(labels)))
+    if are_labels and len(labels) > MAX_INFERRED_CLASSES and counts.min() > 1:
+        raise ValueError(
+            f"`y` holds the whole numbers 0 to {len(labels) - 1}, each several times: pass "
+            '`task=kfusion.task("multiclass", y=y)` or `task="regression"`.'
+        )
     if len(labels) > MAX_INFERRED_CLASSES or np.any(labels != np.floor(labels)):
         return task("regression", y=values)
-    if not np.array_equal(labels, np.arange(len(labels))):
+    if not are_labels:
         raise ValueError(
             "`y` holds a few whole numbers that are not the labels 0, 1, ...: "
             f"{labels.tolist()}. Pass `task=` to say what they are."

@@ -131,6 +131,8 @@ def fit(
         jit_compile=jit_compile,
     )
     scorer = None if validation is None else ExactScores(*validation, task)
+    if scorer is None and count_start:
+        raise ValueError("`count_start=True` needs `validation_data` to judge the start by.")
     if count_start is None:
         count_start = starts_from_the_best(model)
     keeper = None
@@ -298,6 +300,9 @@ def _row_weights(task: Task, labels, class_weight, sample_weight) -> np.ndarray 
             for label, count in enumerate(counts)
             if count
         }
+    wrong_weights = [w for w in class_weight.values() if not (np.isfinite(w) and w >= 0)]
+    if wrong_weights:
+        raise ValueError(f"`class_weight` must be 0 or more. Received: {wrong_weights[0]}.")
     missing = sorted(set(np.unique(labels).tolist()) - set(class_weight))
     if missing:
         raise ValueError(f"`class_weight` has no weight for the label(s) {missing}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
@@ -45,9 +46,11 @@ def whole_folder(path: str | os.PathLike, *, overwrite: bool = False) -> Iterato
             os.replace(path, work / "old")
         try:
             os.replace(content, path)
-        except OSError:
+        except OSError as error:
             if replaces:
                 os.replace(work / "old", path)
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                raise FileExistsError(f"{path} was made by another process meanwhile.") from error
             raise
     finally:
         shutil.rmtree(work, ignore_errors=True)

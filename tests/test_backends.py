@@ -10,21 +10,41 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+# Tests that every backend must pass; "file" or "file::class".
+EVERYWHERE = [
+    "test_balanced_batches.py",
+    "test_freezing.py::TestFrozenStaysAsItIs",
+    "test_losses.py",
+    "test_residual.py",
+]
+
+
+def run_on(backend, *command):
+    if backend != "tensorflow" and not importlib.util.find_spec(backend):
+        pytest.skip(f"needs pip install kfusion[{backend}]")
+    done = subprocess.run(
+        [sys.executable, *command],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert not done.returncode, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_what_holds_on_tensorflow_holds_on_others(backend):
+    files = [f"tests/{name}" for name in EVERYWHERE]
+    printed = run_on(backend, "-m", "pytest", "-p", "no:cacheprovider", *files)
+    assert "[100%]" in printed
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
 def test_builds_trains_predicts_and_saves(backend):
-    if backend != "tensorflow" and not importlib.util.find_spec(backend):
-        pytest.skip(f"needs pip install kfusion[{backend}]")
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "backends.py")],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)},
-        check=False,
-    )
-    assert not done.returncode, done.stderr[-3000:]
-    result = json.loads(done.stdout.splitlines()[-1])
+    printed = run_on(backend, "benchmarks/backends.py")
+    result = json.loads(printed.splitlines()[-1])
     assert result["backend"] == backend
     for model in ("image_edges_table", "vgg16_table"):
         assert result[model]["finite"], model

@@ -145,6 +145,36 @@ def test_compare_tells_a_verdict_and_goes_on_where_it_was(folder, tmp_path, caps
     assert again["candidates"] == about["candidates"]
     assert main([*arguments, "--folds", "3"]) == 2
     assert "holds another cross-validation: folds differ" in capsys.readouterr().err
+    assert main([*arguments, "--fusions", "gated"]) == 2
+    assert "holds a finished comparison of ['concat']" in capsys.readouterr().err
+    assert main([*arguments, "--score", "log_loss", "--confidence", "0.9"]) == 0
+    by_loss = json.loads(capsys.readouterr().out)
+    assert (by_loss["score"], by_loss["confidence"]) == ("log_loss", 0.9)
+    assert "90 % interval" in by_loss["verdict"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["--score", "rmse"], "`score` must be one of"),
+        (["--confidence", "95"], "`confidence` must be"),
+        (["--validation", "0.7"], "--validation must lie in"),
+    ],
+)
+def test_compare_refuses_before_it_trains(folder, tmp_path, capsys, changes, message):
+    out = tmp_path / "comparison"
+    assert main(arguments_for("compare", folder, "--out", str(out), *changes)) == 2
+    assert message in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_an_interrupted_command_says_so(monkeypatch, capsys):
+    def interrupted(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kfusion.cli._demo", interrupted)
+    assert main(["demo"]) == 130
+    assert capsys.readouterr().err.startswith("kfusion: stopped.")
 
 
 def test_compare_says_that_there_are_too_few_groups(folder, tmp_path, capsys):

@@ -6,12 +6,14 @@ import os
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from sklearn.linear_model import LogisticRegression
 
 from kfusion import FusionData
 from kfusion.baselines import boosted_trees, fused, single_input, standard_single_inputs
 from kfusion.comparison import choose_single, compare
 from kfusion.cross_validation import CrossValidation, FoldResult
+from kfusion.estimates import JudgedRows, estimate
 from kfusion.folds import make_folds
 from kfusion.tasks import task as make_task
 
@@ -36,7 +38,8 @@ SINGLES = {"first": OnColumns(0), "second": OnColumns(1)}
 
 def run(candidates=None, **keywords):
     settings = {"single_inputs": SINGLES, "folds": 4, "verbose": 0, "num_resamples": 200}
-    return compare(candidates or {"both": OnColumns(0, 1, 2)}, X, Y, **{**settings, **keywords})
+    chosen = {"both": OnColumns(0, 1, 2)} if candidates is None else candidates
+    return compare(chosen, X, Y, **{**settings, **keywords})
 
 
 class TestResult:
@@ -124,12 +127,14 @@ class TestFailures:
         raise ZeroDivisionError("no more rows")
 
     def test_a_candidate_that_crashes_is_reported_and_the_others_go_on(self):
-        with pytest.warns(UserWarning, match="'broken' failed. ZeroDivisionError: no more rows"):
+        with pytest.warns(UserWarning, match="'broken' failed. Fold 0 failed. ZeroDiv"):
             result = run({"broken": self.crash, "both": OnColumns(0, 1, 2)})
-        message = "ZeroDivisionError: no more rows In fold 0 of a cross-validation."
+        line = self.crash.__code__.co_firstlineno + 1
+        place = f"in crash, test_comparison.py, line {line}"
+        message = f"Fold 0 failed. ZeroDivisionError: no more rows ({place})"
         assert result.failures == {"broken": message}
         assert list(result.pairs) == ["both"]
-        assert "broken  failed: ZeroDivisionError" in result.summary()
+        assert f"broken  failed: {message}" in result.summary()
         assert result.to_frame()["role"].tolist()[-1] == "failed"
         json.loads(result.to_json())
 
@@ -158,11 +163,21 @@ class TestBadInput:
             ({"first": OnColumns(0)}, {}, ValueError, "Two candidates are named 'first'"),
             (["multiply", "multiply"], {}, ValueError, "must be different names"),
             ({"a": 3}, {}, TypeError, "Candidate 'a' must be a callable"),
-            ({"a": OnColumns(0)}, {"single_inputs": None}, ValueError, "Pass `single_inputs`"),
+            (
+                {"a": OnColumns(0)},
+                {"single_inputs": None},
+                ValueError,
+                "and `single_inputs`: what a",
+            ),
             ({"a": OnColumns(0)}, {"single_inputs": {}}, ValueError, "nothing to compare with"),
             ({"a": OnColumns(0)}, {"epochs": 3}, TypeError, r"Nothing takes .* \['epochs'\]"),
             ({"a": OnColumns(0)}, {"score": "rmse"}, ValueError, "`score` must be one of"),
             ({"a": OnColumns(0)}, {"folds": 1}, ValueError, "at least 2 folds"),
+            ({"a": OnColumns(0)}, {"confidence": 95}, ValueError, "`confidence` must be in"),
+            ({"a": OnColumns(0)}, {"num_resamples": 1}, ValueError, "must be an int of 2 or"),
+            ({"the best single input": OnColumns(0)}, {}, ValueError, "rename yours"),
+            (["mulitply"], {}, ValueError, "Received: fusion='mulitply'"),
+            ([], {}, ValueError, "must be different names"),
         ],
     )
     def test_mistakes_are_told_before_anything_is_fitted(
@@ -194,6 +209,84 @@ def odd_data(kind="binary", rows=90):
     return FusionData(pixels, frame, y, kind, names[kind], groups=np.arange(rows) // 2)
 
 
+def test_equal_inputs_are_no_reason_to_call_a_third_one_better():
+    """A candidate equal to the better of two like inputs: a mixed reference alone would lose."""
+    generator = np.random.default_rng(0)
+    better = 0
+    for _ in range(20):
+        y = np.arange(200) % 2
+        x = generator.normal(size=(200, 3)) + 0.8 * y[:, None]
+        singles = {f"input {i}": OnColumns(i) for i in range(3)}
+        first = compare(
+            {"again": OnColumns(0)},
+            x,
+            y,
+            single_inputs=singles,
+            folds=5,
+            num_resamples=0,
+            verbose=0,
+        )
+        pair = first.pairs["again"]
+        better += pair.is_shown and pair.gain > 0
+    assert better <= 1
+
+
+class TestOneGroupPerFold:
+    def test_the_folds_are_the_sample(self):
+        groups = np.arange(240) // 60
+        result = run(groups=groups, score="auc")
+        pair = result.pairs["both"]
+        assert pair.method == "t over folds"
+        differences = result.results["both"].scores() - result.results[result.best_single].scores()
+        expected = stats.ttest_1samp(differences, 0).pvalue
+        assert pair.pvalues["folds_t"] >= expected - 1e-12
+        assert pair.unit == "groups with positives"
+
+    def test_few_groups_in_a_fold_do_not_make_it_surer(self):
+        """Groups of equal rows: the variance is that between groups, whatever the folds."""
+        generator = np.random.default_rng(3)
+        rejections = 0
+        for _ in range(60):
+            groups = np.repeat(np.arange(32), 4)
+            y = np.arange(128) % 2
+            noise = generator.normal(size=(2, 32))[:, groups] + generator.normal(size=(2, 128))
+            predictions = (y + noise)[:, :, None]
+            parts = [np.flatnonzero(groups // 8 == fold) for fold in range(4)]
+            folds = [JudgedRows(rows, predictions[:, rows]) for rows in parts]
+            kind = make_task("binary")
+            found = estimate(
+                y, folds, task=kind, score=kind.score(), groups=groups, num_resamples=2
+            )
+            rejections += found.pvalues["delong"] < 0.05
+        assert rejections <= 9
+
+    @pytest.mark.parametrize(("size", "method"), [(60, "t over folds"), (10, "paired bootstrap")])
+    def test_fewer_groups_than_a_variance_needs(self, size, method):
+        """4 folds of 1 group each, and of 6 groups each."""
+        assert run(groups=np.arange(240) // size).pairs["both"].method == method
+
+
+def test_the_json_says_what_judged_and_with_what():
+    about = json.loads(run(groups=np.arange(240) // 2, repeats=2, confidence=0.9).to_json())
+    assert about["rows"] == 240
+    assert about["class_rows"] == {"0": int(np.sum(Y == 0)), "1": int(np.sum(Y == 1))}
+    assert (about["groups"], about["folds"], about["repeats"]) == (120, 8, 2)
+    assert (about["confidence"], about["versions"]["numpy"]) == (0.9, np.__version__)
+
+
+def test_candidates_are_trained_before_what_they_have_to_beat():
+    fitted = []
+
+    def noted(name, fit):
+        return lambda x, y: fitted.append(name) or fit(x, y)
+
+    singles = {name: noted(name, fit) for name, fit in SINGLES.items()}
+    result = run({"both": noted("both", OnColumns(0, 1, 2))}, single_inputs=singles)
+    assert fitted[0] == "both"
+    assert list(result.results) == ["first", "second", "both"]
+    assert repr(result) == f"<Comparison of 3 by auc: {result.verdict}>"
+
+
 @pytest.mark.parametrize("kind", ["binary", "regression"])
 def test_fusions_by_name_stand_beside_the_standard_inputs(kind):
     result = compare(["multiply"], odd_data(kind), folds=2, epochs=1, num_resamples=50, verbose=0)
@@ -206,7 +299,7 @@ def test_fusions_by_name_stand_beside_the_standard_inputs(kind):
     ]
     assert not result.failures
     assert list(result.pairs) == ["plain concat", "multiply"]
-    assert result.pairs["multiply"].unit == "groups"
+    assert result.pairs["multiply"].unit.startswith("groups")
 
 
 class TestBaselines:
@@ -219,16 +312,17 @@ class TestBaselines:
         answers = model.predict_proba(test.with_schema(train.schema))
         assert np.mean(answers.argmax(axis=1) == test.y) == 1
 
-    def test_a_dict_of_arrays_does_too(self):
+    def test_what_is_no_fusion_data_is_refused_with_what_to_do(self):
         data = odd_data()
-        x = {"image": data.images, "tabular": RANDOM.normal(size=(90, 2)).astype("float32")}
-        for fit in (single_input("image", epochs=1), boosted_trees(), fused("concat", epochs=1)):
-            assert fit(x, data.y) is not None
-
-    def test_a_raw_frame_in_a_dict_is_refused_with_what_to_do(self):
-        data = odd_data()
-        with pytest.raises(TypeError, match="This takes FusionData"):
+        with pytest.raises(TypeError, match="This fits FusionData"):
             boosted_trees()({"image": data.images, "tabular": data.frame}, data.y)
+
+    @pytest.mark.parametrize("make", [single_input, fused])
+    def test_a_keyword_that_fit_does_not_take_is_told_at_once(self, make):
+        with pytest.raises(TypeError, match=r"does not take the keyword\(s\) \['epoch'\]"):
+            make("image" if make is single_input else "concat", epoch=3)
+        with pytest.raises(ValueError, match="`validation` must lie in"):
+            make("image" if make is single_input else "concat", validation=0.7)
 
     def test_the_standard_inputs_hand_on_what_fit_takes(self):
         fits = standard_single_inputs(epochs=1, learning_rate=float("nan"))

@@ -13,7 +13,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import cross_val_predict
 
-from kfusion.cross_validation import cross_validate
+from kfusion.cross_validation import FoldError, cross_validate
 from kfusion.fusion_data import FusionData
 from kfusion.tasks import task as make_task
 
@@ -82,6 +82,18 @@ class TestNothingLeaks:
         for (x, y), fold in zip(seen, result.folds, strict=True):
             np.testing.assert_array_equal(x, X[fold.fold.train])
             np.testing.assert_array_equal(y, Y[fold.fold.train])
+
+    def test_groups_given_reach_the_fit(self):
+        data = FusionData(
+            np.zeros((40, 2, 2, 1), np.uint8), pd.DataFrame({"n": range(40)}), Y[:40], "binary"
+        )
+        groups = np.arange(40) // 4
+
+        def fit_and_look(part, y):
+            np.testing.assert_array_equal(part.groups, groups[part.rows])
+            return Constant(0.5)
+
+        cross_validate(fit_and_look, data, folds=2, groups=groups, verbose=0)
 
     def test_dicts_and_frames_are_cut_alike(self):
         x = {"a": X, "b": pd.DataFrame(X, columns=list("uvw"))}
@@ -176,9 +188,8 @@ class TestDirectory:
                 raise MemoryError("killed")
             return fit_logistic(x, y)
 
-        with pytest.raises(MemoryError, match="killed") as caught:
+        with pytest.raises(FoldError, match="Fold 2 failed. MemoryError: killed"):
             run(fit_until, directory=tmp_path)
-        assert caught.value.__notes__ == ["In fold 2 of a cross-validation."]
         result = run(fit_until, directory=tmp_path)
         assert len(calls) == 5
         np.testing.assert_array_equal(result.predictions, run().predictions)
@@ -198,7 +209,7 @@ class TestDirectory:
         def fit_and_start_again(x, y):
             run(directory=tmp_path)
 
-        with pytest.raises(RuntimeError, match="Another process is at work in"):
+        with pytest.raises(FoldError, match="Another process is at work in"):
             run(fit_and_start_again, directory=tmp_path)
 
     def test_models_that_cannot_be_saved_are_refused(self, tmp_path):
@@ -222,33 +233,83 @@ class TestDirectory:
         assert result["finished_folds_run_again"] == 0
         assert result["equal_to_undisturbed"]
 
+    def test_a_damaged_fold_is_named(self, tmp_path):
+        run(directory=tmp_path)
+        (tmp_path / "fold_001" / "predictions.npy").write_bytes(b"")
+        with pytest.raises(RuntimeError, match="fold_001 is damaged: remove it"):
+            run(directory=tmp_path)
+
+    def test_one_changed_label_is_other_data(self, tmp_path):
+        x = RANDOM.normal(size=(3000, 2))
+        y = np.arange(3000) % 2
+        run(x=x, y=y, directory=tmp_path)
+        y[[1501, 1502]] = y[[1502, 1501]]
+        with pytest.raises(ValueError, match="data, folds differ"):
+            run(x=x, y=y, directory=tmp_path)
+
+    def test_what_fit_depends_on_can_be_told(self, tmp_path):
+        run(directory=tmp_path, about={"strength": 1})
+        with pytest.raises(ValueError, match="about differ"):
+            run(directory=tmp_path, about={"strength": 2})
+
+
+def test_a_failure_tells_the_line_of_the_users_code():
+    def fit(x, y):
+        return LogisticRegression(C="many").fit(x, y)
+
+    line = fit.__code__.co_firstlineno + 1
+    wanted = rf"Fold 0 failed. .*\(in fit, test_cross_validation.py, line {line}\)"
+    with pytest.raises(FoldError, match=wanted):
+        cross_validate(fit, X, Y, folds=3, verbose=0)
+
+
+def test_a_result_is_short_to_look_at():
+    result = cross_validate(lambda x, y: LogisticRegression().fit(x, y), X, Y, folds=3, verbose=0)
+    assert repr(result) == f"<CrossValidation of 3 folds: auc {result.scores().mean():.4g}>"
+    assert len(repr(result.folds[0])) < 100
+
 
 class TestWhatFitReturns:
+    @pytest.mark.parametrize("n_jobs", [1, 2])
+    def test_any_exception_comes_back_as_a_failed_fold(self, n_jobs):
+        def stop(x, y):
+            # One that would end a loop, and one that cannot be pickled.
+            raise StopIteration if n_jobs == 1 else json.JSONDecodeError("odd", "text", 0)
+
+        with pytest.raises(FoldError, match="failed. (StopIteration|JSONDecodeError: odd)"):
+            run(stop, n_jobs=n_jobs)
+
+    def test_a_classifier_is_no_regression(self):
+        with pytest.raises(FoldError, match="is a classifier; the task is a regression"):
+            run(lambda x, y: fit_logistic(x, y > 0), y=X[:, 0])
+
     @pytest.mark.parametrize(
         ("answer", "message"),
         [
             (np.nan, "`predictions` is not finite in row 0"),
             (1.5, "must hold probabilities in 0-1. Received: .1.5. in row 0"),
-            (np.zeros((30, 3)), r"must have shape \(30, 1\) or \(30, 2\). Received: \(30, 3\)"),
+            (
+                np.zeros((30, 3)),
+                r"\(30,\) or \(30, 1\) or \(30, 2\). Received: \(30, 3\)",
+            ),
             (np.full((30, 2), 0.4), "must hold probabilities that sum to 1. They sum to 0.8"),
             (np.zeros(7), r"Received: \(7,\)"),
         ],
     )
     def test_wrong_predictions_are_named_with_their_fold(self, answer, message):
-        with pytest.raises(ValueError, match=message) as caught:
+        with pytest.raises(FoldError, match=f"Fold 0 failed. ValueError: .*{message}"):
             run(lambda x, y: Constant(answer))
-        assert caught.value.__notes__ == ["In fold 0 of a cross-validation."]
 
     def test_a_fit_that_returns_nothing(self):
-        with pytest.raises(TypeError, match="`fit` returned nothing"):
+        with pytest.raises(FoldError, match="`fit` returned nothing"):
             run(lambda x, y: None)
 
     def test_what_cannot_predict(self):
-        with pytest.raises(TypeError, match="must return a Keras model, an object with"):
+        with pytest.raises(FoldError, match="must return a Keras model, an object with"):
             run(lambda x, y: "model")
 
     def test_classes_in_another_order(self):
-        with pytest.raises(ValueError, match=r"classes are \['no', 'yes'\]; the task's labels"):
+        with pytest.raises(FoldError, match=r"classes are \['no', 'yes'\]; the task's labels"):
             run(lambda x, y: fit_logistic(x, np.where(y, "yes", "no")))
 
 
@@ -256,7 +317,7 @@ class TestWhatFitReturns:
     ("changes", "message"),
     [
         ({"y": Y[:-1]}, "All inputs must have the same number of rows: x has 120, y has 119"),
-        ({"groups": np.zeros(3)}, "groups has 3, y has 120"),
+        ({"groups": np.zeros(3)}, "`groups` must have one value for each of 120 rows"),
         ({"y": np.where(Y, 7, 3)}, "not the labels 0, 1, ...: .3.0, 7.0."),
         ({"y": np.full(120, np.nan)}, "`y` is nan in row 0"),
     ],

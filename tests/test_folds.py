@@ -77,8 +77,14 @@ class TestTime:
         with pytest.raises(ValueError, match="one order"):
             make_folds(9, folds=3, order=np.arange(9), repeats=2)
 
-    def test_a_missing_time_is_named(self):
-        with pytest.raises(ValueError, match="`order` is NaN in row 1"):
+    @pytest.mark.parametrize("missing", [np.datetime64("NaT"), None], ids=["NaT", "None"])
+    def test_a_missing_time_of_any_kind_is_named(self, missing):
+        order = np.array([np.datetime64("2020"), missing, np.datetime64("2021")])
+        with pytest.raises(ValueError, match="`order` is missing in row 1"):
+            make_folds(3, folds=2, order=order)
+
+    def test_a_missing_number_is_named(self):
+        with pytest.raises(ValueError, match="`order` is missing in row 1"):
             make_folds(3, folds=2, order=np.array([1, np.nan, 3]))
 
     def test_a_class_that_comes_late_only_is_named_with_its_fold(self):

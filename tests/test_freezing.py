@@ -1,11 +1,5 @@
 """What is frozen stays as it is to the bit, and what is unfrozen is what was asked for."""
 
-import importlib.util
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import keras
 import numpy as np
 import pytest
@@ -15,30 +9,11 @@ from kfusion.freezing import freeze, unfreeze
 from kfusion.layers import NormalizedDense
 from kfusion.trained_branches import branch_from
 
-ROOT = Path(__file__).parents[1]
 BACKEND = keras.backend.backend()
 SHAPE = (8, 8, 3)
 ROWS = 24
 
-# What the other backends are asked too.
-ESSENTIAL = "TestFrozenStaysAsItIs or moves_the_layers or built_by_its_branch"
 on_tensorflow = pytest.mark.skipif(BACKEND != "tensorflow", reason="writes a SavedModel")
-
-
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="is what runs here")
-@pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_the_same_holds_on_other_backends(backend):
-    if not importlib.util.find_spec(backend):
-        pytest.skip(f"needs pip install kfusion[{backend}]")
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", ESSENTIAL, __file__],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)},
-        check=False,
-    )
-    assert not done.returncode, done.stdout[-3000:]
 
 
 def functional(name="trained"):

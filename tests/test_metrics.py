@@ -360,3 +360,32 @@ def test_weightless_rows_make_no_second_class():
 def test_f1_without_a_positive_row_or_prediction_is_not_a_number():
     assert np.isnan(f1_of_two(np.zeros(3, int), np.zeros(3, int)))
     assert f1_of_two(np.zeros(3, int), np.ones(3, int)) == 0
+
+
+class TestShapes:
+    Y = np.array([0, 1, 1, 0, 1])
+    SCORES = np.array([0.2, 0.7, 0.4, 0.5, 0.9])
+
+    @pytest.mark.parametrize("score", [metrics.roc_auc, metrics.average_precision])
+    def test_a_column_is_its_rows(self, score):
+        assert score(self.Y, self.SCORES[:, None]) == score(self.Y[:, None], self.SCORES)
+        assert score(self.Y[:, None], self.SCORES) == score(self.Y, self.SCORES)
+
+    def test_a_column_of_values_is_not_set_against_a_row_of_targets(self):
+        errors = self.Y - self.SCORES
+        found = metrics.root_mean_squared_error(self.Y, self.SCORES[:, None])
+        assert found == pytest.approx(np.sqrt(np.mean(errors**2)), abs=1e-12)
+
+    @pytest.mark.parametrize(
+        ("y", "scores", "weights"),
+        [
+            (Y, SCORES[:-1], None),
+            (Y, SCORES, np.ones(4)),
+            (np.eye(2)[Y], SCORES, None),
+        ],
+        ids=["predictions", "weights", "one-hot"],
+    )
+    @pytest.mark.parametrize("score", [metrics.roc_auc, metrics.mean_absolute_error])
+    def test_other_lengths_are_refused(self, score, y, scores, weights):
+        with pytest.raises(ValueError, match=r"must have shape \(rows,\)"):
+            score(y, scores, weights)

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from kfusion import metrics
+from kfusion.bootstrap import UndefinedStatisticError
 from kfusion.delong import delong_test
 from kfusion.estimates import JudgedRows, estimate
 from kfusion.paired_comparison import compare_folds, compare_predictions
@@ -69,8 +70,8 @@ def test_groups_widen_the_interval_of_rows_that_repeat_each_other():
     honest = compare_predictions(Y[:100], A[:100], B[:100])
     assert rows.standard_error == pytest.approx(honest.standard_error / 2, rel=0.05)
     assert groups.standard_error == pytest.approx(honest.standard_error, rel=0.05)
-    assert groups.unit == "groups"
-    assert groups.count == 100
+    assert groups.unit == "groups with positives"
+    assert groups.count == Y[:100].sum()
     assert "mcnemar" not in groups.pvalues
 
 
@@ -164,25 +165,46 @@ class TestFolds:
         found = estimate(y, folds, task=task("binary"), score=task("binary").score())
         assert found.method == "paired bootstrap"
 
+    def test_the_interval_of_one_auc_keeps_to_1(self):
+        y = np.repeat([0, 1], [60, 12])
+        scores = y + 0.35 * RANDOM.normal(size=72)
+        folds = [JudgedRows(np.arange(72), scores[None, :, None])]
+        found = estimate(y, folds, task=task("binary"), score=task("binary").score())
+        assert found.value > 0.9
+        assert found.low < found.value <= found.high <= 1
+
+    def test_without_an_interval_the_scores_are_told_all_the_same(self, monkeypatch):
+        def undefined(*arguments, **settings):
+            raise UndefinedStatisticError("a class was drawn too rarely")
+
+        monkeypatch.setattr("kfusion.estimates.bootstrap", undefined)
+        result = compare_predictions(Y, A, B, score="average_precision")
+        assert math.isnan(result.low)
+        assert result.verdict.endswith("positives: there are too few of them")
+        assert result.to_dict()["pvalue"] is None
+
     def test_a_fold_of_one_class_is_named(self):
         y = np.repeat([0, 1], 20)
         folds = [JudgedRows(np.arange(20), RANDOM.random((1, 20, 1)))]
-        with pytest.raises(ValueError, match="The score 'auc' is undefined for the rows of fold 0"):
+        with pytest.raises(
+            ValueError, match="The score 'auc' is undefined for the test rows of fold 0"
+        ):
             estimate(y, folds, task=task("binary"), score=task("binary").score())
 
 
 @pytest.mark.parametrize(
     ("a", "options", "message"),
     [
-        (A[:-1], {}, r"`a` of a binary task must have shape \(400, 1\) or \(400, 2\)"),
+        (A[:-1], {}, r"`a` of a binary task must have shape \(400,\) or \(400, 1\) or"),
         (np.where(np.arange(400) == 7, np.nan, A), {}, "`a` is not finite in row 7"),
         (A, {"score": "log_loss"}, "`a` must hold probabilities in 0-1"),
         (np.full((400, 2), 0.3), {}, "`a` must hold probabilities that sum to 1. They sum to 0.6"),
         (A, {"score": "rmse"}, "`score` must be one of .*auc.* for a binary task"),
-        (A, {"groups": np.zeros(3)}, "groups has 3, y has 400"),
+        (A, {"groups": np.zeros(3)}, "`groups` must have one value for each of 400 rows"),
         (A, {"groups": np.zeros(400)}, "2 groups"),
+        (A, {"names": ("m", "m")}, "`names` must be two different names"),
+        (A, {"names": ("m",)}, "`names` must be two different names"),
     ],
-    ids=["rows", "nan", "no probabilities", "sum", "score", "groups", "one group"],
 )
 def test_what_cannot_be_compared_is_refused(a, options, message):
     with pytest.raises(ValueError, match=message):

@@ -8,8 +8,10 @@ from kfusion import (
     build_residual_model,
     build_unimodal_model,
     evaluate,
+    export_saved_model,
     fit,
     image_branch,
+    load_exported,
     predict,
     tabular_branch,
     task,
@@ -147,6 +149,19 @@ def test_a_blend_starts_as_the_log_linear_pool(trained):
     np.testing.assert_allclose(predict(model, X), expected, rtol=1e-4)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="writes a SavedModel")
+def test_it_is_exported_with_its_members(trained, tmp_path):
+    kind, members = trained
+    model = build_residual_model(members, task=make_task(kind), best="image", units=8)
+    train(model, kind, epochs=1, count_start=False)
+    names = None if kind == "regression" else make_task(kind).class_names
+    answers = load_exported(export_saved_model(model, tmp_path / "saved", class_names=names))
+    answers = answers.predict_encoded(X)
+    expected = make_task(kind).answers(predict(model, X))
+    key = "prediction" if kind == "regression" else "probabilities"
+    np.testing.assert_allclose(answers[key], expected, rtol=1e-5, atol=1e-5)
+
+
 @keras.saving.register_keras_serializable(package="tests")
 class Subclassed(keras.Model):
     """A network whose inside cannot be seen."""
@@ -188,10 +203,15 @@ class TestBadInput:
             for name in ("first", "second")
         }
 
-    @pytest.mark.parametrize("best", ["third", {"third": 1.0}, {}])
+    @pytest.mark.parametrize("best", ["third", {"third": 1.0}, {}, None, {"first": float("nan")}])
     def test_the_best_must_be_a_member(self, best):
         with pytest.raises(ValueError, match=r"`best` must name one of \['first', 'second'\]"):
             build_residual_model(self.members(), task="binary", best=best)
+
+    def test_a_member_that_is_no_model_is_named(self):
+        members = {**self.members(), "third": 3}
+        with pytest.raises(TypeError, match="Member 'third': `model` must be a keras.Model or"):
+            build_residual_model(members, task="binary", best="first")
 
     def test_one_member_is_no_fusion(self):
         members = {"first": self.members()["first"]}
@@ -199,5 +219,5 @@ class TestBadInput:
             build_residual_model(members, task="binary", best="first")
 
     def test_two_columns_for_two_classes_are_named(self):
-        with pytest.raises(ValueError, match=r"'first' gives 2 value\(s\).*multiclass task of 2"):
+        with pytest.raises(ValueError, match=r"'first' gives 2 value\(s\).*take the second column"):
             build_residual_model(self.members(2), task="binary", best="first")

@@ -210,12 +210,16 @@ class TestCheckPredictions:
     @pytest.mark.parametrize(
         ("kind", "predictions", "message"),
         [
-            ("binary", [[0.5, 0.5, 0.0]] * 2, r"shape \(2, 1\) or \(2, 2\). Received: \(2, 3\)"),
+            (
+                "binary",
+                [[0.5, 0.5, 0.0]] * 2,
+                r"\(2,\) or \(2, 1\) or \(2, 2\). Received: \(2, 3\)",
+            ),
             ("binary", [0.5], r"Received: \(1,\)"),
             ("binary", [0.5, 1.5], r"probabilities in 0-1. Received: \[1.5\] in row 1"),
             ("binary", [[0.5, 0.5], [0.5, 0.6]], "sum to 1.1 in row 1"),
             ("binary", [0.5, np.nan], "is not finite in row 1"),
-            ("regression", [[1.0, 2.0]] * 2, r"shape \(2, 1\)"),
+            ("regression", [[1.0, 2.0]] * 2, r"shape \(2,\) or \(2, 1\)"),
             ("regression", [np.inf, 1.0], "is not finite in row 0"),
         ],
     )
@@ -243,6 +247,10 @@ class TestInferTask:
             ValueError, match=r"not the labels 0, 1, ...: \[1.0, 3.0\]. Pass `task=`"
         ):
             infer_task([1, 3])
+
+    def test_many_labels_must_be_explained(self):
+        with pytest.raises(ValueError, match="whole numbers 0 to 89, each several times: pass"):
+            infer_task(np.arange(270) % 90)
 
 
 @pytest.mark.parametrize("name", task("binary").score_names)

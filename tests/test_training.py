@@ -288,6 +288,10 @@ class TestCountStart:
         for before, after in zip(start, trained.get_weights(), strict=True):
             np.testing.assert_array_equal(before, after)
 
+    def test_without_validation_rows_nothing_judges_them(self):
+        with pytest.raises(ValueError, match="`count_start=True` needs `validation_data`"):
+            quick_fit(small_model(), validation_data=None, count_start=True)
+
     def test_they_do_not_compete_unless_asked_for(self):
         trained = small_model()
         quick_fit(trained, epochs=15)

@@ -78,8 +78,11 @@ class ResidualFusion(keras.layers.Layer):
             return prediction + correction
         logits = to_logits(prediction, self.activation)
         activate = keras.activations.get(self.activation)
-        # Written as a change, which is 0 at the start whatever rounding the logits went through.
+        # Written as a change, which is 0 at the start whatever rounding the logits went through,
+        # with its gradient kept.
         change = activate(logits + correction) - activate(logits)
+        is_start = ops.equal(ops.convert_to_tensor(self._alpha), 0)
+        change = ops.where(is_start, change - ops.stop_gradient(change), change)
         return ops.clip(prediction + change, 0.0, 1.0)
 
     def compute_output_shape(self, input_shape):
