@@ -299,10 +299,59 @@ def compare(
         except (FoldError, BrokenProcessPool) as error:
             failures[name] = str(error) if isinstance(error, FoldError) else repr(error)
             warnings.warn(f"{name!r} failed. {failures[name]}", stacklevel=2)
-    results = {name: results[name] for name in fits if name in results}
+    return compare_results(
+        {name: results[name] for name in fits if name in results},
+        singles=singles,
+        score=chosen_score.name,
+        groups=groups,
+        failures=failures,
+        confidence=confidence,
+        num_resamples=num_resamples,
+        seed=seed,
+        verbose=verbose,
+    )
+
+
+def compare_results(
+    results: Mapping[str, CrossValidation],
+    *,
+    singles: Sequence[str],
+    score: str | None = None,
+    groups: np.ndarray | None = None,
+    failures: Mapping[str, str] | None = None,
+    confidence: float = 0.95,
+    num_resamples: int | None = None,
+    seed: int = 0,
+    verbose: int | bool = 1,
+) -> Comparison:
+    """Compares models that are cross-validated already, as `compare` does.
+
+    Args:
+        results: By name, results of `cross_validate` on the same rows and folds.
+        singles: Names of those of one input.
+        score: As in `compare`.
+        groups: As in `compare`.
+        failures: Messages by name, of those that did not come through.
+        confidence: As in `compare`.
+        num_resamples: As in `compare`.
+        seed: Int.
+        verbose: 0 hides the progress.
+
+    Returns:
+        `Comparison`.
+
+    Raises:
+        RuntimeError: If no single input is among the results.
+        ValueError: If the score is unknown or undefined in a fold.
+    """
+    failures = dict(failures or {})
     alive = {name: result for name, result in results.items() if name in singles}
     if not alive:
         raise RuntimeError(f"No single input came through: {failures}.")
+    first = next(iter(results.values()))
+    y, read_task = first.y, first.task
+    made = [result.fold for result in first.folds]
+    chosen_score = read_task.score(score)
     settings: dict[str, Any] = {
         "task": read_task,
         "score": chosen_score,
@@ -341,7 +390,7 @@ def compare(
     return Comparison(
         task=read_task,
         score=chosen_score,
-        results=results,
+        results=dict(results),
         singles=tuple(alive),
         failures=failures,
         chosen=tuple(chosen),

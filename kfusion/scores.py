@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -32,16 +33,12 @@ class Score(NamedTuple):
         return 1 if self.direction == "max" else -1
 
 
-def _of_positive(metric) -> Callable[..., float]:
-    return lambda y, answers, weights=None: metric(y, answers[:, 1], weights=weights)
+def _positive(metric, y, answers, weights=None) -> float:
+    return metric(y, answers[:, 1], weights=weights)
 
 
-def _of_class(metric) -> Callable[..., float]:
-    return lambda y, answers, weights=None: metric(y, answers.argmax(axis=1), weights=weights)
-
-
-def _of_answers(metric) -> Callable[..., float]:
-    return lambda y, answers, weights=None: metric(y, answers, weights=weights)
+def _class(metric, y, answers, weights=None) -> float:
+    return metric(y, answers.argmax(axis=1), weights=weights)
 
 
 def _f1(y, answers, weights=None) -> float:
@@ -50,33 +47,33 @@ def _f1(y, answers, weights=None) -> float:
 
 
 _OF_CLASSES = [
-    Score("log_loss", "min", _of_answers(metrics.log_loss)),
-    Score("brier", "min", _of_answers(metrics.brier)),
-    Score("ece", "min", _of_answers(metrics.expected_calibration_error)),
-    Score("accuracy", "max", _of_class(metrics.accuracy)),
-    Score("balanced_accuracy", "max", _of_class(metrics.balanced_accuracy)),
+    Score("log_loss", "min", metrics.log_loss),
+    Score("brier", "min", metrics.brier),
+    Score("ece", "min", metrics.expected_calibration_error),
+    Score("accuracy", "max", partial(_class, metrics.accuracy)),
+    Score("balanced_accuracy", "max", partial(_class, metrics.balanced_accuracy)),
     Score("f1", "max", _f1),
 ]
 _BINARY = [
-    Score("auc", "max", _of_positive(metrics.roc_auc), by_rank=True),
-    Score("average_precision", "max", _of_positive(metrics.average_precision), by_rank=True),
+    Score("auc", "max", partial(_positive, metrics.roc_auc), by_rank=True),
+    Score("average_precision", "max", partial(_positive, metrics.average_precision), by_rank=True),
     Score(
         "sensitivity_at_90_specificity",
         "max",
-        _of_positive(metrics.sensitivity_at_specificity),
+        partial(_positive, metrics.sensitivity_at_specificity),
         by_rank=True,
     ),
     *_OF_CLASSES,
 ]
 _MULTICLASS = [
-    Score("auc", "max", _of_answers(metrics.macro_roc_auc)),
-    Score("weighted_auc", "max", _of_answers(metrics.weighted_roc_auc)),
+    Score("auc", "max", metrics.macro_roc_auc),
+    Score("weighted_auc", "max", metrics.weighted_roc_auc),
     *_OF_CLASSES,
 ]
 _REGRESSION = [
-    Score("rmse", "min", _of_answers(metrics.root_mean_squared_error)),
-    Score("mae", "min", _of_answers(metrics.mean_absolute_error)),
-    Score("r2", "max", _of_answers(metrics.r2)),
+    Score("rmse", "min", metrics.root_mean_squared_error),
+    Score("mae", "min", metrics.mean_absolute_error),
+    Score("r2", "max", metrics.r2),
 ]
 SCORES = {
     kind: {score.name: score for score in scores}

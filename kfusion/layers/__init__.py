@@ -7,6 +7,7 @@ from kfusion.layers.concat_fusion import ConcatFusion
 from kfusion.layers.edge_magnitude import EdgeMagnitude
 from kfusion.layers.frozen import Frozen
 from kfusion.layers.gated_fusion import GatedFusion
+from kfusion.layers.log_linear_pool import LogLinearPool
 from kfusion.layers.low_rank_fusion import LowRankFusion
 from kfusion.layers.member_mean import MemberMean
 from kfusion.layers.multiply_fusion import MultiplyFusion
@@ -28,6 +29,7 @@ __all__ = [
     "EdgeMagnitude",
     "Frozen",
     "GatedFusion",
+    "LogLinearPool",
     "LowRankFusion",
     "MemberMean",
     "MultiplyFusion",

@@ -1,0 +1,148 @@
+"""Members fitted on every fold: their predictions of the rows held out, and the fold models."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kfusion.blending import fit_blend
+from kfusion.cross_validation import CrossValidation, FoldError, FoldResult
+from kfusion.fold_folder import FoldFolder
+from kfusion.folds import Fold
+from kfusion.members import Member, Rows
+from kfusion.prediction import predict
+from kfusion.progress import progress
+from kfusion.tasks import Task
+
+# Parts of the rows that one split holds out, of which each is judged by a blend of the others.
+JUDGED_PARTS = 4
+
+
+def bag(
+    members: Mapping[str, Member],
+    rows: Rows,
+    folds: Sequence[Fold],
+    *,
+    task: Task,
+    seed: int = 0,
+    directory: Path | None = None,
+    about: Any = None,
+    verbose: int | bool = 1,
+) -> dict[str, CrossValidation]:
+    """Fits every member on the training rows of every fold, stopped by the fold's other rows.
+
+    Args:
+        members: `Member` by name.
+        rows: `Rows`.
+        folds: `Fold` objects.
+        task: `Task`.
+        seed: Int.
+        directory: Folder for finished fits: the same call goes on there after a kill.
+        about: What the members and rows are, JSON-able: fits of others are refused.
+        verbose: 0 hides the progress bar.
+
+    Returns:
+        `CrossValidation` by name, models kept.
+
+    Raises:
+        FoldError: If a fit fails; names the member and fold.
+    """
+    jobs = [(name, fold) for name in members for fold in folds]
+    results: dict[str, list[FoldResult]] = {name: [] for name in members}
+    with contextlib.ExitStack() as held:
+        folders = {}
+        for name in members if directory is not None else ():
+            folders[name] = FoldFolder(Path(directory or "") / name.replace(" ", "_"), True)
+            held.enter_context(folders[name].opened({"about": about, "member": name}))
+        bar = progress(jobs, description="members", verbose=verbose)
+        for name, fold in bar:
+            bar.set_postfix_str(f"{name}, fold {fold.number + 1} of {len(folds)}")
+            folder = folders.get(name)
+            if folder is None:
+                result = _fit(name, members[name], rows, fold, task, seed)
+            else:
+                if not folder.has(fold.number):
+                    result = _fit(name, members[name], rows, fold, task, seed)
+                    folder.write(fold.number, result.predictions, result.seconds, result.model)
+                result = FoldResult(fold, *folder.read(fold.number))
+            results[name].append(result)
+    return {name: CrossValidation(task, rows.y, found) for name, found in results.items()}
+
+
+def _fit(name: str, member: Member, rows: Rows, fold: Fold, task: Task, seed: int) -> FoldResult:
+    started = time.perf_counter()
+    train, held = rows.take(fold.train), rows.take(fold.test)
+    # The same start for members that differ in what they see alone.
+    drawn = int(np.random.SeedSequence([seed, fold.number]).generate_state(1)[0] % 2**31)
+    try:
+        model = member.fit(train, held, task, drawn)
+        predictions = task.check_predictions(predict(model, held.x), len(held))
+    except Exception as error:
+        raise FoldError(
+            f"Member {name!r} failed in fold {fold.number + 1}. {type(error).__name__}: {error}"
+        ) from error
+    return FoldResult(fold, predictions, time.perf_counter() - started, model)
+
+
+def blend_outside(
+    results: Mapping[str, CrossValidation],
+    *,
+    weights: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
+    seed: int = 0,
+) -> CrossValidation:
+    """The blend's own out-of-fold predictions: of each fold's rows by weights of the other rows.
+
+    Where there is one fold only, its rows are judged in 4 parts, groups whole.
+
+    Args:
+        results: `CrossValidation` by member, on the same folds.
+        weights: `(rows,)` floats, how much each row counts, or None.
+        groups: `(rows,)` values, or None.
+        seed: Int.
+    """
+    first = next(iter(results.values()))
+    task, y = first.task, first.y
+    members = {name: pooled(result.predictions, task) for name, result in results.items()}
+    judged = np.flatnonzero(np.isfinite(next(iter(members.values()))).all(axis=1))
+    found = []
+    for number, result in enumerate(first.folds):
+        fold = result.fold
+        parts = [np.arange(len(fold.test))]
+        if len(first.folds) == 1:
+            parts = _parts(len(fold.test), None if groups is None else groups[fold.test], seed)
+        predictions = np.empty((len(fold.test), task.units))
+        for part in parts:
+            others = np.setdiff1d(judged, fold.test[part])
+            blend = fit_blend(
+                {name: values[others] for name, values in members.items()},
+                y[others],
+                sample_weight=None if weights is None else weights[others],
+            )
+            own = {
+                name: pooled(results[name].folds[number].predictions[part], task)
+                for name in results
+            }
+            predictions[part] = _unpooled(blend.apply(own), task)
+        found.append(FoldResult(fold, predictions, 0.0))
+    return CrossValidation(task, y, found)
+
+
+def pooled(predictions: np.ndarray, task: Task) -> np.ndarray:
+    """Predictions as `fit_blend` takes them: a column per class, or one of values."""
+    return predictions if task.kind == "regression" else task.probabilities(predictions)
+
+
+def _unpooled(pool: np.ndarray, task: Task) -> np.ndarray:
+    return pool[:, 1:] if task.kind == "binary" else pool
+
+
+def _parts(num_rows: int, groups: np.ndarray | None, seed: int) -> list[np.ndarray]:
+    numbers = np.arange(num_rows) if groups is None else np.unique(groups, return_inverse=True)[1]
+    drawn = np.random.default_rng(seed).permutation(numbers.max() + 1) % JUDGED_PARTS
+    return [part for i in range(JUDGED_PARTS) if (part := np.flatnonzero(drawn[numbers] == i)).size]

@@ -1,0 +1,139 @@
+"""What an estimator is given -> images and a table: the one gate for `fit` and `predict`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from kfusion.fusion_data import FusionData
+from kfusion.images import BadImageError
+from kfusion.inputs import InputSpec, check_lengths, select_inputs
+from kfusion.loading import load_images
+
+IMAGE, TABULAR = "image", "tabular"
+
+
+class Modalities(NamedTuple):
+    """The inputs of the same rows.
+
+    Attributes:
+        images: `(rows, height, width, channels)` uint8, or None.
+        frame: DataFrame of the raw table, or None.
+    """
+
+    images: np.ndarray | None
+    frame: pd.DataFrame | None
+
+    def __len__(self) -> int:
+        (part, *_) = [part for part in self if part is not None]
+        return len(part)
+
+
+def read_modalities(
+    x: Any,
+    *,
+    image_column: str | None = None,
+    image_folder: str | os.PathLike | None = None,
+    image_shape: tuple[int, int, int] | None = None,
+    verbose: int | bool = 0,
+) -> Modalities:
+    """Takes images and a table out of whatever they come in.
+
+    Args:
+        x: `FusionData`; a dict with "image", `(rows, height, width[, channels])` uint8, and
+            "tabular", a DataFrame or `(rows, columns)` numbers, or one of them; a DataFrame, whose
+            `image_column`, if there is one, holds paths or arrays; or `(rows, columns)` numbers.
+        image_column: Name of the DataFrame's column of images.
+        image_folder: Where relative paths start.
+        image_shape: `(height, width, channels)` that there must be; files are resized to it, arrays
+            of another are refused. None for that of the first image.
+        verbose: 0 hides the progress of reading files.
+
+    Returns:
+        `Modalities`.
+
+    Raises:
+        TypeError: If `x` is none of these.
+        ValueError: If a column or key is missing or unknown, there are no columns, lengths or
+            shapes differ, or images are no uint8. The message names the column, key or row.
+        BadImageError: If files cannot be read; lists every one by row.
+    """
+    if isinstance(x, FusionData):
+        return Modalities(_check_images(x.images, image_shape), x.frame)
+    if isinstance(x, Mapping):
+        return _from_mapping(x, image_shape)
+    if not isinstance(x, pd.DataFrame):
+        if image_column is not None:
+            raise TypeError(
+                f"`X` must be a DataFrame with the image column {image_column!r}, or a dict with "
+                f'"{IMAGE}" and "{TABULAR}". Received: {type(x).__name__}.'
+            )
+        return Modalities(None, as_frame(x))
+    if image_column is None:
+        return Modalities(None, x.reset_index(drop=True))
+    if image_column not in x.columns:
+        raise ValueError(f"`X` has no image column {image_column!r}. It has: {list(x.columns)}.")
+    images = _from_column(x[image_column], image_folder, image_shape, verbose)
+    frame = x.drop(columns=image_column).reset_index(drop=True)
+    return Modalities(images, frame if frame.shape[1] else None)
+
+
+def as_frame(matrix: Any) -> pd.DataFrame:
+    """A matrix of numbers as a DataFrame, its columns called "column_0" and so on."""
+    matrix = np.asarray(matrix)
+    if matrix.ndim != 2 or not matrix.shape[1]:
+        raise ValueError(f"A table must have shape (rows, columns). Received: {matrix.shape}.")
+    return pd.DataFrame(matrix, columns=[f"column_{i}" for i in range(matrix.shape[1])])
+
+
+def _from_mapping(x: Mapping[str, Any], image_shape) -> Modalities:
+    unknown = sorted(map(str, x.keys() - {IMAGE, TABULAR}))
+    if unknown or not x:
+        raise ValueError(
+            f'`X` must have "{IMAGE}", "{TABULAR}" or both. Received: {[str(key) for key in x]}.'
+        )
+    check_lengths({f"X[{key!r}]": part for key, part in x.items()})
+    images = _check_images(x[IMAGE], image_shape) if IMAGE in x else None
+    frame = x.get(TABULAR)
+    if frame is not None:
+        is_frame = isinstance(frame, pd.DataFrame)
+        frame = frame.reset_index(drop=True) if is_frame else as_frame(frame)
+    return Modalities(images, frame)
+
+
+def _from_column(column: pd.Series, folder, image_shape, verbose) -> np.ndarray:
+    cells = column.tolist()
+    is_array = [isinstance(cell, np.ndarray) for cell in cells]
+    if not any(is_array):
+        images, bad = load_images(column, image_shape, image_folder=folder, verbose=verbose)
+        if bad:
+            raise BadImageError(bad, len(column))
+        return images
+    if not all(is_array):
+        row = is_array.index(False)
+        raise ValueError(
+            f"Column {column.name!r} holds arrays, but not in row {row}: {cells[row]!r}."
+        )
+    odd = [row for row, cell in enumerate(cells) if cell.shape != cells[0].shape]
+    if odd:
+        raise ValueError(
+            f"The images of column {column.name!r} must have one shape: row 0 has "
+            f"{cells[0].shape}, row {odd[0]} has {cells[odd[0]].shape} ({len(odd)} in all)."
+        )
+    return _check_images(np.stack(cells), image_shape)
+
+
+def _check_images(images: Any, image_shape) -> np.ndarray:
+    images = np.asarray(images)
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4:
+        raise ValueError(
+            f"Images must have shape (rows, height, width, channels). Received: {images.shape}."
+        )
+    shape = images.shape[1:] if image_shape is None else tuple(image_shape)
+    return select_inputs({IMAGE: images}, {IMAGE: InputSpec(shape, "uint8")}, "X")[IMAGE]

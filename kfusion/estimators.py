@@ -1,0 +1,673 @@
+"""scikit-learn estimators that blend every kind of model, so that the result is not worse."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_is_fitted,
+    column_or_1d,
+    validate_data,
+)
+
+from kfusion.bagging import bag, blend_outside, pooled
+from kfusion.blended_model import build_blended_model
+from kfusion.blending import Blend, fit_blend
+from kfusion.branches import image_branch
+from kfusion.comparison import Comparison, compare_results
+from kfusion.cross_validation import CrossValidation, FoldResult
+from kfusion.delong import number_groups
+from kfusion.disagreements import which_rows
+from kfusion.estimator_inputs import IMAGE, TABULAR, Modalities, as_frame, read_modalities
+from kfusion.export import export_saved_model
+from kfusion.fingerprints import fingerprint
+from kfusion.folds import Fold, make_folds
+from kfusion.fusion_data import FusionData
+from kfusion.inputs import check_lengths
+from kfusion.json_values import describe
+from kfusion.members import IMAGE_COMPONENTS, IMAGE_FEATURES, Member, Rows, standard_members
+from kfusion.modality_shapley import shapley_values
+from kfusion.prediction import predict
+from kfusion.principal_components import fit_principal_components
+from kfusion.tables import TableSchema
+from kfusion.tasks import Task, check_variety
+from kfusion.tasks import task as make_task
+from kfusion.trained_branches import branch_from
+from kfusion.versions import library_versions
+from kfusion.whole_folders import whole_folder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+BLEND = "blend"
+NUM_COMPONENTS = 32
+# Folds that one split is taken from, where there is one only.
+ONE_SPLIT = 5
+MODEL_FILE, ABOUT_FILE, ROWS_FILE = "model.keras", "estimator.json", "out_of_fold.npz"
+
+
+@dataclasses.dataclass(frozen=True)
+class Effort:
+    """How much work a fit is.
+
+    Attributes:
+        folds: Int; 1 is one split, a fifth of the rows held out.
+        repeats: Int, how often the folds are drawn anew.
+        encoder: Of the table network; see `tabular_branch`.
+        residual: Whether the fused network only corrects the better of the other two.
+    """
+
+    folds: int
+    repeats: int = 1
+    encoder: str = "mlp"
+    residual: bool = False
+
+
+EFFORTS = {
+    "fast": Effort(1, residual=True),
+    "default": Effort(4),
+    "thorough": Effort(5, repeats=2, encoder="tabm"),
+}
+
+
+class _FusionEstimator(BaseEstimator):
+    """What both estimators share."""
+
+    def __init__(
+        self,
+        *,
+        image_column: str | None = None,
+        image_folder: str | os.PathLike | None = None,
+        image_shape: tuple[int, int, int] | None = None,
+        image_backbone: str | keras.Model | None = None,
+        effort: str = "default",
+        members: list[str] | None = None,
+        num_folds: int | None = None,
+        epochs: int = 30,
+        directory: str | os.PathLike | None = None,
+        random_state: int | None = 0,
+        verbose: int = 0,
+    ):
+        self.image_column = image_column
+        self.image_folder = image_folder
+        self.image_shape = image_shape
+        self.image_backbone = image_backbone
+        self.effort = effort
+        self.members = members
+        self.num_folds = num_folds
+        self.epochs = epochs
+        self.directory = directory
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any = None, groups: Any = None, sample_weight: Any = None):
+        """Fits all members on each fold, and the blend on what they say of the rows held out.
+
+        Args:
+            X: Rows as the class says.
+            y: `(rows,)` targets; not needed for `FusionData`.
+            groups: `(rows,)` values: rows that share one are never split over folds.
+            sample_weight: `(rows,)` floats of 0 or more, how much each row counts.
+
+        Returns:
+            The estimator.
+
+        Raises:
+            ValueError: If rows, columns, targets, groups, folds or weights do not fit. The message
+                names what. All this before anything is trained.
+            TypeError: If `X` is of no kind that is known.
+            FoldError: If a member fails; names it and its fold.
+        """
+        if self.effort not in EFFORTS:
+            raise ValueError(f"`effort` must be one of {list(EFFORTS)}. Received: {self.effort!r}.")
+        effort = EFFORTS[self.effort]
+        if isinstance(X, FusionData):
+            y = self._targets_of(X) if y is None else y
+            groups = X.groups if groups is None else groups
+        if y is None:
+            raise ValueError("This estimator requires y to be passed, but the target y is None.")
+        given = self._read(X, reset=True)
+        targets, task = self._read_target(y)
+        check_lengths({"X": range(len(given)), "y": targets})
+        weights = None
+        if sample_weight is not None:
+            weights = _check_sample_weight(sample_weight, targets, ensure_non_negative=True)
+        if groups is not None:
+            number_groups(groups, len(targets))
+            groups = np.asarray(groups)
+        seed = self._draw_seed()
+        folds = self._make_folds(effort, targets, task, groups, seed)
+        # Of the table alone, never of targets: so one for all folds, and one in the exported graph.
+        self.schema_ = (
+            None if given.frame is None else TableSchema.fit(given.frame, allow_empty=True)
+        )
+        self._encoders: dict[str, keras.Model] = self._make_encoders(given, seed)
+        x = self._encode(given)
+        shapes = {name: array.shape[1:] for name, array in x.items()}
+        members = self._choose_members(shapes, effort)
+        about = None
+        if self.directory is not None:
+            about = {
+                "data": fingerprint({**x, "y": targets, "folds": _numbers(folds, len(targets))}),
+                "settings": describe({**self.get_params(deep=False), "directory": None}),
+            }
+        self.results_ = bag(
+            members,
+            Rows(x, targets, weights),
+            folds,
+            task=task,
+            seed=seed,
+            directory=None if self.directory is None else Path(self.directory),
+            about=about,
+            verbose=self.verbose,
+        )
+        self.task_ = task
+        self.groups_ = groups
+        self.sample_weight_ = weights
+        self.modalities_ = {name: member.modalities for name, member in members.items()}
+        self.blend_ = self._fit_blend(list(members))
+        self.weights_ = dict(self.blend_.weights)
+        self.model_ = build_blended_model(
+            {name: result.models for name, result in self.results_.items()},
+            self.blend_,
+            task=task,
+            encoders=self._encoders,
+        )
+        self._evidence: Comparison | None = None
+        return self
+
+    @property
+    def evidence_(self) -> Comparison:
+        """`Comparison` of all members and the blend on rows that they were not trained on.
+
+        The blend is judged fold by fold with weights learned on the other folds. Networks were
+        stopped by the rows that judge them, which favours single networks and the blend alike.
+        """
+        check_is_fitted(self)
+        if self._evidence is None:
+            self._evidence = compare_results(
+                {**self.results_, BLEND: self._blend_results()},
+                singles=self._singles(),
+                groups=self.groups_,
+                seed=self._draw_seed(),
+                verbose=self.verbose,
+            )
+        return self._evidence
+
+    @property
+    def verdict_(self) -> str:
+        """One sentence: the blend against the best single input."""
+        return self.evidence_.pairs[BLEND].verdict
+
+    def plot_evidence(self, ax: Any = None) -> Figure:
+        """Draws each member's score and the blend's with intervals, and the best single input."""
+        return self.evidence_.plot(ax)
+
+    def modality_values(self) -> dict[str, float]:
+        """What each modality adds to the score, by Shapley, from refitted blends.
+
+        The score of a set of modalities is that of the blend of the members that learned from
+        these alone, out of fold; that of none is what random scores reach (0.5 for an AUC), or
+        the error of the mean. Above 0 is good for any score.
+        """
+        check_is_fitted(self)
+        names = sorted({name for used in self.modalities_.values() for name in used})
+
+        def score_of(subset: frozenset[str]) -> float:
+            kept = [name for name, used in self.modalities_.items() if set(used) <= subset]
+            if not kept:
+                return self.task_.score().sign * self._score_of_nothing()
+            found = self._blend_results(kept)
+            return float(self.task_.score().sign * found.scores().mean())
+
+        return shapley_values(score_of, names)
+
+    def which_rows(self, num_rows: int | None = 20) -> pd.DataFrame:
+        """Lists the rows that the blend corrects, and those that it breaks; see `which_rows`.
+
+        Out of fold, against the single input that is best over all rows.
+
+        Args:
+            num_rows: Int, how many of each at most; None for all.
+        """
+        single = self.results_[self.evidence_.best_single].predictions
+        blended = self.evidence_.results[BLEND].predictions
+        y = self.results_[self.evidence_.best_single].y
+        return which_rows(y, blended, single, task=self.task_, num_rows=num_rows)
+
+    def export(self, path: str | os.PathLike, *, overwrite: bool = False) -> Path:
+        """Writes one SavedModel of all members, folds and the blend, raw columns in.
+
+        Args and errors are those of `export_saved_model`.
+        """
+        check_is_fitted(self)
+        takes_table = any(tensor.name == TABULAR for tensor in self.model_.inputs)
+        return export_saved_model(
+            self.model_,
+            path,
+            schema=self.schema_ if takes_table else None,
+            class_names=self.task_.class_names or None,
+            image_column=self.image_column or IMAGE,
+            overwrite=overwrite,
+        )
+
+    def save(self, path: str | os.PathLike, *, overwrite: bool = False) -> Path:
+        """Writes a folder that `load` reads: the Keras model, the evidence, settings. No pickle.
+
+        Raises:
+            FileExistsError: If `path` exists and `overwrite` is false.
+        """
+        check_is_fitted(self)
+        with whole_folder(path, overwrite=overwrite) as folder:
+            self.model_.save(folder / MODEL_FILE)
+            text = json.dumps(self._describe(), ensure_ascii=False, indent=1)
+            (folder / ABOUT_FILE).write_text(text, encoding="utf-8")
+            np.savez(folder / ROWS_FILE, allow_pickle=False, **self._out_of_fold())
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike):
+        """Reads what `save` wrote. The fold models are inside `model_`; `results_` has none.
+
+        Raises:
+            FileNotFoundError: If it is no such folder.
+            ValueError: If it holds the other kind of estimator.
+        """
+        folder = Path(path)
+        about = json.loads((folder / ABOUT_FILE).read_text(encoding="utf-8"))
+        if about["class"] != cls.__name__:
+            raise ValueError(f"{folder} holds a {about['class']}: load it with that.")
+        loaded = cls(**{**about["params"], "image_shape": _tuple(about["params"]["image_shape"])})
+        loaded.model_ = keras.models.load_model(folder / MODEL_FILE, compile=False)
+        with np.load(folder / ROWS_FILE, allow_pickle=False) as rows:
+            arrays = {name: rows[name] for name in rows.files}
+        loaded._restore(about, arrays)
+        return loaded
+
+    def _restore(self, about: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        self.task_ = make_task(
+            about["kind"], y=arrays["y"], class_names=about["class_names"] or None
+        )
+        self.schema_ = None if about["schema"] is None else TableSchema.from_json(about["schema"])
+        self.groups_, self.sample_weight_ = arrays.get("groups"), arrays.get("sample_weight")
+        self.modalities_ = {name: tuple(used) for name, used in about["modalities"].items()}
+        self.n_features_in_ = about["n_features_in"]
+        if about["feature_names_in"] is not None:
+            self.feature_names_in_ = np.array(about["feature_names_in"], object)
+        self.image_shape_ = _tuple(about["image_shape"])
+        folds = [
+            Fold(i, arrays[f"train_{i}"], arrays[f"test_{i}"], repeat)
+            for i, repeat in enumerate(about["repeats"])
+        ]
+        self.results_ = {
+            name: CrossValidation(
+                self.task_,
+                arrays["y"],
+                [FoldResult(f, arrays[f"member_{m}_{f.number}"], 0.0) for f in folds],
+            )
+            for m, name in enumerate(self.modalities_)
+        }
+        self.blend_ = self._fit_blend(list(self.modalities_))
+        self.weights_ = dict(self.blend_.weights)
+        self._encoders = {}
+        self._evidence = None
+
+    def _describe(self) -> dict[str, Any]:
+        params = self.get_params(deep=False)
+        if isinstance(params["image_backbone"], keras.Model):
+            # It is a part of the model by now.
+            params["image_backbone"] = None
+        for name in ("image_folder", "directory"):
+            params[name] = None if params[name] is None else str(params[name])
+        names = getattr(self, "feature_names_in_", None)
+        first = next(iter(self.results_.values()))
+        return {
+            "class": type(self).__name__,
+            "params": params,
+            "kind": self.task_.kind,
+            "class_names": list(self.task_.class_names),
+            "classes": None,
+            "schema": None if self.schema_ is None else self.schema_.to_json(),
+            "modalities": self.modalities_,
+            "n_features_in": self.n_features_in_,
+            "feature_names_in": None if names is None else list(names),
+            "image_shape": self.image_shape_,
+            "repeats": [result.fold.repeat for result in first.folds],
+            "weights": self.weights_,
+            "versions": library_versions(),
+        }
+
+    def _out_of_fold(self) -> dict[str, np.ndarray]:
+        first = next(iter(self.results_.values()))
+        arrays = {"y": first.y}
+        if self.groups_ is not None:
+            arrays["groups"] = number_groups(self.groups_, len(first.y))
+        if self.sample_weight_ is not None:
+            arrays["sample_weight"] = self.sample_weight_
+        for i, result in enumerate(first.folds):
+            arrays |= {f"train_{i}": result.fold.train, f"test_{i}": result.fold.test}
+        for m, found in enumerate(self.results_.values()):
+            arrays |= {f"member_{m}_{i}": r.predictions for i, r in enumerate(found.folds)}
+        return arrays
+
+    def _read(self, X: Any, *, reset: bool) -> Modalities:
+        """The gate: images and table of `X`, the same as at `fit` after that."""
+        wraps = isinstance(X, (FusionData, dict)) or (
+            isinstance(X, pd.DataFrame) and (self.image_column is not None or reset)
+        )
+        if not wraps and not isinstance(X, pd.DataFrame):
+            # Also names what is sparse, complex, infinite or of another number of columns.
+            X = validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite="allow-nan")
+            given = Modalities(None, as_frame(X))
+        else:
+            given = read_modalities(
+                X,
+                image_column=self.image_column,
+                image_folder=self.image_folder,
+                image_shape=self.image_shape if reset else self.image_shape_,
+                verbose=self.verbose,
+            )
+            if given.frame is not None:
+                validate_data(self, given.frame, reset=reset, skip_check_array=True)
+            elif reset:
+                self.n_features_in_ = 0
+        if reset:
+            self.image_shape_ = None if given.images is None else given.images.shape[1:]
+            return given
+        for name, there, known in (
+            (IMAGE, given.images is not None, self.image_shape_ is not None),
+            (TABULAR, given.frame is not None, self.schema_ is not None),
+        ):
+            if known and not there:
+                raise ValueError(f"`X` lacks the {name!r} input that this was fitted on.")
+        return given
+
+    def _encode(self, given: Modalities) -> dict[str, np.ndarray]:
+        x: dict[str, np.ndarray] = {}
+        if given.images is not None:
+            x[IMAGE] = given.images
+            for name, encoder in self._encoders.items():
+                x[name] = predict(encoder, x)
+            if IMAGE_FEATURES in x:
+                # Members see the features alone.
+                del x[IMAGE]
+        if self.schema_ is not None and given.frame is not None:
+            x[TABULAR] = self.schema_.encode(given.frame)
+        return x
+
+    def _make_encoders(self, given: Modalities, seed: int) -> dict[str, keras.Model]:
+        if given.images is None:
+            return {}
+        encoders = {}
+        source, values = IMAGE, given.images
+        if self.image_backbone is not None:
+            encoder = self._make_backbone(given.images.shape[1:])
+            encoders[IMAGE_FEATURES] = encoder
+            source, values = IMAGE_FEATURES, predict(encoder, {IMAGE: given.images})
+        inputs = keras.Input(values.shape[1:], dtype=str(values.dtype), name=source)
+        layer = fit_principal_components(values, NUM_COMPONENTS, seed=seed, name="components")
+        encoders[IMAGE_COMPONENTS] = keras.Model(inputs, layer(inputs), name=IMAGE_COMPONENTS)
+        return encoders
+
+    def _make_backbone(self, shape: tuple[int, ...]) -> keras.Model:
+        backbone = self.image_backbone
+        if isinstance(backbone, str) and not Path(backbone).suffix:
+            branch = image_branch(shape, backbone=backbone, weights="imagenet", trainable=False)
+        else:
+            branch = branch_from(backbone, dtype="uint8", shape=shape, input_name=IMAGE)
+        return keras.Model(branch.inputs, branch.output, name=IMAGE_FEATURES)
+
+    def _choose_members(self, shapes: dict[str, tuple], effort: Effort) -> dict[str, Member]:
+        standard = standard_members(
+            shapes,
+            self.schema_,
+            encoder=effort.encoder,
+            residual=effort.residual,
+            epochs=self.epochs,
+        )
+        if self.members is None:
+            return standard
+        unknown = [name for name in self.members if name not in standard]
+        if unknown or not self.members:
+            raise ValueError(f"`members` must be of {list(standard)}. Received: {self.members}.")
+        return {name: standard[name] for name in self.members}
+
+    def _make_folds(self, effort: Effort, y, task: Task, groups, seed: int) -> list[Fold]:
+        wanted = effort.folds if self.num_folds is None else self.num_folds
+        is_one_split = wanted == 1
+        num_folds = ONE_SPLIT if is_one_split else wanted
+        labels = None if task.kind == "regression" else y
+        units = np.arange(len(y)) if groups is None else groups
+        possible = [
+            len(np.unique(units[y == label])) for label in ([] if labels is None else np.unique(y))
+        ]
+        most = min([len(np.unique(units)), *possible])
+        if 2 <= most < num_folds:
+            what = "rows" if groups is None else "groups"
+            warnings.warn(
+                f"{most} folds in place of {num_folds}: the rarest class has {most} {what}.",
+                stacklevel=3,
+            )
+            num_folds = most
+        folds = make_folds(
+            len(y),
+            folds=num_folds,
+            labels=labels,
+            class_names=task.class_names or None,
+            groups=groups,
+            repeats=effort.repeats,
+            seed=seed,
+        )
+        return folds[:1] if is_one_split else folds
+
+    def _fit_blend(self, names: list[str]) -> Blend:
+        members = {name: pooled(self.results_[name].predictions, self.task_) for name in names}
+        judged = np.isfinite(next(iter(members.values()))).all(axis=1)
+        weights = self.sample_weight_
+        return fit_blend(
+            {name: values[judged] for name, values in members.items()},
+            next(iter(self.results_.values())).y[judged],
+            sample_weight=None if weights is None else weights[judged],
+        )
+
+    def _blend_results(self, names: list[str] | None = None) -> CrossValidation:
+        kept = self.results_ if names is None else {name: self.results_[name] for name in names}
+        return blend_outside(
+            kept, weights=self.sample_weight_, groups=self.groups_, seed=self._draw_seed()
+        )
+
+    def _singles(self) -> list[str]:
+        """Names of the members of one modality; of all, where no such member was asked for."""
+        single = [name for name, used in self.modalities_.items() if len(used) == 1]
+        return single or list(self.modalities_)
+
+    def _score_of_nothing(self) -> float:
+        first = next(iter(self.results_.values()))
+        score = self.task_.score()
+        values = []
+        for result in first.folds:
+            y = first.y[result.fold.test]
+            if self.task_.kind == "regression":
+                guess = np.full((len(y), 1), first.y[result.fold.train].mean())
+            else:
+                guess = np.full((len(y), self.task_.units), 1 / max(self.task_.units, 2))
+            values.append(score.function(y, self.task_.answers(guess), None))
+        return float(np.mean(values))
+
+    def _draw_seed(self) -> int:
+        if self.random_state is None or isinstance(self.random_state, (int, np.integer)):
+            return 0 if self.random_state is None else int(self.random_state)
+        return int(self.random_state.randint(2**31 - 1))
+
+    def _predict(self, X: Any) -> np.ndarray:
+        check_is_fitted(self)
+        given = self._read(X, reset=False)
+        x: dict[str, np.ndarray] = {}
+        if given.images is not None:
+            x[IMAGE] = given.images
+        if self.schema_ is not None and given.frame is not None:
+            x[TABULAR] = self.schema_.encode(given.frame)
+        return predict(self.model_, x).astype(np.float64)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.target_tags.required = True
+        return tags
+
+
+class FusionClassifier(ClassifierMixin, _FusionEstimator):
+    """Classifies rows of an image and a table by a blend of networks and boosted trees.
+
+    Every kind of model is fitted on each of several folds and judged on the rows held out: a
+    network of the image, one of the table, one of both, boosted trees on the table and on the
+    table beside the image's principal components. On what they say of rows that they were not
+    trained on, the blend learns how much each counts (see `fit_blend`); each is among its possible
+    answers, so that a useless input costs next to nothing. The result is one Keras model.
+
+    Rows (`X`) are a DataFrame, whose `image_column`, if there is one, holds paths or arrays; a
+    dict with "image" (uint8 images) and "tabular" (a DataFrame or numbers), or one of them;
+    `FusionData`; or numbers, `(rows, columns)`. Missing values and categories not seen before
+    are fine. Image files are resized to the size seen at `fit`, arrays of another size refused.
+
+    Args:
+        image_column: Name of the DataFrame's column of images.
+        image_folder: Where relative paths start; by default the working directory.
+        image_shape: `(height, width, channels)` to which files are resized; by default the first
+            file's.
+        image_backbone: A trained Keras model, `.keras` file or the name of one in
+            `keras.applications` (ImageNet weights), whose features stand for the image. It stays
+            frozen and runs once per image. None trains a small network from the pixels.
+        effort: "fast": one split; "default": 4 folds; "thorough": 5 folds twice, and an ensemble of
+            table networks in one (TabM).
+        members: Names of the members to fit, of "image", "table", "fused", "trees", "trees and
+            image" ("trees on image" without a table); None for all that there can be.
+        num_folds: Int, folds, in place of those that `effort` means; 1 is one split.
+        epochs: Int, the most passes of a network over its training rows; it stops sooner when the
+            rows held out no longer gain.
+        directory: Folder for finished fits: the same call goes on there after a kill.
+        random_state: Int: the same fit gives the same model. None is 0.
+        verbose: 1 shows progress: which member, which fold, time left.
+
+    Attributes:
+        classes_: `(classes,)` labels.
+        evidence_: `Comparison` of all members and the blend, out of fold.
+        verdict_: One sentence: the blend against the best single input.
+        weights_: Weight in the blend by member.
+        model_: `keras.Model` of all of it, from "image" and "tabular".
+        schema_: `TableSchema` that encodes the table.
+        results_: `CrossValidation` by member.
+
+    Example:
+        >>> x = np.random.default_rng(0).normal(size=(80, 3))
+        >>> model = FusionClassifier(members=["trees"], num_folds=2)
+        >>> model.fit(x, np.where(x[:, 0] > 0, "yes", "no")).predict([[2.0, 0, 0], [-2.0, 0, 0]])
+        array(['yes', 'no'], dtype='<U3')
+    """
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """`(rows, classes)` probabilities, columns in the order of `classes_`."""
+        predictions = self._predict(X)
+        probabilities = self.task_.probabilities(predictions)
+        return probabilities / probabilities.sum(axis=1, keepdims=True)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """`(rows,)` labels."""
+        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+
+    def _targets_of(self, data: FusionData) -> np.ndarray:
+        return np.array(data.class_names)[data.y]
+
+    def _read_target(self, y: Any) -> tuple[np.ndarray, Task]:
+        y = column_or_1d(y, warn=True)
+        _check_labels(y)
+        check_classification_targets(y)
+        self.classes_, labels = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(
+                f"`y` holds one class only, {self.classes_.tolist()}: there is nothing to learn."
+            )
+        kind = "binary" if len(self.classes_) == 2 else "multiclass"
+        names = [str(label) for label in self.classes_.tolist()]
+        return labels.astype(np.int32), make_task(kind, y=labels, class_names=names)
+
+    def _describe(self) -> dict[str, Any]:
+        return {**super()._describe(), "classes": self.classes_.tolist()}
+
+    def _restore(self, about: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        self.classes_ = np.array(about["classes"])
+        super()._restore(about, arrays)
+
+
+class FusionRegressor(RegressorMixin, _FusionEstimator):
+    """Predicts values from rows of an image and a table by a blend of networks and trees.
+
+    As `FusionClassifier`; the members' values are pooled linearly by weights of 0 or more.
+
+    Args:
+        image_column: As in `FusionClassifier`, like all others.
+        image_folder: See there.
+        image_shape: See there.
+        image_backbone: See there.
+        effort: See there.
+        members: See there.
+        num_folds: See there.
+        epochs: See there.
+        directory: See there.
+        random_state: See there.
+        verbose: See there.
+    """
+
+    def predict(self, X: Any) -> np.ndarray:
+        """`(rows,)` values in the target's unit."""
+        return self._predict(X)[:, 0]
+
+    def _targets_of(self, data: FusionData) -> np.ndarray:
+        return data.y
+
+    def _read_target(self, y: Any) -> tuple[np.ndarray, Task]:
+        y = column_or_1d(y, warn=True)
+        if y.dtype.kind == "O":
+            y = y.astype(np.float64)
+        values = make_task("regression").check_targets(y)
+        check_variety(values)
+        return values, make_task("regression", y=values)
+
+
+def _check_labels(y: np.ndarray) -> None:
+    """Raises `ValueError` if labels are missing, or texts and numbers mixed."""
+    missing = np.flatnonzero(pd.isna(y))
+    if missing.size:
+        raise ValueError(
+            f"`y` is missing (NaN or None) in row {missing[0]} ({missing.size} in all)."
+        )
+    if y.dtype.kind == "O":
+        is_text = np.array([isinstance(label, str) for label in y])
+        if is_text.any() and not is_text.all():
+            row = int(np.flatnonzero(is_text != is_text[0])[0])
+            raise ValueError(
+                f"`y` mixes text and numbers: {y[0]!r} in row 0, {y[row]!r} in row {row}."
+            )
+
+
+def _numbers(folds: list[Fold], num_rows: int) -> np.ndarray:
+    """`(folds, rows)`: 1 where a fold judges a row."""
+    marks = np.zeros((len(folds), num_rows), np.int8)
+    for fold in folds:
+        marks[fold.number, fold.test] = 1
+    return marks
+
+
+def _tuple(value: list | None) -> tuple | None:
+    return None if value is None else tuple(value)

@@ -1,0 +1,217 @@
+"""The models that an estimator blends, and how each is fitted on the rows of a fold."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
+from kfusion.baselines import MAX_TREE_CATEGORIES
+from kfusion.branches import image_branch, tabular_branch
+from kfusion.layers import NormalizedDense
+from kfusion.models import build_fusion_model, build_unimodal_model
+from kfusion.prediction import predict
+from kfusion.residual import build_residual_model
+from kfusion.tables import TableSchema
+from kfusion.tasks import Task
+from kfusion.training import fit
+from kfusion.tree_conversion import tree_ensemble
+
+IMAGE, TABULAR = "image", "tabular"
+# Inputs that are made from the image before members see them.
+IMAGE_FEATURES, IMAGE_COMPONENTS = "image_features", "image_components"
+TREES = {
+    "learning_rate": 0.06,
+    "max_iter": 400,
+    "max_leaf_nodes": 15,
+    "min_samples_leaf": 10,
+    "l2_regularization": 1.0,
+    "n_iter_no_change": 20,
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Rows:
+    """Encoded rows: arrays by input name, targets, and how much each row counts."""
+
+    x: Mapping[str, np.ndarray]
+    y: np.ndarray
+    weights: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def take(self, rows: np.ndarray) -> Rows:
+        """The given rows."""
+        x = {name: array[rows] for name, array in self.x.items()}
+        return Rows(x, self.y[rows], None if self.weights is None else self.weights[rows])
+
+
+Fit = Callable[[Rows, Rows, Task, int], keras.Model]
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One kind of model.
+
+    Attributes:
+        modalities: Those of "image" and "tabular" that it learns from.
+        fit: Callable `fit(train, held, task, seed) -> model`; it stops by the held rows.
+    """
+
+    modalities: tuple[str, ...]
+    fit: Fit
+
+
+def standard_members(
+    shapes: Mapping[str, tuple[int, ...]],
+    schema: TableSchema | None,
+    *,
+    encoder: str = "mlp",
+    residual: bool = False,
+    epochs: int = 30,
+) -> dict[str, Member]:
+    """The members that suit the inputs there are, by name.
+
+    "image" and "table", a network each; "fused", a network of both with an auxiliary head on each
+    (or, if asked for, one that starts equal to the better of the two and corrects it); "trees",
+    boosted trees on the table; "trees and image", on the table beside the image's components.
+
+    Args:
+        shapes: Shape without rows of each input that there is: "image" or "image_features", and
+            "tabular", "image_components".
+        schema: `TableSchema` of the table; None if there is none.
+        encoder: Of the table network; see `tabular_branch`.
+        residual: Whether "fused" is a residual fusion, which trains faster.
+        epochs: Int, the most passes over the training rows.
+    """
+    builders: dict[str, Callable[[], keras.Model]] = {}
+    if IMAGE_FEATURES in shapes:
+        builders[IMAGE] = partial(_vector_branch, shapes[IMAGE_FEATURES][0])
+    elif IMAGE in shapes:
+        builders[IMAGE] = partial(image_branch, shapes[IMAGE])
+    if schema is not None:
+        builders[TABULAR] = partial(tabular_branch, schema)
+    members: dict[str, Member] = {}
+    if IMAGE in builders:
+        build = partial(_build_single, builders[IMAGE])
+        members["image"] = Member((IMAGE,), partial(_fit_network, build, {"epochs": epochs}))
+    if schema is not None:
+        table: Callable[[], keras.Model] = builders[TABULAR]
+        keywords: dict[str, Any] = {"epochs": epochs}
+        if encoder == "tabm":
+            table = partial(tabular_branch, schema, encoder="tabm", dropout=0.1)
+            keywords["learning_rate_factor"] = 3.0
+        build = partial(_build_single, table)
+        members["table"] = Member((TABULAR,), partial(_fit_network, build, keywords))
+    if len(builders) == 2:
+        keywords = {"epochs": epochs}
+        fit_fused = (
+            partial(_fit_residual, builders, keywords)
+            if residual
+            else partial(_fit_network, partial(_build_fused, builders), keywords)
+        )
+        members["fused"] = Member((IMAGE, TABULAR), fit_fused)
+    if schema is not None:
+        is_category = _tree_categories(schema)
+        members["trees"] = Member((TABULAR,), partial(_fit_trees, (TABULAR,), is_category))
+    if IMAGE_COMPONENTS in shapes:
+        is_category = [] if schema is None else _tree_categories(schema)
+        is_category += [False] * shapes[IMAGE_COMPONENTS][0]
+        keys = (IMAGE_COMPONENTS,) if schema is None else (TABULAR, IMAGE_COMPONENTS)
+        modalities = (IMAGE,) if schema is None else (IMAGE, TABULAR)
+        name = "trees on image" if schema is None else "trees and image"
+        members[name] = Member(modalities, partial(_fit_trees, keys, is_category))
+    return members
+
+
+def _vector_branch(width: int) -> keras.Model:
+    """A branch from a vector that another network made."""
+    inputs = keras.Input((width,), name=IMAGE_FEATURES)
+    hidden = NormalizedDense(128, dropout=0.2, name="hidden_1")(inputs)
+    return keras.Model(inputs, hidden, name="features_branch")
+
+
+def _build_single(build: Callable[[], keras.Model], task: Task) -> keras.Model:
+    return build_unimodal_model(build(), task=task)
+
+
+def _build_fused(builders: Mapping[str, Callable[[], keras.Model]], task: Task) -> keras.Model:
+    branches = {name: build() for name, build in builders.items()}
+    return build_fusion_model(branches, task=task, auxiliary_heads=True)
+
+
+def _fit_network(
+    build, keywords: Mapping[str, Any], train: Rows, held: Rows, task: Task, seed: int
+):
+    keras.utils.set_random_seed(seed)
+    model = build(task=task)
+    fit(
+        model,
+        train.x,
+        train.y,
+        task=task,
+        validation_data=(held.x, held.y),
+        sample_weight=train.weights,
+        seed=seed,
+        verbose=0,
+        **keywords,
+    )
+    return model
+
+
+def _fit_residual(builders, keywords, train: Rows, held: Rows, task: Task, seed: int):
+    alone = {
+        name: _fit_network(partial(_build_single, build), keywords, train, held, task, seed)
+        for name, build in builders.items()
+    }
+    score = task.score()
+    scores = {
+        name: score.sign
+        * score.function(held.y, task.answers(predict(model, held.x).astype(float)), held.weights)
+        for name, model in alone.items()
+    }
+    best = max(scores, key=lambda name: scores[name])
+    build = partial(build_residual_model, alone, best=best)
+    return _fit_network(build, keywords, train, held, task, seed)
+
+
+def _tree_categories(schema: TableSchema) -> list[bool]:
+    """Which columns of the encoded table trees take as categories."""
+    return [False] * len(schema.numbers) + [
+        column.num_codes <= MAX_TREE_CATEGORIES for column in schema.categories
+    ]
+
+
+def _fit_trees(
+    keys: tuple[str, ...], is_category: list[bool], train: Rows, held: Rows, task: Task, seed: int
+):
+    kind = (
+        HistGradientBoostingRegressor
+        if task.kind == "regression"
+        else HistGradientBoostingClassifier
+    )
+    estimator = kind(
+        categorical_features=np.array(is_category), early_stopping=True, random_state=seed, **TREES
+    )
+    estimator.fit(
+        _joined(train, keys),
+        train.y,
+        sample_weight=train.weights,
+        X_val=_joined(held, keys),
+        y_val=held.y,
+        sample_weight_val=held.weights,
+    )
+    inputs = {key: keras.Input(train.x[key].shape[1:], name=key) for key in keys}
+    parts = list(inputs.values())
+    table = keras.layers.Concatenate(dtype="float32")(parts) if len(parts) > 1 else parts[0]
+    return keras.Model(inputs, tree_ensemble(estimator, name="trees")(table), name="trees")
+
+
+def _joined(rows: Rows, keys: tuple[str, ...]) -> np.ndarray:
+    return np.concatenate([rows.x[key] for key in keys], axis=1).astype(np.float32)
