@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import keras
-import numpy as np
 
 from kfusion.blending import Blend
 from kfusion.layers import LogLinearPool
@@ -54,16 +53,7 @@ def build_blended_model(
         predictions.append(mean(parts) if len(parts) > 1 else parts[0])
     pool = LogLinearPool(len(kept), task.activation or "linear", dtype="float32", name=PREDICTION)
     outputs = pool(predictions)
-    scales = blend.scales
-    pool.set_weights(
-        [
-            np.array([scales[member] for member in kept]),
-            np.array([blend.floors[member] for member in kept]),
-            np.stack([np.broadcast_to(blend.anchors[m], blend.base.shape) for m in kept]),
-            blend.rates,
-            blend.base,
-        ]
-    )
+    pool.set_blend(blend, list(kept))
     return keras.Model(tensors.inputs, outputs, name=name)
 
 

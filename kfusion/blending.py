@@ -143,7 +143,7 @@ def _fit_log_linear(parts: dict[str, np.ndarray], y: np.ndarray, shares: np.ndar
         if (part < 0).any() or (abs(sums - 1) > 1e-3).any():
             raise ValueError(f"{name!r} must hold probabilities that sum to 1 in each row.")
     # Classes that no row has are given half a row: logarithms need it.
-    counts = np.bincount(labels, shares, num_classes) * len(labels)
+    counts = np.bincount(labels, shares, num_classes) * np.count_nonzero(shares)
     rates = np.maximum(counts, 0.5) / np.maximum(counts, 0.5).sum()
     base = np.log(rates)
     slopes, floors, anchors, evidence, losses = {}, {}, {}, [], []
@@ -162,7 +162,7 @@ def _fit_log_linear(parts: dict[str, np.ndarray], y: np.ndarray, shares: np.ndar
         expected = np.einsum("mrc,rc,r->m", stacked, np.exp(scores), shares)
         return -(scores[rows, labels] @ shares), expected - of_truth
 
-    weights = _fit_weights(loss_of, np.array(losses), len(labels))
+    weights = _fit_weights(loss_of, np.array(losses), np.count_nonzero(shares))
     named = dict(zip(parts, weights.tolist(), strict=True))
     return Blend(named, slopes, floors, anchors, rates, base)
 
@@ -199,7 +199,7 @@ def _fit_linear(parts: dict[str, np.ndarray], y: np.ndarray, shares: np.ndarray)
         residuals = weights @ stacked - errors
         return (residuals**2) @ shares / scale, 2 * (stacked * residuals) @ shares / scale
 
-    weights = _fit_weights(loss_of, alone / scale, len(targets))
+    weights = _fit_weights(loss_of, alone / scale, np.count_nonzero(shares))
     named = dict(zip(parts, weights.tolist(), strict=True))
     ones, zeros = dict.fromkeys(parts, 1.0), dict.fromkeys(parts, 0.0)
     return Blend(named, ones, zeros, anchors, np.ones(1), base)

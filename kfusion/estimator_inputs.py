@@ -74,11 +74,11 @@ def read_modalities(
             )
         return Modalities(None, as_frame(x))
     if image_column is None:
-        return Modalities(None, x.reset_index(drop=True))
+        return Modalities(None, _named(x))
     if image_column not in x.columns:
         raise ValueError(f"`X` has no image column {image_column!r}. It has: {list(x.columns)}.")
     images = _from_column(x[image_column], image_folder, image_shape, verbose)
-    frame = x.drop(columns=image_column).reset_index(drop=True)
+    frame = _named(x.drop(columns=image_column))
     return Modalities(images, frame if frame.shape[1] else None)
 
 
@@ -88,6 +88,14 @@ def as_frame(matrix: Any) -> pd.DataFrame:
     if matrix.ndim != 2 or not matrix.shape[1]:
         raise ValueError(f"A table must have shape (rows, columns). Received: {matrix.shape}.")
     return pd.DataFrame(matrix, columns=[f"column_{i}" for i in range(matrix.shape[1])])
+
+
+def _named(frame: pd.DataFrame) -> pd.DataFrame:
+    """A frame whose rows count from 0, and whose columns, if numbered, are called by these."""
+    frame = frame.reset_index(drop=True)
+    if not any(isinstance(name, str) for name in frame.columns):
+        frame.columns = frame.columns.astype(str)
+    return frame
 
 
 def _from_mapping(x: Mapping[str, Any], image_shape) -> Modalities:
@@ -100,8 +108,7 @@ def _from_mapping(x: Mapping[str, Any], image_shape) -> Modalities:
     images = _check_images(x[IMAGE], image_shape) if IMAGE in x else None
     frame = x.get(TABULAR)
     if frame is not None:
-        is_frame = isinstance(frame, pd.DataFrame)
-        frame = frame.reset_index(drop=True) if is_frame else as_frame(frame)
+        frame = _named(frame) if isinstance(frame, pd.DataFrame) else as_frame(frame)
     return Modalities(images, frame)
 
 

@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 
 BLEND = "blend"
 NUM_COMPONENTS = 32
+# Rows that are predicted at a time.
+BATCH = 64
 # Folds that one split is taken from, where there is one only.
 ONE_SPLIT = 5
 MODEL_FILE, ABOUT_FILE, ROWS_FILE = "model.keras", "estimator.json", "out_of_fold.npz"
@@ -76,7 +78,7 @@ class Effort:
 
 EFFORTS = {
     "fast": Effort(1, residual=True),
-    "default": Effort(4),
+    "default": Effort(4, encoder="tabm"),
     "thorough": Effort(5, repeats=2, encoder="tabm"),
 }
 
@@ -94,7 +96,7 @@ class _FusionEstimator(BaseEstimator):
         effort: str = "default",
         members: list[str] | None = None,
         num_folds: int | None = None,
-        epochs: int = 30,
+        epochs: int | None = None,
         directory: str | os.PathLike | None = None,
         random_state: int | None = 0,
         verbose: int = 0,
@@ -518,7 +520,12 @@ class _FusionEstimator(BaseEstimator):
             x[IMAGE] = given.images
         if self.schema_ is not None and given.frame is not None:
             x[TABULAR] = self.schema_.encode(given.frame)
-        return predict(self.model_, x).astype(np.float64)
+        # Batches of one size, the last one filled up: nothing is compiled twice, and a row's answer
+        # does not depend on how many others are asked for.
+        rows = len(given)
+        filled = np.minimum(np.arange(-(-rows // BATCH) * BATCH), rows - 1)
+        x = {name: array[filled] for name, array in x.items()}
+        return predict(self.model_, x, batch_size=BATCH)[:rows].astype(np.float64)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -554,8 +561,8 @@ class FusionClassifier(ClassifierMixin, _FusionEstimator):
         members: Names of the members to fit, of "image", "table", "fused", "trees", "trees and
             image" ("trees on image" without a table); None for all that there can be.
         num_folds: Int, folds, in place of those that `effort` means; 1 is one split.
-        epochs: Int, the most passes of a network over its training rows; it stops sooner when the
-            rows held out no longer gain.
+        epochs: Int, passes of a network over its training rows; None for as many as make 240
+            steps (600 of a table network), 8 at least. The best epoch's weights are kept.
         directory: Folder for finished fits: the same call goes on there after a kill.
         random_state: Int: the same fit gives the same model. None is 0.
         verbose: 1 shows progress: which member, which fold, time left.
@@ -584,7 +591,8 @@ class FusionClassifier(ClassifierMixin, _FusionEstimator):
 
     def predict(self, X: Any) -> np.ndarray:
         """`(rows,)` labels."""
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+        best = self.predict_proba(X).argmax(axis=1)
+        return self.classes_[best]
 
     def _targets_of(self, data: FusionData) -> np.ndarray:
         return np.array(data.class_names)[data.y]

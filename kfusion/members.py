@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -19,12 +20,14 @@ from kfusion.prediction import predict
 from kfusion.residual import build_residual_model
 from kfusion.tables import TableSchema
 from kfusion.tasks import Task
-from kfusion.training import fit
+from kfusion.training import default_batch_size, fit
 from kfusion.tree_conversion import tree_ensemble
 
 IMAGE, TABULAR = "image", "tabular"
 # Inputs that are made from the image before members see them.
 IMAGE_FEATURES, IMAGE_COMPONENTS = "image_features", "image_components"
+# The fewest steps and epochs of a network; its rate falls to 0 over all of them.
+IMAGE_STEPS, TABLE_STEPS = (240, 8), (600, 15)
 TREES = {
     "learning_rate": 0.06,
     "max_iter": 400,
@@ -74,7 +77,7 @@ def standard_members(
     *,
     encoder: str = "mlp",
     residual: bool = False,
-    epochs: int = 30,
+    epochs: int | None = None,
 ) -> dict[str, Member]:
     """The members that suit the inputs there are, by name.
 
@@ -88,7 +91,8 @@ def standard_members(
         schema: `TableSchema` of the table; None if there is none.
         encoder: Of the table network; see `tabular_branch`.
         residual: Whether "fused" is a residual fusion, which trains faster.
-        epochs: Int, the most passes over the training rows.
+        epochs: Int, passes over the training rows; None for as many as make enough steps: 8 or
+            more of networks of images, 15 or more of tables.
     """
     builders: dict[str, Callable[[], keras.Model]] = {}
     if IMAGE_FEATURES in shapes:
@@ -100,21 +104,24 @@ def standard_members(
     members: dict[str, Member] = {}
     if IMAGE in builders:
         build = partial(_build_single, builders[IMAGE])
-        members["image"] = Member((IMAGE,), partial(_fit_network, build, {"epochs": epochs}))
+        members["image"] = Member((IMAGE,), partial(_fit_network, build, _Length(epochs)))
     if schema is not None:
         table: Callable[[], keras.Model] = builders[TABULAR]
-        keywords: dict[str, Any] = {"epochs": epochs}
+        rate = 1.0
         if encoder == "tabm":
             table = partial(tabular_branch, schema, encoder="tabm", dropout=0.1)
-            keywords["learning_rate_factor"] = 3.0
+            rate = 3.0
         build = partial(_build_single, table)
-        members["table"] = Member((TABULAR,), partial(_fit_network, build, keywords))
+        length = _Length(epochs, *TABLE_STEPS)
+        members["table"] = Member(
+            (TABULAR,), partial(_fit_network, build, length, learning_rate_factor=rate)
+        )
     if len(builders) == 2:
-        keywords = {"epochs": epochs}
+        length = _Length(epochs)
         fit_fused = (
-            partial(_fit_residual, builders, keywords)
+            partial(_fit_residual, builders, length)
             if residual
-            else partial(_fit_network, partial(_build_fused, builders), keywords)
+            else partial(_fit_network, partial(_build_fused, builders), length)
         )
         members["fused"] = Member((IMAGE, TABULAR), fit_fused)
     if schema is not None:
@@ -146,9 +153,21 @@ def _build_fused(builders: Mapping[str, Callable[[], keras.Model]], task: Task) 
     return build_fusion_model(branches, task=task, auxiliary_heads=True)
 
 
+class _Length(NamedTuple):
+    """How long a network trains: so many epochs, or as many as make enough steps."""
+
+    epochs: int | None = None
+    steps: int = IMAGE_STEPS[0]
+    fewest: int = IMAGE_STEPS[1]
+
+    def of(self, num_rows: int) -> int:
+        per_epoch = math.ceil(num_rows / default_batch_size(num_rows))
+        return self.epochs or max(self.fewest, math.ceil(self.steps / per_epoch))
+
+
 def _fit_network(
-    build, keywords: Mapping[str, Any], train: Rows, held: Rows, task: Task, seed: int
-):
+    build, length: _Length, train: Rows, held: Rows, task: Task, seed: int, **keywords: Any
+) -> keras.Model:
     keras.utils.set_random_seed(seed)
     model = build(task=task)
     fit(
@@ -158,6 +177,8 @@ def _fit_network(
         task=task,
         validation_data=(held.x, held.y),
         sample_weight=train.weights,
+        epochs=length.of(len(train)),
+        patience=None,
         seed=seed,
         verbose=0,
         **keywords,
@@ -165,9 +186,9 @@ def _fit_network(
     return model
 
 
-def _fit_residual(builders, keywords, train: Rows, held: Rows, task: Task, seed: int):
+def _fit_residual(builders, length: _Length, train: Rows, held: Rows, task: Task, seed: int):
     alone = {
-        name: _fit_network(partial(_build_single, build), keywords, train, held, task, seed)
+        name: _fit_network(partial(_build_single, build), length, train, held, task, seed)
         for name, build in builders.items()
     }
     score = task.score()
@@ -178,7 +199,7 @@ def _fit_residual(builders, keywords, train: Rows, held: Rows, task: Task, seed:
     }
     best = max(scores, key=lambda name: scores[name])
     build = partial(build_residual_model, alone, best=best)
-    return _fit_network(build, keywords, train, held, task, seed)
+    return _fit_network(build, length, train, held, task, seed)
 
 
 def _tree_categories(schema: TableSchema) -> list[bool]:

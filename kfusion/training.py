@@ -115,7 +115,7 @@ def fit(
             "`balanced_batches` needs a task with classes, and no `class_weight` beside it."
         )
     if batch_size is None:
-        batch_size = min(64, max(16, len(labels) // 30))
+        batch_size = default_batch_size(len(labels))
     if seed is not None:
         keras.utils.set_random_seed(seed)
         _seed_layers(model, seed)
@@ -180,6 +180,11 @@ def fit(
             stacklevel=2,
         )
     return history
+
+
+def default_batch_size(num_rows: int) -> int:
+    """64, or less (16 at least) so that an epoch of a small table has 30 steps."""
+    return min(64, max(16, num_rows // 30))
 
 
 def compile_model(

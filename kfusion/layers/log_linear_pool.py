@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 ACTIVATIONS = ("sigmoid", "softmax", "linear")
@@ -12,7 +14,7 @@ ACTIVATIONS = ("sigmoid", "softmax", "linear")
 
 @keras.saving.register_keras_serializable(package="kfusion")
 class LogLinearPool(keras.layers.Layer):
-    """Pools members' predictions as a `kfusion.blending.Blend` does; `from_blend` fills it.
+    """Pools members' predictions as a `kfusion.blending.Blend` does; `set_blend` fills it.
 
     Of classes, the softmax of the sum of scaled logarithms (a logarithmic opinion pool, Genest &
     Zidek, 1986, Statistical Science 1:114-135); of values, their scaled sum. What it holds are
@@ -70,6 +72,24 @@ class LogLinearPool(keras.layers.Layer):
         elif self.activation == "sigmoid":
             total = ops.sigmoid(total[:, 1:] - total[:, :1])
         return ops.cast(total, self.compute_dtype)
+
+    def set_blend(self, blend: Any, members: Sequence[str]) -> None:
+        """Takes over a blend's numbers.
+
+        Args:
+            blend: `kfusion.blending.Blend`.
+            members: Names of its members in the order of the inputs.
+        """
+        scales = blend.scales
+        values = {
+            "scales": [scales[name] for name in members],
+            "floors": [blend.floors[name] for name in members],
+            "anchors": [blend.anchors[name] for name in members],
+            "rates": blend.rates,
+            "base": blend.base,
+        }
+        for name, weight in self._parts.items():
+            weight.assign(np.array(values[name], np.float32))
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape[0])
