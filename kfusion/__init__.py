@@ -11,18 +11,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kfusion import datasets, layers, metrics, plots
     from kfusion.baselines import boosted_trees, fused, single_input, standard_single_inputs
+    from kfusion.blending import fit_blend
     from kfusion.branches import edge_branch, image_branch, tabular_branch
     from kfusion.calibration import fit_isotonic, fit_temperature
-    from kfusion.comparison import compare
+    from kfusion.comparison import compare, compare_results
     from kfusion.cross_validation import cross_validate
+    from kfusion.disagreements import which_rows
+    from kfusion.estimators import FusionClassifier, FusionRegressor
     from kfusion.export import export_saved_model
     from kfusion.freezing import freeze, unfreeze
     from kfusion.fusion_data import FusionData
     from kfusion.images import BadImageError, read_images
     from kfusion.loading import load_images, load_table
+    from kfusion.modality_shapley import shapley_values
     from kfusion.models import build_fusion_model, build_unimodal_model, prediction_model
     from kfusion.paired_comparison import compare_predictions
     from kfusion.prediction import evaluate, predict
+    from kfusion.principal_components import fit_principal_components
     from kfusion.residual import build_residual_model
     from kfusion.search import FusionHyperModel, search_fusion
     from kfusion.serving import load_exported
@@ -35,23 +40,29 @@ if TYPE_CHECKING:
     )
     from kfusion.trained_branches import branch_from
     from kfusion.training import compile_model, fit
+    from kfusion.tree_conversion import tree_ensemble
 
 __version__ = "0.1.0"
 
 _MODULES = {
     "kfusion.baselines": ["boosted_trees", "fused", "single_input", "standard_single_inputs"],
+    "kfusion.blending": ["fit_blend"],
     "kfusion.branches": ["edge_branch", "image_branch", "tabular_branch"],
     "kfusion.calibration": ["fit_isotonic", "fit_temperature"],
-    "kfusion.comparison": ["compare"],
+    "kfusion.comparison": ["compare", "compare_results"],
     "kfusion.cross_validation": ["cross_validate"],
+    "kfusion.disagreements": ["which_rows"],
+    "kfusion.estimators": ["FusionClassifier", "FusionRegressor"],
     "kfusion.export": ["export_saved_model"],
     "kfusion.freezing": ["freeze", "unfreeze"],
     "kfusion.fusion_data": ["FusionData"],
     "kfusion.images": ["BadImageError", "read_images"],
     "kfusion.loading": ["load_images", "load_table"],
+    "kfusion.modality_shapley": ["shapley_values"],
     "kfusion.models": ["build_fusion_model", "build_unimodal_model", "prediction_model"],
     "kfusion.paired_comparison": ["compare_predictions"],
     "kfusion.prediction": ["evaluate", "predict"],
+    "kfusion.principal_components": ["fit_principal_components"],
     "kfusion.residual": ["build_residual_model"],
     "kfusion.search": ["FusionHyperModel", "search_fusion"],
     "kfusion.serving": ["load_exported"],
@@ -63,6 +74,7 @@ _MODULES = {
         "threshold_by_specificity",
     ],
     "kfusion.trained_branches": ["branch_from"],
+    "kfusion.tree_conversion": ["tree_ensemble"],
     "kfusion.training": ["compile_model", "fit"],
 }
 _SUBMODULES = ["datasets", "layers", "metrics", "plots"]

@@ -195,7 +195,13 @@ def _fit_trees(keywords, x: Any, y: Any) -> TableTrees:
         HistGradientBoostingRegressor if kind == "regression" else HistGradientBoostingClassifier
     )
     estimator = trees(categorical_features=np.array(is_category), **keywords)
-    return TableTrees(estimator.fit(data.x[TABULAR], data.y))
+    return TableTrees(estimator.fit(fill_empty_columns(data.x[TABULAR]), data.y))
+
+
+def fill_empty_columns(table: np.ndarray) -> np.ndarray:
+    """A table whose columns without any value are 0: scikit-learn's trees stop at them (1.9)."""
+    is_empty = np.isnan(table).all(axis=0)
+    return np.where(is_empty, 0, table) if is_empty.any() else table
 
 
 def as_fusion_data(

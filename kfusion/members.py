@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-from kfusion.baselines import MAX_TREE_CATEGORIES
+from kfusion.baselines import MAX_TREE_CATEGORIES, fill_empty_columns
 from kfusion.branches import image_branch, tabular_branch
 from kfusion.layers import NormalizedDense
 from kfusion.models import build_fusion_model, build_unimodal_model
@@ -221,7 +221,7 @@ def _fit_trees(
         categorical_features=np.array(is_category), early_stopping=True, random_state=seed, **TREES
     )
     estimator.fit(
-        _joined(train, keys),
+        fill_empty_columns(_joined(train, keys)),
         train.y,
         sample_weight=train.weights,
         X_val=_joined(held, keys),

@@ -64,6 +64,7 @@ EXAMPLES = {
     "EdgeMagnitude": ({"scale": 100.0}, [(6, 5, 2)], pixels),
     "Frozen": ({"model": small_network, "unfrozen": [0]}, [(3,)], numbers),
     "GatedFusion": ({"units": 4}, THREE_VECTORS, numbers),
+    "LogLinearPool": ({"num_members": 2, "activation": "softmax"}, [(3,), (3,)], shares),
     "LowRankFusion": ({"units": 4, "rank": 2}, THREE_VECTORS, numbers),
     "MemberMean": ({}, [(3, 5)], numbers),
     "MultiplyFusion": ({"units": 4, "activation": "linear"}, THREE_VECTORS, numbers),
@@ -111,7 +112,10 @@ EXAMPLES = {
     ),
     "WeightedFusion": ({"units": 4, "per_unit": True}, THREE_VECTORS, numbers),
 }
-FUSIONS = [name for name, (_, shapes, _) in EXAMPLES.items() if len(shapes) > 1]
+# A pool takes a list too, but also of one.
+FUSIONS = [
+    name for name, (_, shapes, _) in EXAMPLES.items() if len(shapes) > 1 and name != "LogLinearPool"
+]
 # Layers of which an example at its defaults takes another road through the code.
 AT_DEFAULTS = {
     "ConcatFusion": {},

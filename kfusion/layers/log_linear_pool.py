@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+SMALLEST = 1e-30
 ACTIVATIONS = ("sigmoid", "softmax", "linear")
 
 
@@ -65,7 +66,8 @@ class LogLinearPool(keras.layers.Layer):
                 if self.activation == "sigmoid":
                     evidence = ops.concatenate([1 - evidence, evidence], axis=-1)
                 floor = parts["floors"][i]
-                evidence = ops.log((1 - floor) * evidence + floor * parts["rates"])
+                mixed = (1 - floor) * evidence + floor * parts["rates"]
+                evidence = ops.log(ops.maximum(mixed, SMALLEST))
             total = total + parts["scales"][i] * (evidence - parts["anchors"][i])
         if self.activation == "softmax":
             total = ops.softmax(total)
