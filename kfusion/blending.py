@@ -162,7 +162,7 @@ def _fit_log_linear(parts: dict[str, np.ndarray], y: np.ndarray, shares: np.ndar
         expected = np.einsum("mrc,rc,r->m", stacked, np.exp(scores), shares)
         return -(scores[rows, labels] @ shares), expected - of_truth
 
-    weights = _fit_weights(loss_of, np.array(losses), np.count_nonzero(shares))
+    weights = _fit_weights(loss_of, np.array(losses), int(np.count_nonzero(shares)))
     named = dict(zip(parts, weights.tolist(), strict=True))
     return Blend(named, slopes, floors, anchors, rates, base)
 
@@ -199,7 +199,7 @@ def _fit_linear(parts: dict[str, np.ndarray], y: np.ndarray, shares: np.ndarray)
         residuals = weights @ stacked - errors
         return (residuals**2) @ shares / scale, 2 * (stacked * residuals) @ shares / scale
 
-    weights = _fit_weights(loss_of, alone / scale, np.count_nonzero(shares))
+    weights = _fit_weights(loss_of, alone / scale, int(np.count_nonzero(shares)))
     named = dict(zip(parts, weights.tolist(), strict=True))
     ones, zeros = dict.fromkeys(parts, 1.0), dict.fromkeys(parts, 0.0)
     return Blend(named, ones, zeros, anchors, np.ones(1), base)
