@@ -49,7 +49,7 @@ def measure(noise: str, seed: int, rows: int, effort: str) -> dict:
     model = FusionClassifier(effort=effort, random_state=seed)
     model.fit(x, train.y, groups=train.groups)
     seconds = time.perf_counter() - started
-    encoded = model._encode(model._read(fresh, reset=False))
+    encoded = model._encode_for_members(model._read(fresh, reset=False))
     singles = {
         name: kf.metrics.roc_auc(
             test.y, np.mean([kf.predict(part, encoded) for part in result.models], axis=0)

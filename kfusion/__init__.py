@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kfusion.export import export_saved_model
     from kfusion.freezing import freeze, unfreeze
     from kfusion.fusion_data import FusionData
+    from kfusion.gates import gate_values
     from kfusion.images import BadImageError, read_images
     from kfusion.loading import load_images, load_table
     from kfusion.modality_shapley import shapley_values
@@ -56,6 +57,7 @@ _MODULES = {
     "kfusion.export": ["export_saved_model"],
     "kfusion.freezing": ["freeze", "unfreeze"],
     "kfusion.fusion_data": ["FusionData"],
+    "kfusion.gates": ["gate_values"],
     "kfusion.images": ["BadImageError", "read_images"],
     "kfusion.loading": ["load_images", "load_table"],
     "kfusion.modality_shapley": ["shapley_values"],

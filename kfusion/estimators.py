@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,7 @@ from kfusion.members import IMAGE_COMPONENTS, IMAGE_FEATURES, Member, Rows, stan
 from kfusion.modality_shapley import shapley_values
 from kfusion.prediction import predict
 from kfusion.principal_components import fit_principal_components
-from kfusion.tables import TableSchema
+from kfusion.tables import UNSEEN_CODE, TableSchema
 from kfusion.tasks import Task, check_variety
 from kfusion.tasks import task as make_task
 from kfusion.trained_branches import branch_from
@@ -155,7 +156,7 @@ class _FusionEstimator(BaseEstimator):
             None if given.frame is None else TableSchema.fit(given.frame, allow_empty=True)
         )
         self._encoders: dict[str, keras.Model] = self._make_encoders(given, seed)
-        x = self._encode(given)
+        x = self._encode_for_members(given)
         shapes = {name: array.shape[1:] for name, array in x.items()}
         members = self._choose_members(shapes, effort)
         about = None
@@ -247,6 +248,21 @@ class _FusionEstimator(BaseEstimator):
         blended = self.evidence_.results[BLEND].predictions
         y = self.results_[self.evidence_.best_single].y
         return which_rows(y, blended, single, task=self.task_, num_rows=num_rows)
+
+    def count_unseen(self, X: Any) -> dict[str, int]:
+        """Counts the rows whose category was not met at `fit`, or too rarely, by column.
+
+        Such rows are predicted with the code of unseen categories.
+        """
+        check_is_fitted(self)
+        given = self._read(X, reset=False)
+        if self.schema_ is None or given.frame is None:
+            return {}
+        codes = self.schema_.encode(given.frame)[:, len(self.schema_.numbers) :]
+        return {
+            column.name: int(np.sum(codes[:, i] == UNSEEN_CODE))
+            for i, column in enumerate(self.schema_.categories)
+        }
 
     def export(self, path: str | os.PathLike, *, overwrite: bool = False) -> Path:
         """Writes one SavedModel of all members, folds and the blend, raw columns in.
@@ -365,14 +381,7 @@ class _FusionEstimator(BaseEstimator):
 
     def _read(self, X: Any, *, reset: bool) -> Modalities:
         """The gate: images and table of `X`, the same as at `fit` after that."""
-        wraps = isinstance(X, (FusionData, dict)) or (
-            isinstance(X, pd.DataFrame) and (self.image_column is not None or reset)
-        )
-        if not wraps and not isinstance(X, pd.DataFrame):
-            # Also names what is sparse, complex, infinite or of another number of columns.
-            X = validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite="allow-nan")
-            given = Modalities(None, as_frame(X))
-        else:
+        if isinstance(X, (FusionData, Mapping, pd.DataFrame)) or self.image_column is not None:
             given = read_modalities(
                 X,
                 image_column=self.image_column,
@@ -384,6 +393,10 @@ class _FusionEstimator(BaseEstimator):
                 validate_data(self, given.frame, reset=reset, skip_check_array=True)
             elif reset:
                 self.n_features_in_ = 0
+        else:
+            # Also names what is sparse, complex, infinite or of another number of columns.
+            X = validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite="allow-nan")
+            given = Modalities(None, as_frame(X))
         if reset:
             self.image_shape_ = None if given.images is None else given.images.shape[1:]
             return given
@@ -396,16 +409,22 @@ class _FusionEstimator(BaseEstimator):
         return given
 
     def _encode(self, given: Modalities) -> dict[str, np.ndarray]:
+        """Inputs of the whole model."""
         x: dict[str, np.ndarray] = {}
         if given.images is not None:
             x[IMAGE] = given.images
-            for name, encoder in self._encoders.items():
-                x[name] = predict(encoder, x)
-            if IMAGE_FEATURES in x:
-                # Members see the features alone.
-                del x[IMAGE]
         if self.schema_ is not None and given.frame is not None:
             x[TABULAR] = self.schema_.encode(given.frame)
+        return x
+
+    def _encode_for_members(self, given: Modalities) -> dict[str, np.ndarray]:
+        """Inputs of the members: what encoders make of the image too."""
+        x = self._encode(given)
+        for name, encoder in self._encoders.items():
+            x[name] = predict(encoder, x)
+        if IMAGE_FEATURES in x:
+            # They stand for the image.
+            del x[IMAGE]
         return x
 
     def _make_encoders(self, given: Modalities, seed: int) -> dict[str, keras.Model]:
@@ -515,11 +534,7 @@ class _FusionEstimator(BaseEstimator):
     def _predict(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
         given = self._read(X, reset=False)
-        x: dict[str, np.ndarray] = {}
-        if given.images is not None:
-            x[IMAGE] = given.images
-        if self.schema_ is not None and given.frame is not None:
-            x[TABULAR] = self.schema_.encode(given.frame)
+        x = self._encode(given)
         # Batches of one size, the last one filled up: nothing is compiled twice, and a row's answer
         # does not depend on how many others are asked for.
         rows = len(given)

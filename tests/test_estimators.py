@@ -79,7 +79,7 @@ class TestAllMembers:
         """The graph against NumPy."""
         from kfusion import predict
 
-        x = fitted._encode(fitted._read(X, reset=False))
+        x = fitted._encode_for_members(fitted._read(X, reset=False))
         means = {
             name: np.mean([predict(model, x) for model in result.models], axis=0).astype(float)
             for name, result in fitted.results_.items()
@@ -108,6 +108,8 @@ class TestAllMembers:
         frame = pd.DataFrame({"size": [np.nan], "kind": ["never seen"], "when": [None]})
         found = fitted.predict_proba({"image": IMAGES[:1], "tabular": frame})
         assert np.isfinite(found).all()
+        counts = fitted.count_unseen({"image": IMAGES[:1], "tabular": frame})
+        assert counts["kind"] == 1
 
     def test_the_evidence_compares_all_on_rows_they_were_not_trained_on(self, fitted):
         evidence = fitted.evidence_
