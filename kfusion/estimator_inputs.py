@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,8 @@ from kfusion.loading import load_images
 IMAGE, TABULAR = "image", "tabular"
 
 
-class Modalities(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Modalities:
     """The inputs of the same rows.
 
     Attributes:
@@ -29,8 +31,7 @@ class Modalities(NamedTuple):
     frame: pd.DataFrame | None
 
     def __len__(self) -> int:
-        (part, *_) = [part for part in self if part is not None]
-        return len(part)
+        return len(next(part for part in (self.images, self.frame) if part is not None))
 
 
 def read_modalities(
