@@ -55,7 +55,7 @@ def measure(noise: str, seed: int, rows: int, effort: str) -> dict:
             test.y, np.mean([kf.predict(part, encoded) for part in result.models], axis=0)
         )
         for name, result in model.results_.items()
-        if len(model.modalities_[name]) == 1
+        if name in model.evidence_.singles
     }
     auc = kf.metrics.roc_auc(test.y, model.predict_proba(fresh)[:, 1])
     return {

@@ -22,14 +22,11 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from kfusion.bagging import bag, blend_outside, pooled
+from kfusion.bagging import bag
 from kfusion.blended_model import build_blended_model
-from kfusion.blending import Blend, fit_blend
 from kfusion.branches import image_branch
-from kfusion.comparison import Comparison, compare_results
-from kfusion.cross_validation import CrossValidation, FoldResult
+from kfusion.comparison import Comparison
 from kfusion.delong import number_groups
-from kfusion.disagreements import which_rows
 from kfusion.estimator_inputs import IMAGE, TABULAR, Modalities, as_frame, read_modalities
 from kfusion.export import export_saved_model
 from kfusion.fingerprints import fingerprint
@@ -38,7 +35,7 @@ from kfusion.fusion_data import FusionData
 from kfusion.inputs import check_lengths
 from kfusion.json_values import describe
 from kfusion.members import IMAGE_COMPONENTS, IMAGE_FEATURES, Member, Rows, standard_members
-from kfusion.modality_shapley import shapley_values
+from kfusion.out_of_fold import BLEND, OutOfFold
 from kfusion.prediction import predict
 from kfusion.principal_components import fit_principal_components
 from kfusion.tables import UNSEEN_CODE, TableSchema
@@ -51,7 +48,6 @@ from kfusion.whole_folders import whole_folder
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-BLEND = "blend"
 NUM_COMPONENTS = 32
 # Rows that are predicted at a time.
 BATCH = 64
@@ -165,7 +161,7 @@ class _FusionEstimator(BaseEstimator):
                 "data": fingerprint({**x, "y": targets, "folds": _numbers(folds, len(targets))}),
                 "settings": describe({**self.get_params(deep=False), "directory": None}),
             }
-        self.results_ = bag(
+        results = bag(
             members,
             Rows(x, targets, weights),
             folds,
@@ -176,19 +172,27 @@ class _FusionEstimator(BaseEstimator):
             verbose=self.verbose,
         )
         self.task_ = task
-        self.groups_ = groups
-        self.sample_weight_ = weights
-        self.modalities_ = {name: member.modalities for name, member in members.items()}
-        self.blend_ = self._fit_blend(list(members))
-        self.weights_ = dict(self.blend_.weights)
+        self.results_ = results
+        self._out_of_fold = OutOfFold(
+            results,
+            {name: member.modalities for name, member in members.items()},
+            groups,
+            weights,
+            seed,
+        )
+        self._set_blend()
         self.model_ = build_blended_model(
             {name: result.models for name, result in self.results_.items()},
             self.blend_,
             task=task,
             encoders=self._encoders,
         )
-        self._evidence: Comparison | None = None
         return self
+
+    def _set_blend(self) -> None:
+        self.blend_ = self._out_of_fold.fit_blend()
+        self.weights_ = dict(self.blend_.weights)
+        self._evidence: Comparison | None = None
 
     @property
     def evidence_(self) -> Comparison:
@@ -199,13 +203,7 @@ class _FusionEstimator(BaseEstimator):
         """
         check_is_fitted(self)
         if self._evidence is None:
-            self._evidence = compare_results(
-                {**self.results_, BLEND: self._blend_results()},
-                singles=self._singles(),
-                groups=self.groups_,
-                seed=self._draw_seed(),
-                verbose=self.verbose,
-            )
+            self._evidence = self._out_of_fold.compare(verbose=self.verbose)
         return self._evidence
 
     @property
@@ -225,16 +223,7 @@ class _FusionEstimator(BaseEstimator):
         the error of the mean. Above 0 is good for any score.
         """
         check_is_fitted(self)
-        names = sorted({name for used in self.modalities_.values() for name in used})
-
-        def score_of(subset: frozenset[str]) -> float:
-            kept = [name for name, used in self.modalities_.items() if set(used) <= subset]
-            if not kept:
-                return self.task_.score().sign * self._score_of_nothing()
-            found = self._blend_results(kept)
-            return float(self.task_.score().sign * found.scores().mean())
-
-        return shapley_values(score_of, names)
+        return self._out_of_fold.modality_values()
 
     def which_rows(self, num_rows: int | None = 20) -> pd.DataFrame:
         """Lists the rows that the blend corrects, and those that it breaks; see `which_rows`.
@@ -244,10 +233,7 @@ class _FusionEstimator(BaseEstimator):
         Args:
             num_rows: Int, how many of each at most; None for all.
         """
-        single = self.results_[self.evidence_.best_single].predictions
-        blended = self.evidence_.results[BLEND].predictions
-        y = self.results_[self.evidence_.best_single].y
-        return which_rows(y, blended, single, task=self.task_, num_rows=num_rows)
+        return self._out_of_fold.which_rows(self.evidence_, num_rows)
 
     def count_unseen(self, X: Any) -> dict[str, int]:
         """Counts the rows whose category was not met at `fit`, or too rarely, by column.
@@ -291,7 +277,7 @@ class _FusionEstimator(BaseEstimator):
             self.model_.save(folder / MODEL_FILE)
             text = json.dumps(self._describe(), ensure_ascii=False, indent=1)
             (folder / ABOUT_FILE).write_text(text, encoding="utf-8")
-            np.savez(folder / ROWS_FILE, allow_pickle=False, **self._out_of_fold())
+            np.savez(folder / ROWS_FILE, allow_pickle=False, **self._out_of_fold.to_arrays())
         return Path(path)
 
     @classmethod
@@ -318,28 +304,17 @@ class _FusionEstimator(BaseEstimator):
             about["kind"], y=arrays["y"], class_names=about["class_names"] or None
         )
         self.schema_ = None if about["schema"] is None else TableSchema.from_json(about["schema"])
-        self.groups_, self.sample_weight_ = arrays.get("groups"), arrays.get("sample_weight")
-        self.modalities_ = {name: tuple(used) for name, used in about["modalities"].items()}
         self.n_features_in_ = about["n_features_in"]
         if about["feature_names_in"] is not None:
             self.feature_names_in_ = np.array(about["feature_names_in"], object)
         self.image_shape_ = _tuple(about["image_shape"])
-        folds = [
-            Fold(i, arrays[f"train_{i}"], arrays[f"test_{i}"], repeat)
-            for i, repeat in enumerate(about["repeats"])
-        ]
-        self.results_ = {
-            name: CrossValidation(
-                self.task_,
-                arrays["y"],
-                [FoldResult(f, arrays[f"member_{m}_{f.number}"], 0.0) for f in folds],
-            )
-            for m, name in enumerate(self.modalities_)
-        }
-        self.blend_ = self._fit_blend(list(self.modalities_))
-        self.weights_ = dict(self.blend_.weights)
+        modalities = {name: tuple(used) for name, used in about["modalities"].items()}
+        self._out_of_fold = OutOfFold.from_arrays(
+            arrays, modalities, task=self.task_, seed=about["seed"]
+        )
+        self.results_ = dict(self._out_of_fold.results)
+        self._set_blend()
         self._encoders = {}
-        self._evidence = None
 
     def _describe(self) -> dict[str, Any]:
         params = self.get_params(deep=False)
@@ -349,7 +324,6 @@ class _FusionEstimator(BaseEstimator):
         for name in ("image_folder", "directory"):
             params[name] = None if params[name] is None else str(params[name])
         names = getattr(self, "feature_names_in_", None)
-        first = next(iter(self.results_.values()))
         return {
             "class": type(self).__name__,
             "params": params,
@@ -357,27 +331,14 @@ class _FusionEstimator(BaseEstimator):
             "class_names": list(self.task_.class_names),
             "classes": None,
             "schema": None if self.schema_ is None else self.schema_.to_json(),
-            "modalities": self.modalities_,
+            "modalities": self._out_of_fold.modalities,
+            "seed": self._out_of_fold.seed,
             "n_features_in": self.n_features_in_,
             "feature_names_in": None if names is None else list(names),
             "image_shape": self.image_shape_,
-            "repeats": [result.fold.repeat for result in first.folds],
             "weights": self.weights_,
             "versions": library_versions(),
         }
-
-    def _out_of_fold(self) -> dict[str, np.ndarray]:
-        first = next(iter(self.results_.values()))
-        arrays = {"y": first.y}
-        if self.groups_ is not None:
-            arrays["groups"] = number_groups(self.groups_, len(first.y))
-        if self.sample_weight_ is not None:
-            arrays["sample_weight"] = self.sample_weight_
-        for i, result in enumerate(first.folds):
-            arrays |= {f"train_{i}": result.fold.train, f"test_{i}": result.fold.test}
-        for m, found in enumerate(self.results_.values()):
-            arrays |= {f"member_{m}_{i}": r.predictions for i, r in enumerate(found.folds)}
-        return arrays
 
     def _read(self, X: Any, *, reset: bool) -> Modalities:
         """The gate: images and table of `X`, the same as at `fit` after that."""
@@ -492,40 +453,6 @@ class _FusionEstimator(BaseEstimator):
         )
         return folds[:1] if is_one_split else folds
 
-    def _fit_blend(self, names: list[str]) -> Blend:
-        members = {name: pooled(self.results_[name].predictions, self.task_) for name in names}
-        judged = np.isfinite(next(iter(members.values()))).all(axis=1)
-        weights = self.sample_weight_
-        return fit_blend(
-            {name: values[judged] for name, values in members.items()},
-            next(iter(self.results_.values())).y[judged],
-            sample_weight=None if weights is None else weights[judged],
-        )
-
-    def _blend_results(self, names: list[str] | None = None) -> CrossValidation:
-        kept = self.results_ if names is None else {name: self.results_[name] for name in names}
-        return blend_outside(
-            kept, weights=self.sample_weight_, groups=self.groups_, seed=self._draw_seed()
-        )
-
-    def _singles(self) -> list[str]:
-        """Names of the members of one modality; of all, where no such member was asked for."""
-        single = [name for name, used in self.modalities_.items() if len(used) == 1]
-        return single or list(self.modalities_)
-
-    def _score_of_nothing(self) -> float:
-        first = next(iter(self.results_.values()))
-        score = self.task_.score()
-        values = []
-        for result in first.folds:
-            y = first.y[result.fold.test]
-            if self.task_.kind == "regression":
-                guess = np.full((len(y), 1), first.y[result.fold.train].mean())
-            else:
-                guess = np.full((len(y), self.task_.units), 1 / max(self.task_.units, 2))
-            values.append(score.function(y, self.task_.answers(guess), None))
-        return float(np.mean(values))
-
     def _draw_seed(self) -> int:
         if self.random_state is None or isinstance(self.random_state, (int, np.integer)):
             return 0 if self.random_state is None else int(self.random_state)
@@ -571,8 +498,9 @@ class FusionClassifier(ClassifierMixin, _FusionEstimator):
         image_backbone: A trained Keras model, `.keras` file or the name of one in
             `keras.applications` (ImageNet weights), whose features stand for the image. It stays
             frozen and runs once per image. None trains a small network from the pixels.
-        effort: "fast": one split; "default": 4 folds; "thorough": 5 folds twice, and an ensemble of
-            table networks in one (TabM).
+        effort: "fast": one split, and the fused network corrects the better of the other two;
+            "default": 4 folds, and an ensemble of table networks in one (TabM); "thorough": the
+            same on 5 folds, drawn twice.
         members: Names of the members to fit, of "image", "table", "fused", "trees", "trees and
             image" ("trees on image" without a table); None for all that there can be.
         num_folds: Int, folds, in place of those that `effort` means; 1 is one split.

@@ -1,5 +1,12 @@
 """What all tests share: a cache folder of their own, and small image files."""
 
+import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # As many processes as cores: with a thread a core in each, they would wait for one another.
+    for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ.setdefault(variable, "1")
+
 import numpy as np
 import pytest
 from PIL import Image

@@ -37,7 +37,7 @@ def run_on(backend, *command):
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_what_holds_on_tensorflow_holds_on_others(backend):
     files = [f"tests/{name}" for name in EVERYWHERE]
-    printed = run_on(backend, "-m", "pytest", "-p", "no:cacheprovider", *files)
+    printed = run_on(backend, "-m", "pytest", "-n0", "-p", "no:cacheprovider", *files)
     assert "[100%]" in printed
 
 

@@ -1,0 +1,164 @@
+"""What members said of rows that they were not trained on: the blend learned from it, the proof."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kfusion.bagging import blend_outside, pooled
+from kfusion.blending import Blend, fit_blend
+from kfusion.comparison import Comparison, compare_results
+from kfusion.cross_validation import CrossValidation, FoldResult
+from kfusion.delong import number_groups
+from kfusion.disagreements import which_rows
+from kfusion.folds import Fold
+from kfusion.modality_shapley import shapley_values
+from kfusion.tasks import Task
+
+BLEND = "blend"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OutOfFold:
+    """Members judged on the same folds.
+
+    Attributes:
+        results: `CrossValidation` by member.
+        modalities: Names of the inputs that each member learned from, by member.
+        groups: `(rows,)` values that keep rows together, or None.
+        weights: `(rows,)` floats, how much each row counts, or None.
+        seed: Int.
+    """
+
+    results: Mapping[str, CrossValidation]
+    modalities: Mapping[str, tuple[str, ...]]
+    groups: np.ndarray | None = None
+    weights: np.ndarray | None = None
+    seed: int = 0
+
+    @property
+    def task(self) -> Task:
+        """`Task` of all members."""
+        return self._first.task
+
+    @property
+    def y(self) -> np.ndarray:
+        """`(rows,)` targets."""
+        return self._first.y
+
+    @property
+    def _first(self) -> CrossValidation:
+        return next(iter(self.results.values()))
+
+    def fit_blend(self) -> Blend:
+        """The blend of all members, learned on all rows that were judged."""
+        members = {name: pooled(r.predictions, self.task) for name, r in self.results.items()}
+        judged = np.isfinite(next(iter(members.values()))).all(axis=1)
+        return fit_blend(
+            {name: values[judged] for name, values in members.items()},
+            self.y[judged],
+            sample_weight=None if self.weights is None else self.weights[judged],
+        )
+
+    def compare(self, *, verbose: int | bool = 0) -> Comparison:
+        """All members and the blend, against the best member of one modality.
+
+        The blend is judged fold by fold with weights learned on the other folds. Where no member
+        has one modality only, the best of all members is what it is held against.
+        """
+        single = [name for name, used in self.modalities.items() if len(used) == 1]
+        return compare_results(
+            {**self.results, BLEND: self._blend_outside(self.results)},
+            singles=single or list(self.modalities),
+            groups=self.groups,
+            seed=self.seed,
+            verbose=verbose,
+        )
+
+    def modality_values(self) -> dict[str, float]:
+        """What each modality adds to the score, by Shapley, from refitted blends.
+
+        The score of a set of modalities is that of the blend of the members that learned from
+        these alone; that of none is what random scores reach (0.5 for an AUC), or the error of
+        the mean. Above 0 is good for any score.
+        """
+        names = sorted({name for used in self.modalities.values() for name in used})
+        sign = self.task.score().sign
+
+        def score_of(subset: frozenset[str]) -> float:
+            kept = {
+                name: result
+                for name, result in self.results.items()
+                if set(self.modalities[name]) <= subset
+            }
+            if not kept:
+                return sign * self._score_of_nothing()
+            return float(sign * self._blend_outside(kept).scores().mean())
+
+        return shapley_values(score_of, names)
+
+    def which_rows(self, comparison: Comparison, num_rows: int | None) -> pd.DataFrame:
+        """The rows that the blend corrects, and those that it breaks, against the best single."""
+        return which_rows(
+            self.y,
+            comparison.results[BLEND].predictions,
+            self.results[comparison.best_single].predictions,
+            task=self.task,
+            num_rows=num_rows,
+        )
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """All but the task, names and seed, as arrays by name."""
+        arrays = {"y": self.y, "repeats": np.array([r.fold.repeat for r in self._first.folds])}
+        if self.groups is not None:
+            arrays["groups"] = number_groups(self.groups, len(self.y))
+        if self.weights is not None:
+            arrays["weights"] = self.weights
+        for i, result in enumerate(self._first.folds):
+            arrays |= {f"train_{i}": result.fold.train, f"test_{i}": result.fold.test}
+        for m, found in enumerate(self.results.values()):
+            arrays |= {f"member_{m}_{i}": r.predictions for i, r in enumerate(found.folds)}
+        return arrays
+
+    @classmethod
+    def from_arrays(
+        cls,
+        arrays: Mapping[str, np.ndarray],
+        modalities: Mapping[str, tuple[str, ...]],
+        *,
+        task: Task,
+        seed: int = 0,
+    ) -> OutOfFold:
+        """What `to_arrays` gave, without the fold models."""
+        folds = [
+            Fold(i, arrays[f"train_{i}"], arrays[f"test_{i}"], int(repeat))
+            for i, repeat in enumerate(arrays["repeats"])
+        ]
+        results = {
+            name: CrossValidation(
+                task,
+                arrays["y"],
+                [FoldResult(f, arrays[f"member_{m}_{f.number}"], 0.0) for f in folds],
+            )
+            for m, name in enumerate(modalities)
+        }
+        return cls(results, modalities, arrays.get("groups"), arrays.get("weights"), seed)
+
+    def _blend_outside(self, results: Mapping[str, Any]) -> CrossValidation:
+        return blend_outside(results, weights=self.weights, groups=self.groups, seed=self.seed)
+
+    def _score_of_nothing(self) -> float:
+        score = self.task.score()
+        values = []
+        for result in self._first.folds:
+            y = self.y[result.fold.test]
+            if self.task.kind == "regression":
+                guess = np.full((len(y), 1), self.y[result.fold.train].mean())
+            else:
+                guess = np.full((len(y), self.task.units), 1 / max(self.task.units, 2))
+            values.append(score.function(y, self.task.answers(guess), None))
+        return float(np.mean(values))
