@@ -40,6 +40,24 @@ def fingerprint(arrays: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
+def fingerprint_arrays(values: Any) -> str:
+    """A digest of all arrays and DataFrames within lists, tuples and dicts; others are left out."""
+    found: dict[str, Any] = {}
+
+    def look(value: Any, place: str) -> None:
+        if isinstance(value, (np.ndarray, pd.DataFrame, pd.Series)):
+            found[place] = value
+        elif isinstance(value, Mapping):
+            for name, part in value.items():
+                look(part, f"{place}/{name}")
+        elif isinstance(value, (list, tuple)):
+            for i, part in enumerate(value):
+                look(part, f"{place}/{i}")
+
+    look(values, "")
+    return fingerprint(found)
+
+
 def check_record(path: Path, about: Mapping[str, Any], what: str) -> None:
     """Raises `OtherWorkError` naming what differs if a folder's record tells of other work.
 

@@ -1,0 +1,413 @@
+"""A KerasTuner oracle whose trials are those of an Optuna study in a folder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras_tuner
+import optuna
+from keras_tuner.engine.trial import Trial, TrialStatus
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from kfusion.search.proposals import Proposals
+from kfusion.search.samplers import GRID, Pruner, Sampler, check_sampler, make_pruner
+from kfusion.search.space import Space
+from kfusion.search.study_folder import StudyFolder
+
+# How often a trial is begun that ends its process.
+MAX_ATTEMPTS = 2
+RESULT = "result"
+STATUSES = {
+    TrialState.COMPLETE: TrialStatus.COMPLETED,
+    TrialState.RUNNING: TrialStatus.RUNNING,
+    TrialState.WAITING: TrialStatus.IDLE,
+    TrialState.FAIL: TrialStatus.FAILED,
+    TrialState.PRUNED: TrialStatus.FAILED,
+}
+
+
+class StudyTrial(Trial):
+    """A KerasTuner trial that also knows how its runs went.
+
+    Attributes:
+        spread: Standard deviation of the objective over runs of other seeds; None for one run.
+        seconds: How long its runs took.
+        is_pruned: Whether it was given up for those before it.
+    """
+
+    spread: float | None = None
+    seconds: float | None = None
+    is_pruned: bool = False
+
+
+class StudyOracle(keras_tuner.Oracle):
+    """Asks and tells an Optuna study that any number of processes share.
+
+    Args:
+        objective: Name, `keras_tuner.Objective` or a list of them. Of several, trials that no other
+            one beats in all come first.
+        max_trials: Int, trials of all processes together.
+        sampler: "tpe", "gp", "cmaes", "random", "qmc", "grid", or an Optuna sampler.
+        pruner: None, "median", "percentile", "successive_halving", "hyperband", "wilcoxon", or an
+            Optuna pruner.
+        min_trials_per_choice: Int; so often every value of a choice is tried to completion before
+            the sampler begins. Such trials are not pruned.
+        storage: URL of an Optuna storage, or None for a file in the project's folder.
+        seed: Int.
+        **keywords: `hyperparameters`, `tune_new_entries` and `allow_new_entries` of
+            `keras_tuner.Oracle`.
+    """
+
+    def __init__(
+        self,
+        objective: Any = None,
+        max_trials: int | None = 10,
+        *,
+        sampler: Sampler = "tpe",
+        pruner: Pruner = None,
+        min_trials_per_choice: int = 0,
+        storage: str | None = None,
+        seed: int = 0,
+        **keywords: Any,
+    ):
+        check_sampler(sampler)
+        self.sampler = sampler
+        self.pruner = make_pruner(pruner)
+        if pruner is not None and isinstance(objective, (list, tuple)) and len(objective) > 1:
+            raise ValueError("`pruner` needs one objective: trials are given up by it.")
+        self.min_trials_per_choice = min_trials_per_choice
+        self.storage = storage
+        self._running: dict[str, StudyTrial] = {}
+        self._finished: dict[str, StudyTrial] = {}
+        self._study: optuna.Study | None = None
+        self._storage: optuna.storages.BaseStorage | None = None
+        super().__init__(objective=objective, max_trials=max_trials, seed=seed, **keywords)
+        # KerasTuner draws one in place of 0.
+        self.seed = seed
+        self._proposals = self._make_proposals()
+
+    @property
+    def objectives(self) -> list[keras_tuner.Objective]:
+        """One or more."""
+        return list(getattr(self.objective, "objectives", [self.objective]))
+
+    @property
+    def directions(self) -> list[StudyDirection]:
+        """Of the objectives, in Optuna's words."""
+        named = {"min": StudyDirection.MINIMIZE, "max": StudyDirection.MAXIMIZE}
+        return [named[objective.direction] for objective in self.objectives]
+
+    @property
+    def folder(self) -> StudyFolder:
+        """The study's folder."""
+        return self._folder
+
+    @property
+    def study(self) -> optuna.Study:
+        """The Optuna study."""
+        return self._opened()[0]
+
+    def _opened(self) -> tuple[optuna.Study, optuna.storages.BaseStorage]:
+        if self._study is None or self._storage is None:
+            names = [objective.name for objective in self.objectives]
+            self._storage = self.folder.make_storage()
+            self._study = self.folder.open(self._storage, self.directions, names)
+        return self._study, self._storage
+
+    def open(self, about: Mapping[str, Any]) -> None:
+        """Makes or opens the study; all that is wrong with it shows here.
+
+        Args:
+            about: What the study is of besides space, objective, sampler and seed, JSON-able.
+
+        Raises:
+            OSError: If the folder cannot be written.
+            ValueError: If the study is corrupt, or of other things: says which.
+        """
+        space = Space(self.hyperparameters)
+        self._check_space(space)
+        self.folder.check()
+        self.folder.check_record(
+            {
+                "objectives": [[each.name, each.direction] for each in self.objectives],
+                "space": space.describe(),
+                **about,
+            }
+        )
+        assert self.study
+
+    def _check_space(self, space: Space) -> None:
+        endless = space.endless()
+        if self.sampler == GRID and endless:
+            raise ValueError(
+                f'`sampler="grid"` needs a `step` for {", ".join(endless)}: its values have no end.'
+            )
+
+    def create_trial(self, tuner_id: str) -> StudyTrial:
+        """A trial that was cut off, else the next new one; stopped if there is none."""
+        running = self.ongoing_trials.get(tuner_id)
+        if running is not None:
+            return running
+        with self.folder.locked():
+            trials = self._read_trials()
+            found = self._adopt(trials)
+            if found is None and (self.max_trials is None or len(trials) < self.max_trials):
+                found = self._propose(trials)
+        if found is None:
+            return StudyTrial(self.hyperparameters.copy(), status=TrialStatus.STOPPED)
+        trial = self._to_trial(found)
+        self._running[trial.trial_id] = self.ongoing_trials[tuner_id] = trial
+        self._display.on_trial_begin(trial)
+        return trial
+
+    def _adopt(self, trials: list[FrozenTrial]) -> FrozenTrial | None:
+        """A running trial whose process is gone, held from now on."""
+        _, storage = self._opened()
+        for found in trials:
+            if found.state != TrialState.RUNNING or self.folder.holds(found.number):
+                continue
+            if not self.folder.claim(found.number):
+                continue
+            attempts = found.user_attrs["attempts"] + 1
+            if attempts > MAX_ATTEMPTS:
+                told = f"Ended its process {attempts - 1} times."
+                self._finish(found, TrialState.FAIL, message=told)
+                continue
+            storage.set_trial_user_attr(found._trial_id, "attempts", attempts)
+            return found
+        return None
+
+    def _propose(self, trials: list[FrozenTrial]) -> FrozenTrial | None:
+        proposed = self._proposals.propose(Space(self.hyperparameters), trials)
+        if proposed is None:
+            return None
+        study, storage = self._opened()
+        # The process that holds the study's lock is alone here, so that this is the number.
+        self.folder.claim(len(trials))
+        study_id = storage.get_study_id_from_name(study.study_name)
+        trial_id = storage.create_new_trial(study_id, template_trial=proposed)
+        return storage.get_trial(trial_id)
+
+    def update_trial(
+        self, trial_id: str, metrics: Mapping[str, float], step: int = 0
+    ) -> StudyTrial:
+        """Keeps the metrics of a trial that this process runs, until it ends."""
+        trial = self._running[trial_id]
+        self._check_objective_found(metrics)
+        directions = {each.name: each.direction for each in [*self.objectives, self.objective]}
+        for name, value in metrics.items():
+            if not trial.metrics.exists(name):
+                trial.metrics.register(name, directions.get(name, "min"))
+            trial.metrics.update(name, value, step=step)
+        trial.best_step = step
+        return trial
+
+    def end_trial(self, trial: StudyTrial) -> None:
+        """Tells the study what became of a trial."""
+        self.update_space(trial.hyperparameters)
+        number = int(trial.trial_id)
+        found = self._find(number)
+        values = None
+        if trial.status == TrialStatus.COMPLETED:
+            values = [self._value_of(trial, objective.name) for objective in self.objectives]
+            wrong = [
+                f"{objective.name} = {value}"
+                for objective, value in zip(self.objectives, values, strict=True)
+                if not math.isfinite(value)
+            ]
+            if wrong:
+                trial.status, trial.message = TrialStatus.FAILED, f"Not finite: {wrong[0]}."
+        state = {
+            TrialStatus.COMPLETED: TrialState.COMPLETE,
+            TrialStatus.FAILED: TrialState.FAIL,
+            TrialStatus.INVALID: TrialState.FAIL,
+        }[trial.status]
+        if trial.is_pruned:
+            state = TrialState.PRUNED
+        self._finish(
+            found,
+            state,
+            values if state == TrialState.COMPLETE else None,
+            message=trial.message,
+            result=self._result_of(trial),
+        )
+        self._running.pop(trial.trial_id)
+        for tuner_id, running in list(self.ongoing_trials.items()):
+            if running.trial_id == trial.trial_id:
+                del self.ongoing_trials[tuner_id]
+        self._display.on_trial_end(self.get_trial(trial.trial_id))
+
+    def reporter(self, trial: StudyTrial) -> Callable[[int, float], bool] | None:
+        """What tells the pruner of an epoch's value and hears whether to give the trial up.
+
+        None if nothing is pruned, or this trial is to be completed for what it explores.
+        """
+        pruner = self.pruner
+        found = self._find(int(trial.trial_id))
+        if pruner is None or found.user_attrs["explores"]:
+            return None
+        study, storage = self._opened()
+
+        def report(epoch: int, value: float) -> bool:
+            storage.set_trial_intermediate_value(found._trial_id, epoch, value)
+            return pruner.prune(study, storage.get_trial(found._trial_id))
+
+        return report
+
+    @staticmethod
+    def _value_of(trial: StudyTrial, name: str) -> float:
+        return float(trial.metrics.get_history(name)[-1].mean())
+
+    def _result_of(self, trial: StudyTrial) -> dict[str, Any]:
+        return {
+            "metrics": {name: self._value_of(trial, name) for name in trial.metrics.metrics},
+            "best_step": trial.best_step,
+            "values": trial.hyperparameters.values,
+            "spread": trial.spread,
+            "seconds": trial.seconds,
+        }
+
+    def _finish(
+        self,
+        found: FrozenTrial,
+        state: TrialState,
+        values: list[float] | None = None,
+        *,
+        message: str | None = None,
+        result: Mapping[str, Any] | None = None,
+    ) -> None:
+        _, storage = self._opened()
+        attributes = {**(result or {}), "message": message}
+        storage.set_trial_user_attr(found._trial_id, RESULT, attributes)
+        storage.set_trial_state_values(found._trial_id, state, values)
+        self.folder.release(found.number)
+
+    def release_trials(self) -> None:
+        """Lets go of what this process runs, as if it had not been begun: the next one will."""
+        _, storage = self._opened()
+        for trial_id in list(self._running):
+            found = self._find(int(trial_id))
+            attempts = found.user_attrs["attempts"] - 1
+            storage.set_trial_user_attr(found._trial_id, "attempts", attempts)
+            self.folder.release(found.number)
+        self._running.clear()
+        self.ongoing_trials.clear()
+
+    @property
+    def trials(self) -> dict[str, StudyTrial]:
+        """All trials of all processes by id."""
+        if self._study is None:
+            return {}
+        return {trial.trial_id: trial for trial in map(self._to_trial, self._read_trials())}
+
+    @trials.setter
+    def trials(self, _: Any) -> None:
+        """KerasTuner's own dict stays empty: the study has the trials."""
+
+    def get_trial(self, trial_id: str) -> StudyTrial:
+        """The trial of that id."""
+        return self._running.get(trial_id) or self._to_trial(self._find(int(trial_id)))
+
+    def get_best_trials(self, num_trials: int = 1) -> list[StudyTrial]:
+        """Completed trials, the best first.
+
+        Of several objectives, those that no other trial beats in all come first, by the first
+        objective; then those that only the former beat, and so on.
+        """
+        complete = [t for t in self._read_trials() if t.state == TrialState.COMPLETE]
+        signs = [1 if objective.direction == "min" else -1 for objective in self.objectives]
+        costs = [[s * v for s, v in zip(signs, t.values, strict=True)] for t in complete]
+        order = rank_costs(costs, num_trials)
+        return [self._to_trial(complete[i]) for i in order]
+
+    def remaining_trials(self) -> int | None:
+        """How many have not been begun."""
+        return None if self.max_trials is None else self.max_trials - len(self._read_trials())
+
+    def save(self, *_: Any) -> None:
+        """Nothing: the study is saved as it changes."""
+
+    def reload(self, *_: Any) -> None:
+        """Nothing: the study is read when asked."""
+
+    def _make_proposals(self) -> Proposals:
+        return Proposals(
+            self.directions,
+            sampler=self.sampler,
+            seed=self.seed,
+            min_trials_per_choice=self.min_trials_per_choice,
+        )
+
+    def _set_project_dir(self, directory: Any, project_name: str) -> None:
+        super()._set_project_dir(directory, project_name)
+        name = None if self.storage is None else project_name
+        self._folder = StudyFolder(f"{directory}/{project_name}", self.storage, name)
+
+    def _read_trials(self) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False)
+
+    def _find(self, number: int) -> FrozenTrial:
+        return self._read_trials()[number]
+
+    def _to_trial(self, found: FrozenTrial) -> StudyTrial:
+        trial_id = f"{found.number:04d}"
+        if trial_id in self._running:
+            return self._running[trial_id]
+        if trial_id in self._finished:
+            return self._finished[trial_id]
+        result = found.user_attrs.get(RESULT, {})
+        hyperparameters = self.hyperparameters.copy()
+        hyperparameters.values = dict(result.get("values") or found.user_attrs["values"])
+        trial = StudyTrial(hyperparameters, trial_id, STATUSES[found.state], result.get("message"))
+        trial.best_step = result.get("best_step", 0)
+        trial.spread, trial.seconds = result.get("spread"), result.get("seconds")
+        trial.is_pruned = found.state == TrialState.PRUNED
+        for name, value in result.get("metrics", {}).items():
+            trial.metrics.register(name, "min")
+            trial.metrics.update(name, value, step=trial.best_step)
+        if found.state == TrialState.COMPLETE:
+            trial.score = found.values[0] if len(found.values) == 1 else self._sum(found.values)
+        if found.state.is_finished():
+            self._finished[trial_id] = trial
+        return trial
+
+    def _sum(self, values: list[float]) -> float:
+        """As KerasTuner's: the sum of what is minimised less that of what is maximised."""
+        signs = [1 if objective.direction == "min" else -1 for objective in self.objectives]
+        return float(sum(sign * value for sign, value in zip(signs, values, strict=True)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which opens the study itself."""
+        state = {
+            **self.__dict__,
+            "_study": None,
+            "_storage": None,
+            "_running": {},
+            "ongoing_trials": {},
+        }
+        del state["_proposals"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._proposals = self._make_proposals()
+
+
+def rank_costs(costs: list[list[float]], number: int) -> list[int]:
+    """Positions of the best costs: fronts that no other dominates, each by the first cost."""
+    left = list(range(len(costs)))
+    if costs and len(costs[0]) == 1:
+        return sorted(left, key=lambda i: costs[i])[:number]
+    order: list[int] = []
+    while left and len(order) < number:
+        front = [i for i in left if not any(_dominates(costs[j], costs[i]) for j in left)]
+        order += sorted(front, key=lambda i: costs[i])
+        left = [i for i in left if i not in set(front)]
+    return order[:number]
+
+
+def _dominates(a: list[float], b: list[float]) -> bool:
+    return a != b and all(x <= y for x, y in zip(a, b, strict=True))

@@ -1,0 +1,223 @@
+"""Which point a search tries next: never one twice, each value of a choice often enough."""
+
+from __future__ import annotations
+
+import collections
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from kfusion.search.quiet_optuna import quiet_optuna
+from kfusion.search.samplers import GRID, Sampler, make_sampler
+from kfusion.search.space import Parameter, Space, Values, choices, point_key
+from kfusion.seeds import derive_seed
+
+# How often a sampler may propose what was tried before points are drawn in other ways.
+MAX_REPEATS = 20
+# Spaces of no more points are counted out when samplers repeat themselves.
+MAX_COUNTED = 50_000
+# Whole numbers of no more values are choices.
+MAX_CHOICE_VALUES = 10
+
+
+class Proposals:
+    """Proposes points one by one.
+
+    The sampler works on a copy of the study in memory: what it throws away is never stored, and
+    nothing is written before a point is whole.
+
+    Args:
+        directions: `StudyDirection` of each objective.
+        sampler: A name from `SAMPLERS`, "grid", or an Optuna sampler.
+        seed: Int.
+        min_trials_per_choice: Int; every value of a choice (a switch, a whole number of up to 10
+            values) is tried to completion so often before the sampler begins.
+    """
+
+    def __init__(
+        self,
+        directions: Sequence[StudyDirection],
+        *,
+        sampler: Sampler = "tpe",
+        seed: int = 0,
+        min_trials_per_choice: int = 0,
+    ):
+        self.sampler = sampler
+        self.seed = seed
+        self.min_trials_per_choice = min_trials_per_choice
+        with quiet_optuna():
+            self._study = optuna.create_study(directions=list(directions))
+        # Numbers in the copy by those in the study.
+        self._copies: dict[int, int] = {}
+        self._is_finished: set[int] = set()
+
+    def propose(self, space: Space, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
+        """The next trial, running, or None if every point of the space was tried.
+
+        Args:
+            space: `Space`.
+            trials: All trials of the study by number, with their values in `user_attrs`.
+        """
+        number = len(trials)
+        self._update(trials)
+        tried = {point_key(trial.user_attrs["values"]) for trial in trials}
+        if not trials:
+            # What the user wrote as defaults.
+            return _new_trial(space, space.default_values())
+        if self.sampler == GRID:
+            return self._next_of_grid(space, tried)
+        random = np.random.default_rng(derive_seed(self.seed, number))
+        values = self._explore(space, trials, tried, random)
+        if values is not None:
+            return _new_trial(space, values, explores=True)
+        self._study.sampler = make_sampler(self.sampler, self.seed, number)
+        for _ in range(MAX_REPEATS):
+            trial = self._study.ask()
+            values = space.suggest(trial)
+            if point_key(values) not in tried:
+                self._copies[number] = trial.number
+                return _new_trial(space, values, system_attrs=self._find(trial.number).system_attrs)
+            self._study.tell(trial.number, state=TrialState.FAIL)
+        return self._draw_untried(space, tried, random)
+
+    def _update(self, trials: Sequence[FrozenTrial]) -> None:
+        """Brings the copy up to date."""
+        for trial in trials:
+            if trial.number in self._is_finished:
+                continue
+            if trial.state.is_finished():
+                self._is_finished.add(trial.number)
+            if trial.number not in self._copies:
+                self._copies[trial.number] = len(self._study.get_trials(deepcopy=False))
+                self._study.add_trial(trial)
+            elif trial.state.is_finished():
+                self._tell(self._copies[trial.number], trial)
+
+    def _tell(self, copy: int, trial: FrozenTrial) -> None:
+        running = optuna.Trial(self._study, self._find(copy)._trial_id)
+        for step, value in trial.intermediate_values.items():
+            running.report(value, step)
+        is_complete = trial.state == TrialState.COMPLETE
+        self._study.tell(
+            copy, trial.values if is_complete else None, state=trial.state, skip_if_finished=True
+        )
+
+    def _find(self, copy: int) -> FrozenTrial:
+        return self._study.get_trials(deepcopy=False)[copy]
+
+    def _next_of_grid(self, space: Space, tried: set[str]) -> FrozenTrial | None:
+        points = space.points()
+        assert points is not None, "checked by `check_space`"
+        for values in points:
+            if point_key(values) not in tried:
+                return _new_trial(space, values)
+        return None
+
+    def _draw_untried(self, space: Space, tried: set[str], random) -> FrozenTrial | None:
+        points = space.points()
+        counted = list(itertools.islice(points, MAX_COUNTED + 1)) if points is not None else []
+        if points is not None and len(counted) <= MAX_COUNTED:
+            untried = [values for values in counted if point_key(values) not in tried]
+            return _new_trial(space, untried[random.integers(len(untried))]) if untried else None
+        while True:
+            values = space.walk(lambda parameter: _draw(parameter, random))
+            if point_key(values) not in tried:
+                return _new_trial(space, values)
+
+    def _explore(
+        self, space: Space, trials: Sequence[FrozenTrial], tried: set[str], random
+    ) -> Values | None:
+        """A random point of the values that were tried least, or None if all were often enough."""
+        if not self.min_trials_per_choice:
+            return None
+        counts = _count_choices(trials, (TrialState.COMPLETE, TrialState.RUNNING))
+        # A value whose trials fail is not tried for ever.
+        attempts = _count_choices(trials, tuple(TrialState))
+        missing = {}
+        for parameter in space.parameters.values():
+            for value in _few_choices(parameter):
+                key = (parameter.name, value)
+                if attempts[key] < 2 * self.min_trials_per_choice:
+                    missing[key] = max(0, self.min_trials_per_choice - counts[key])
+        if not any(missing.values()):
+            return None
+        wanted = _with_those_below(space, missing)
+        for _ in range(MAX_REPEATS):
+            values = space.walk(lambda parameter: _draw(parameter, random, wanted))
+            if point_key(values) not in tried:
+                return values
+        return None
+
+
+def _new_trial(
+    space: Space,
+    values: Values,
+    *,
+    explores: bool = False,
+    system_attrs: Mapping[str, Any] | None = None,
+) -> FrozenTrial:
+    params, distributions = space.suggested(values)
+    return optuna.create_trial(
+        state=TrialState.RUNNING,
+        params=params,
+        distributions=distributions,
+        user_attrs={"values": values, "explores": explores, "attempts": 1},
+        system_attrs=dict(system_attrs or {}),
+    )
+
+
+def _count_choices(trials: Sequence[FrozenTrial], states: Sequence[TrialState]) -> dict:
+    counts: collections.Counter[tuple[str, Any]] = collections.Counter()
+    for trial in trials:
+        if trial.state in states:
+            counts.update(trial.params.items())
+    return counts
+
+
+def _few_choices(parameter: Parameter) -> list[Any]:
+    found = choices(parameter.distribution) or []
+    is_choice = isinstance(parameter.distribution, CategoricalDistribution)
+    return found if is_choice or len(found) <= MAX_CHOICE_VALUES else []
+
+
+def _with_those_below(space: Space, missing: dict[tuple[str, Any], int]) -> dict:
+    """What is missing under a value counts for the value: it has to be chosen to get there."""
+    total = dict(missing)
+    hyperparameters = space.hyperparameters.space
+    for position in reversed(range(len(hyperparameters))):
+        parameter = space.parameters.get(position)
+        if parameter is None:
+            continue
+        own = max((total.get((parameter.name, v), 0) for v in _few_choices(parameter)), default=0)
+        for condition in hyperparameters[position].conditions:
+            for parent_position, parent in space.parameters.items():
+                if hyperparameters[parent_position].name != condition.name:
+                    continue
+                for value in condition.values:
+                    key = (parent.name, value)
+                    total[key] = max(total.get(key, 0), own)
+    return total
+
+
+def _draw(parameter: Parameter, random, wanted: Mapping[tuple[str, Any], int] | None = None) -> Any:
+    of = parameter.distribution
+    if isinstance(of, (IntDistribution, FloatDistribution)) and of.log:
+        low, high = np.log(of.low), np.log(of.high)
+        drawn = float(np.exp(random.uniform(low, high)))
+        if isinstance(of, IntDistribution):
+            drawn = int(np.clip(round(drawn), of.low, of.high))
+        return parameter.to_value(drawn)
+    options = choices(of)
+    if options is None:
+        assert isinstance(of, FloatDistribution)
+        return parameter.to_value(float(random.uniform(of.low, of.high)))
+    if wanted is not None:
+        amounts = [wanted.get((parameter.name, option), 0) for option in options]
+        options = [o for o, a in zip(options, amounts, strict=True) if a == max(amounts)]
+    return parameter.to_value(options[random.integers(len(options))])

@@ -1,0 +1,182 @@
+"""The folder of a study: Optuna's database, what the study is of, and a folder for each trial."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import filelock
+import optuna
+from optuna.study import StudyDirection
+
+from kfusion.fingerprints import check_record, write_record
+from kfusion.search.quiet_optuna import quiet_optuna
+from kfusion.versions import library_versions
+
+DATABASE_FILE, RECORD_FILE, LOCK_FILE = "study.db", "about.json", ".lock"
+HISTORY_FILE = "history.json"
+STUDY_NAME = "kfusion"
+# Seconds that a process waits for others that write to the study.
+PATIENCE = 120
+
+
+class StudyFolder:
+    """What several processes share of one study.
+
+    A process holds the lock of every trial that it runs; the system lets go of it however the
+    process ends, so that a running trial which nobody holds was cut off.
+
+    Args:
+        path: The study's folder.
+        storage: URL of an Optuna storage; None for an SQLite file in the folder. The folder is
+            shared in any case, and its file system has to know locks.
+        study_name: Name in the storage.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike, storage: str | None = None, study_name: str | None = None
+    ):
+        self.path = Path(path)
+        self.storage = storage
+        self.study_name = study_name or STUDY_NAME
+        self._held: dict[int, filelock.BaseFileLock] = {}
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file, if there is no other storage."""
+        return self.path / DATABASE_FILE
+
+    def check(self) -> None:
+        """Looks whether the study can be opened and written.
+
+        Raises:
+            OSError: If the folder cannot be written.
+            ValueError: If the study's file is corrupt.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            trace = self.path / f".writable.{os.getpid()}"
+            trace.touch()
+            trace.unlink()
+        except OSError as error:
+            raise OSError(f"The study's folder {self.path} cannot be written: {error}") from error
+        if self.storage is None and self.database.exists():
+            _check_database(self.database)
+
+    def make_storage(self) -> optuna.storages.BaseStorage:
+        """The study's storage, for this process."""
+        if self.storage is not None:
+            return optuna.storages.get_storage(self.storage)
+        # SQLite waits for other processes instead of giving up.
+        keywords = {"connect_args": {"timeout": PATIENCE}}
+        return optuna.storages.get_storage(
+            optuna.storages.RDBStorage(f"sqlite:///{self.database}", engine_kwargs=keywords)
+        )
+
+    def open(
+        self,
+        storage: optuna.storages.BaseStorage,
+        directions: list[StudyDirection],
+        names: list[str],
+    ) -> optuna.Study:
+        """The study, made if it is not there yet.
+
+        Args:
+            storage: What `make_storage` gave.
+            directions: `StudyDirection` of each objective.
+            names: Name of each objective.
+        """
+        with self.locked(), quiet_optuna(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study = optuna.create_study(
+                storage=storage,
+                study_name=self.study_name,
+                directions=directions,
+                load_if_exists=True,
+            )
+            if study.metric_names is None:
+                study.set_metric_names(names)
+        return study
+
+    def check_record(self, about: Mapping[str, Any]) -> None:
+        """Keeps what the study is of, or raises `OtherWorkError` naming what differs from it.
+
+        Entries that are not in the record yet, such as the data of a study that was not begun, are
+        added.
+        """
+        with self.locked():
+            record = self.path / RECORD_FILE
+            known = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+            if known:
+                told = {name: value for name, value in about.items() if name in known}
+                check_record(record, {**known, **told}, "search")
+            else:
+                known = {"versions": library_versions()}
+            write_record(record, {**known, **about})
+
+    @contextlib.contextmanager
+    def locked(self):
+        """Holds the study against other processes."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(self.path / LOCK_FILE, timeout=PATIENCE):
+            yield
+
+    def trial_folder(self, number: int) -> Path:
+        """Where a trial's files are."""
+        return self.path / f"trial_{number:04d}"
+
+    def claim(self, number: int) -> bool:
+        """Holds a trial for this process; false if another one does."""
+        if number in self._held:
+            return True
+        folder = self.trial_folder(number)
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / LOCK_FILE, timeout=0)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            return False
+        self._held[number] = lock
+        return True
+
+    def holds(self, number: int) -> bool:
+        """Whether this process holds a trial."""
+        return number in self._held
+
+    def release(self, number: int) -> None:
+        """Lets go of a trial."""
+        self._held.pop(number).release()
+
+    def write_history(self, number: int, history: Any) -> None:
+        """Keeps what the epochs of a trial's runs logged."""
+        write_record(self.trial_folder(number) / HISTORY_FILE, history)
+
+    def read_history(self, number: int) -> list[dict[str, list[float]]]:
+        """What the epochs of each run of a trial logged; nothing if it was cut off."""
+        path = self.trial_folder(number) / HISTORY_FILE
+        if not path.exists():
+            return []
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Another process holds no trial yet.
+        return {**self.__dict__, "_held": {}}
+
+
+def _check_database(path: Path) -> None:
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=PATIENCE)) as connection:
+            found = connection.execute("PRAGMA quick_check").fetchone()
+        if found != ("ok",):
+            raise sqlite3.DatabaseError(found[0])
+    except sqlite3.DatabaseError as error:
+        raise ValueError(
+            f"The study's file {path} is corrupt ({error}). It is left as it is: move it away to "
+            "begin anew, or choose another directory."
+        ) from error

@@ -1,0 +1,98 @@
+"""Keras callbacks that a tuner gives to each run of a trial."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import keras_tuner
+import numpy as np
+
+
+class BestWeights(keras.callbacks.Callback):
+    """Keeps the weights of the epoch that is best by the objective, in memory.
+
+    Args:
+        objective: `keras_tuner.Objective`; where epochs do not log it, the last epoch counts.
+    """
+
+    def __init__(self, objective: keras_tuner.Objective):
+        super().__init__()
+        self.objective = objective
+        self.weights: list[np.ndarray] | None = None
+        self._best: float | None = None
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if not self.objective.has_value(logs or {}):
+            self.weights = None
+            return
+        value = float(self.objective.get_value(logs))
+        if self._best is None or self.objective.better_than(value, self._best):
+            self._best, self.weights = value, self.model.get_weights()
+
+
+class EpochHistory(keras.callbacks.Callback):
+    """Keeps what each epoch logs, however the training is run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.history: dict[str, list[float]] = {}
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        for name, value in (logs or {}).items():
+            self.history.setdefault(name, []).append(float(value))
+
+
+class StopNotFinite(keras.callbacks.Callback):
+    """Ends a run as failed once its loss is not finite."""
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        loss = (logs or {}).get("loss", 0.0)
+        if not math.isfinite(loss):
+            raise keras_tuner.errors.FailedTrialError(
+                f"The loss is {loss} after epoch {epoch + 1}: training diverged."
+            )
+
+
+class StopAfterSeconds(keras.callbacks.Callback):
+    """Stops after the epoch in which the time is over.
+
+    Args:
+        seconds: Float, from the start of training.
+    """
+
+    def __init__(self, seconds: float):
+        super().__init__()
+        self.seconds = seconds
+        self._started = 0.0
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._started = time.monotonic()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if time.monotonic() - self._started >= self.seconds:
+            self.model.stop_training = True
+
+
+class StopWhenPruned(keras.callbacks.Callback):
+    """Reports the objective after each epoch and stops a run that falls behind.
+
+    Args:
+        objective: `keras_tuner.Objective`.
+        report: Callable `report(epoch, value) -> bool`, true if the run is to be given up.
+    """
+
+    def __init__(self, objective: keras_tuner.Objective, report: Callable[[int, float], bool]):
+        super().__init__()
+        self.objective = objective
+        self.report = report
+        self.is_pruned = False
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if self.objective.has_value(logs or {}):
+            self.is_pruned = self.report(epoch, float(self.objective.get_value(logs)))
+            if self.is_pruned:
+                self.model.stop_training = True

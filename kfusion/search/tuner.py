@@ -1,0 +1,293 @@
+"""KerasTuner's tuner on an Optuna study: any hypermodel, any number of processes."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import keras_tuner
+import numpy as np
+from keras_tuner.engine.trial import TrialStatus
+
+from kfusion.fingerprints import fingerprint_arrays
+from kfusion.search.oracle import StudyOracle, StudyTrial
+from kfusion.search.samplers import Pruner, Sampler
+from kfusion.search.trial_callbacks import (
+    BestWeights,
+    EpochHistory,
+    StopAfterSeconds,
+    StopNotFinite,
+    StopWhenPruned,
+)
+from kfusion.search.workers import run_workers
+from kfusion.seeds import derive_seed
+
+
+class OptunaTuner(keras_tuner.Tuner):
+    """Searches the space of a KerasTuner hypermodel with an Optuna study.
+
+    The arguments, methods and files of results are KerasTuner's, so that a program changes its
+    tuner's class and nothing else. Behind them is an Optuna study in the project's folder:
+
+    - any number of processes, started with `search(..., n_jobs=)` or by hand, share it;
+    - a trial whose process was killed is run again, and a search that was stopped goes on;
+    - the first trial is that of the defaults; no point is tried twice, and a space with no points
+      left ends the search;
+    - a trial that fails (not finite, out of memory, an exception, too large) is kept with its
+      reason, and the search goes on;
+    - of several runs of a trial the mean counts, and the weights kept are of the median run.
+
+    Args:
+        hypermodel: `keras_tuner.HyperModel`, or a function of hyperparameters that returns a
+            compiled model.
+        objective: Name of a metric, `keras_tuner.Objective(name, direction)` or a list of them.
+            "num_parameters" and "seconds" are there for every model.
+        max_trials: Int, trials of all processes together.
+        sampler: "tpe", "gp" (needs torch), "cmaes" (needs cmaes), "random", "qmc", "grid", or an
+            Optuna sampler.
+        pruner: What gives up trials that fall behind: "median", "percentile",
+            "successive_halving", "hyperband", "wilcoxon" or an Optuna pruner. None, the default,
+            prunes nothing: values that learn slowly are never told apart from bad ones.
+        min_trials_per_choice: Int: so often every value of a choice is tried to completion
+            before the sampler begins.
+        max_seconds_per_trial: Float: a run ends after the epoch in which they are over.
+        seed: Int: the same search proposes and trains the same trials, if one process runs it.
+        storage: URL of an Optuna storage in place of a file in the project's folder. The folder
+            keeps the weights and has to be shared all the same.
+        **keywords: As of `keras_tuner.Tuner`: `directory`, `project_name`, `overwrite`,
+            `executions_per_trial`, `max_model_size`, `optimizer`, `loss`, `metrics`,
+            `distribution_strategy`, and `hyperparameters`, `tune_new_entries`,
+            `allow_new_entries` of its oracles.
+
+    Raises:
+        ValueError: If a sampler or pruner is unknown, the space has no parameters, or the folder
+            holds a corrupt study or one of another space or objective.
+        OSError: If the folder cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> def parabola(hp):
+        ...     return (hp.Float("x", -2.0, 2.0) - 1) ** 2
+        >>> class Parabola(OptunaTuner):
+        ...     def run_trial(self, trial):
+        ...         return parabola(trial.hyperparameters)
+        >>> tuner = Parabola(max_trials=30, directory=tempfile.mkdtemp())
+        >>> tuner.search(verbose=0)
+        >>> abs(tuner.get_best_hyperparameters()[0].get("x") - 1) < 0.2
+        True
+    """
+
+    def __init__(
+        self,
+        hypermodel: Any = None,
+        objective: Any = None,
+        max_trials: int | None = 10,
+        *,
+        sampler: Sampler = "tpe",
+        pruner: Pruner = None,
+        min_trials_per_choice: int = 0,
+        max_seconds_per_trial: float | None = None,
+        seed: int | None = 0,
+        storage: str | None = None,
+        hyperparameters: keras_tuner.HyperParameters | None = None,
+        tune_new_entries: bool = True,
+        allow_new_entries: bool = True,
+        **keywords: Any,
+    ):
+        self.max_seconds_per_trial = max_seconds_per_trial
+        self._num_parameters: int | None = None
+        oracle = StudyOracle(
+            objective,
+            max_trials,
+            sampler=sampler,
+            pruner=pruner,
+            min_trials_per_choice=min_trials_per_choice,
+            storage=storage,
+            seed=0 if seed is None else seed,
+            hyperparameters=hyperparameters,
+            tune_new_entries=tune_new_entries,
+            allow_new_entries=allow_new_entries,
+        )
+        super().__init__(oracle, hypermodel, **keywords)
+        if self.hypermodel is not None and not self.oracle.hyperparameters.space:
+            raise ValueError(
+                "The space has no parameters: `hypermodel` asks for none, such as "
+                '`hp.Float("learning_rate", 1e-4, 1e-2, sampling="log")`.'
+            )
+        self.oracle.open({"executions_per_trial": self.executions_per_trial})
+
+    def search(self, *fit_args: Any, n_jobs: int = 1, **fit_kwargs: Any) -> None:
+        """Runs trials until there are `max_trials`, or no points are left.
+
+        Args:
+            *fit_args: For `HyperModel.fit`, as `keras.Model.fit` takes them.
+            n_jobs: Int, processes that work on the study at once. joblib starts them: within
+                `joblib.parallel_config("ray")` they are those of a Ray cluster.
+            **fit_kwargs: The same; `verbose=0` hides the progress.
+
+        Raises:
+            ValueError: If the study is one of other data.
+            TypeError: If the hypermodel cannot be sent to other processes.
+            RuntimeError: If no trial completed; quotes the first one's reason.
+        """
+        self.oracle.folder.check_record({"data": fingerprint_arrays([fit_args, fit_kwargs])})
+        if n_jobs > 1:
+            run_workers(self, n_jobs, fit_args, fit_kwargs)
+        # Also what was cut off in another process.
+        self.search_here(*fit_args, **fit_kwargs)
+        self._check_completed()
+
+    def search_here(self, *fit_args: Any, **fit_kwargs: Any) -> None:
+        """The part of a search that is this process's."""
+        # What is there before the first trial need not be looked through after each.
+        gc.collect()
+        gc.freeze()
+        try:
+            super().search(*fit_args, **fit_kwargs)
+        finally:
+            gc.unfreeze()
+            self.oracle.release_trials()
+
+    def _check_completed(self) -> None:
+        trials = list(self.oracle.trials.values())
+        if any(trial.status in (TrialStatus.COMPLETED, TrialStatus.RUNNING) for trial in trials):
+            return
+        messages = [trial.message for trial in trials if trial.message]
+        reason = messages[0].strip().splitlines()[-1] if messages else "no trial was run"
+        raise RuntimeError(f"None of {len(trials)} trials completed. The first one: {reason}")
+
+    def run_trial(self, trial: StudyTrial, *fit_args: Any, **fit_kwargs: Any) -> list[Any]:
+        """Trains a trial's model, as often as `executions_per_trial` says, from other seeds.
+
+        Returns:
+            What `HyperModel.fit` returned, of each run.
+        """
+        callbacks = fit_kwargs.pop("callbacks", [])
+        runs: list[_Run] = []
+        for execution in range(self.executions_per_trial):
+            seed = derive_seed(self.oracle.seed, int(trial.trial_id), execution)
+            keras.utils.set_random_seed(seed)
+            best, epochs = BestWeights(self.oracle.objective), EpochHistory()
+            own = [best, epochs, StopNotFinite()]
+            if self.max_seconds_per_trial is not None:
+                own.append(StopAfterSeconds(self.max_seconds_per_trial))
+            pruning = self._pruning(trial) if execution == 0 else None
+            own += [pruning] if pruning is not None else []
+            copies = self._deepcopy_callbacks(callbacks)
+            self._configure_tensorboard_dir(copies, trial, execution)
+            result = self._build_and_fit_model(
+                trial, *fit_args, **fit_kwargs, callbacks=[*copies, *own]
+            )
+            weights = self._built.get_weights() if best.weights is None else best.weights
+            runs.append(_Run(result, weights, epochs.history))
+            trial.is_pruned = pruning is not None and pruning.is_pruned
+            if trial.is_pruned:
+                break
+        self.oracle.folder.write_history(int(trial.trial_id), [run.history for run in runs])
+        if not trial.is_pruned:
+            self._keep_weights(trial, runs)
+        return [run.result for run in runs]
+
+    def _pruning(self, trial: StudyTrial) -> StopWhenPruned | None:
+        report = self.oracle.reporter(trial)
+        return None if report is None else StopWhenPruned(self.oracle.objective, report)
+
+    def _run_and_update_trial(self, trial: StudyTrial, *fit_args: Any, **fit_kwargs: Any) -> None:
+        """As KerasTuner's, with the spread over runs and the metrics that every trial has."""
+        started = time.perf_counter()
+        results = self.run_trial(trial, *fit_args, **fit_kwargs)
+        trial.seconds = time.perf_counter() - started
+        if trial.is_pruned:
+            raise keras_tuner.errors.FailedTrialError("Pruned: it fell behind those before it.")
+        objective = self.oracle.objective
+        runs = [
+            best_epoch(result, objective)
+            for result in (results if isinstance(results, list) else [results])
+        ]
+        own = {"seconds": trial.seconds, "num_parameters": self._num_parameters}
+        names = set.intersection(*(set(metrics) for metrics, _ in runs))
+        metrics = {name: float(np.mean([run[name] for run, _ in runs])) for name in names}
+        metrics = {**{k: v for k, v in own.items() if v is not None}, **metrics}
+        missing = [each.name for each in self.oracle.objectives if each.name not in metrics]
+        if missing:
+            raise keras_tuner.errors.FatalValueError(
+                f"The objective {missing[0]!r} is not among what trials report: {sorted(metrics)}."
+            )
+        if len(runs) > 1:
+            first = self.oracle.objectives[0].name
+            trial.spread = float(np.std([run.get(first, np.nan) for run, _ in runs], ddof=1))
+        step = int(np.mean([epoch for _, epoch in runs]))
+        self.oracle.update_trial(trial.trial_id, metrics, step=step)
+
+    def _try_build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
+        self._built = super()._try_build(hp)
+        self._num_parameters = self._built.count_params() if self._built.built else None
+        return self._built
+
+    def _keep_weights(self, trial: StudyTrial, runs: list[_Run]) -> None:
+        """Writes the weights of the median run, whole or not at all."""
+        order = sorted(range(len(runs)), key=lambda i: runs[i].sort_value(self.oracle.objective))
+        median = runs[order[(len(runs) - 1) // 2]]
+        model = self._built
+        model.set_weights(median.weights)
+        path = Path(self._get_checkpoint_fname(trial.trial_id))
+        unfinished = path.with_name(f"unfinished_{path.name}")
+        model.save_weights(unfinished)
+        os.replace(unfinished, path)
+
+
+@dataclasses.dataclass
+class _Run:
+    """One training of a trial's model."""
+
+    result: Any
+    weights: list[np.ndarray]
+    history: dict[str, list[float]]
+
+    def sort_value(self, objective: keras_tuner.Objective) -> float:
+        """The objective at its best epoch; 0 if the run tells none."""
+        metrics, _ = best_epoch(self.result, objective)
+        return float(objective.get_value(metrics)) if objective.has_value(metrics) else 0.0
+
+
+def best_epoch(result: Any, objective: keras_tuner.Objective) -> tuple[dict[str, float], int]:
+    """Metrics at the epoch that is best by the objective, and that epoch's number.
+
+    Args:
+        result: What `HyperModel.fit` or `Tuner.run_trial` may return: a `History`, a dict of
+            metrics or the objective's value.
+        objective: `keras_tuner.Objective`; where epochs do not log it, the last epoch counts.
+
+    Raises:
+        keras_tuner.errors.FatalTypeError: If it is none of these.
+    """
+    if isinstance(result, keras.callbacks.History):
+        length = max(map(len, result.history.values()), default=0)
+        epochs = [
+            {name: float(values[i]) for name, values in result.history.items() if i < len(values)}
+            for i in range(length)
+        ]
+        if not epochs:
+            return {}, 0
+        best = len(epochs) - 1
+        if all(objective.has_value(logs) for logs in epochs):
+            values = [float(objective.get_value(logs)) for logs in epochs]
+            sign = 1 if objective.direction == "max" else -1
+            finite = [sign * v if math.isfinite(v) else -math.inf for v in values]
+            best = int(np.argmax(finite))
+        return epochs[best], best
+    if isinstance(result, Mapping):
+        return {name: float(value) for name, value in result.items()}, 0
+    if isinstance(result, (int, float, np.number)):
+        return {objective.name: float(result)}, 0
+    raise keras_tuner.errors.FatalTypeError(
+        "A trial must return a History, a dict of metrics or a number, or a list of these. "
+        f"Received: {type(result).__name__}."
+    )
