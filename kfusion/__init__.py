@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from kfusion.prediction import evaluate, predict
     from kfusion.principal_components import fit_principal_components
     from kfusion.residual import build_residual_model
-    from kfusion.search import FusionHyperModel, search_fusion
+    from kfusion.search import FusionHyperModel, OptunaTuner, search_fusion
     from kfusion.serving import load_exported
     from kfusion.tables import TableSchema
     from kfusion.tasks import Task, task
@@ -66,7 +66,7 @@ _MODULES = {
     "kfusion.prediction": ["evaluate", "predict"],
     "kfusion.principal_components": ["fit_principal_components"],
     "kfusion.residual": ["build_residual_model"],
-    "kfusion.search": ["FusionHyperModel", "search_fusion"],
+    "kfusion.search": ["FusionHyperModel", "OptunaTuner", "search_fusion"],
     "kfusion.serving": ["load_exported"],
     "kfusion.tables": ["TableSchema"],
     "kfusion.tasks": ["Task", "task"],

@@ -2,5 +2,6 @@
 
 from kfusion.search.hypermodel import FusionHyperModel
 from kfusion.search.running import search_fusion
+from kfusion.search.tuner import OptunaTuner
 
-__all__ = ["FusionHyperModel", "search_fusion"]
+__all__ = ["FusionHyperModel", "OptunaTuner", "search_fusion"]

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import optuna
 
 from kfusion.seeds import derive_seed
 
-# What each name makes of a seed. "grid" is no sampler: a space's points are counted out in order.
-SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
-    "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed, constant_liar=True),
-    "gp": lambda seed: optuna.samplers.GPSampler(seed=seed),
-    "cmaes": lambda seed: optuna.samplers.CmaEsSampler(seed=seed),
-    "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
-    "qmc": lambda seed: optuna.samplers.QMCSampler(seed=seed, scramble=True),
+# What each name makes with a seed. "grid" is no sampler: a space's points are counted out in order.
+SAMPLERS: dict[str, Callable[..., optuna.samplers.BaseSampler]] = {
+    "tpe": partial(optuna.samplers.TPESampler, constant_liar=True),
+    "gp": partial(optuna.samplers.GPSampler, warn_independent_sampling=False),
+    "cmaes": partial(optuna.samplers.CmaEsSampler, warn_independent_sampling=False),
+    "random": optuna.samplers.RandomSampler,
+    "qmc": partial(optuna.samplers.QMCSampler, scramble=True, warn_independent_sampling=False),
 }
 GRID = "grid"
-# Samplers whose points are one sequence: the same seed for each of them.
-ONE_SEQUENCE = ("qmc",)
 NEEDS = {"gp": "torch", "cmaes": "cmaes"}
 PRUNERS: dict[str, Callable[[], optuna.pruners.BasePruner]] = {
     "median": optuna.pruners.MedianPruner,
@@ -65,10 +64,14 @@ def make_sampler(sampler: Sampler, seed: int, number: int) -> optuna.samplers.Ba
     """
     if not isinstance(sampler, str):
         return sampler
-    drawn = derive_seed(seed, *(() if sampler in ONE_SEQUENCE else (number,)))
+    own = derive_seed(seed, number)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return SAMPLERS[sampler](drawn)
+        if sampler == "qmc":
+            # One sequence for all; parameters under conditions are drawn.
+            independent = optuna.samplers.RandomSampler(seed=own)
+            return SAMPLERS[sampler](seed=seed, independent_sampler=independent)
+        return SAMPLERS[sampler](seed=own)
 
 
 def make_pruner(pruner: Pruner) -> optuna.pruners.BasePruner | None:

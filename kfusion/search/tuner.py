@@ -7,6 +7,8 @@ import gc
 import math
 import os
 import time
+import traceback
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -76,7 +78,7 @@ class OptunaTuner(keras_tuner.Tuner):
         >>> def parabola(hp):
         ...     return (hp.Float("x", -2.0, 2.0) - 1) ** 2
         >>> class Parabola(OptunaTuner):
-        ...     def run_trial(self, trial):
+        ...     def run_trial(self, trial, **keywords):
         ...         return parabola(trial.hyperparameters)
         >>> tuner = Parabola(max_trials=30, directory=tempfile.mkdtemp())
         >>> tuner.search(verbose=0)
@@ -195,6 +197,9 @@ class OptunaTuner(keras_tuner.Tuner):
             self._keep_weights(trial, runs)
         return [run.result for run in runs]
 
+    def save(self) -> None:
+        """Nothing: the study is saved as it changes."""
+
     def _pruning(self, trial: StudyTrial) -> StopWhenPruned | None:
         report = self.oracle.reporter(trial)
         return None if report is None else StopWhenPruned(self.oracle.objective, report)
@@ -225,6 +230,20 @@ class OptunaTuner(keras_tuner.Tuner):
             trial.spread = float(np.std([run.get(first, np.nan) for run, _ in runs], ddof=1))
         step = int(np.mean([epoch for _, epoch in runs]))
         self.oracle.update_trial(trial.trial_id, metrics, step=step)
+
+    def _try_run_and_update_trial(self, trial: StudyTrial, *fit_args: Any, **fit_kwargs: Any):
+        """As KerasTuner's; a failure is a warning in one line, kept whole in the trial."""
+        try:
+            self._run_and_update_trial(trial, *fit_args, **fit_kwargs)
+        except keras_tuner.errors.FatalError:
+            raise
+        except Exception as error:
+            trial.status, trial.message = TrialStatus.FAILED, traceback.format_exc()
+            if not trial.is_pruned:
+                told = f"Trial {trial.trial_id} failed. {type(error).__name__}: {error}"
+                warnings.warn(told, stacklevel=2)
+        else:
+            trial.status = TrialStatus.COMPLETED
 
     def _try_build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         self._built = super()._try_build(hp)
