@@ -102,18 +102,18 @@ def fit(model: keras.Model, kept: FusionData, held: FusionData) -> None:
     )
 
 
-def methods() -> dict[str, Callable[[FusionData, Any], Any]]:
+def methods(seed: int = 0) -> dict[str, Callable[[FusionData, Any], Any]]:
     return {
         "image": single_input("image", epochs=30),
         "table": table_network("mlp"),
         "tabm": table_network("tabm"),
         "trees": boosted_trees(),
-        "trees and image": estimator(members=["trees and image"], num_folds=1),
+        "trees and image": estimator(members=["trees and image"], num_folds=1, random_state=seed),
         "naive concat": plain_concat(epochs=30),
         "normalised concat": fused("concat", epochs=30),
         "multiply": fused("multiply", epochs=30),
         "residual": fit_residual,
-        **{effort: estimator(effort=effort) for effort in ESTIMATORS},
+        **{effort: estimator(effort=effort, random_state=seed) for effort in ESTIMATORS},
     }
 
 
@@ -136,7 +136,7 @@ def measure(data: FusionData, name: str, number: int, seed: int, chosen) -> Iter
         keras.utils.set_random_seed(seed)
         keras.backend.clear_session()
         started = time.perf_counter()
-        model = methods()[method](train, train.y)
+        model = methods(seed)[method](train, train.y)
         seconds = time.perf_counter() - started
         predictions = predict_any(model, test, data.task, len(test))
         scores = data.task.scores(test.y, predictions, names=["auc", "log_loss"])
@@ -173,11 +173,12 @@ def summarise(lines: list[dict]) -> Iterator[dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", nargs="+", default=["landcover", "cropland"])
+    shipped = ["landcover", "cropland"]
+    parser.add_argument("--data", nargs="*", choices=shipped, default=shipped)
     parser.add_argument("--mfeat", metavar="DIR")
     parser.add_argument("--folds", nargs="+", type=int, default=list(range(FOLDS)))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--methods", nargs="+", default=list(methods()))
+    parser.add_argument("--methods", nargs="+", choices=methods(), default=list(methods()))
     arguments = parser.parse_args()
     names = [*arguments.data, *(["mfeat"] if arguments.mfeat else [])]
     lines = []

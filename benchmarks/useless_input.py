@@ -23,6 +23,8 @@ import numpy as np
 import kfusion as kf
 from kfusion.estimators import FusionClassifier
 
+NOISES = ["image", "table", "both"]
+
 
 def spoil(data: kf.FusionData, noise: str, random) -> dict:
     images, frame = data.images, data.frame
@@ -74,7 +76,7 @@ def measure(noise: str, seed: int, rows: int, effort: str) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--noise", nargs="+", default=["image", "table", "both"])
+    parser.add_argument("--noise", nargs="+", choices=NOISES, default=NOISES)
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(10)))
     parser.add_argument("--rows", type=int, default=800)
     parser.add_argument("--effort", default="default")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from kfusion.blending import fit_blend
 from kfusion.cross_validation import CrossValidation, FoldError, FoldResult
@@ -18,6 +19,7 @@ from kfusion.members import Member, Rows
 from kfusion.prediction import predict
 from kfusion.progress import progress
 from kfusion.tasks import Task
+from kfusion.tasks import task as make_task
 
 # Parts of the rows that one split holds out, of which each is judged by a blend of the others.
 JUDGED_PARTS = 4
@@ -80,13 +82,20 @@ def _fit(name: str, member: Member, rows: Rows, fold: Fold, task: Task, seed: in
     # The same start for members that differ in what they see alone.
     drawn = int(np.random.SeedSequence([seed, fold.number]).generate_state(1)[0] % 2**31)
     try:
-        model = member.fit(train, held, task, drawn)
+        model = member.fit(train, held, _task_of(train, task), drawn)
         predictions = task.check_predictions(predict(model, held.x), len(held))
     except Exception as error:
         raise FoldError(
             f"Member {name!r} failed in fold {fold.number + 1}. {type(error).__name__}: {error}"
         ) from error
     return FoldResult(fold, predictions, time.perf_counter() - started, model)
+
+
+def _task_of(rows: Rows, task: Task) -> Task:
+    """The task with the class rates, or the target's scale, of these rows alone."""
+    if len(np.unique(rows.y)) < 2:
+        return task
+    return make_task(task.kind, y=rows.y, class_names=task.class_names or None)
 
 
 def blend_outside(
@@ -108,8 +117,11 @@ def blend_outside(
     """
     first = next(iter(results.values()))
     task, y = first.task, first.y
-    members = {name: pooled(result.predictions, task) for name, result in results.items()}
-    judged = np.flatnonzero(np.isfinite(next(iter(members.values()))).all(axis=1))
+    repeats = {result.fold.repeat for result in first.folds}
+    members = {
+        repeat: {name: _of_repeat(result, repeat) for name, result in results.items()}
+        for repeat in repeats
+    }
     found = []
     for number, result in enumerate(first.folds):
         fold = result.fold
@@ -118,9 +130,12 @@ def blend_outside(
             parts = _parts(len(fold.test), None if groups is None else groups[fold.test], seed)
         predictions = np.empty((len(fold.test), task.units))
         for part in parts:
+            # Of the same repeat: means over repeats are surer than what they would be weights for.
+            beside = members[fold.repeat]
+            judged = np.flatnonzero(np.isfinite(next(iter(beside.values()))).all(axis=1))
             others = np.setdiff1d(judged, fold.test[part])
             blend = fit_blend(
-                {name: values[others] for name, values in members.items()},
+                {name: values[others] for name, values in beside.items()},
                 y[others],
                 sample_weight=None if weights is None else weights[others],
             )
@@ -138,11 +153,17 @@ def pooled(predictions: np.ndarray, task: Task) -> np.ndarray:
     return predictions if task.kind == "regression" else task.probabilities(predictions)
 
 
+def _of_repeat(result: CrossValidation, repeat: int) -> np.ndarray:
+    """Pooled predictions of all rows by the folds of one repeat."""
+    folds = [found for found in result.folds if found.fold.repeat == repeat]
+    return pooled(CrossValidation(result.task, result.y, folds).predictions, result.task)
+
+
 def _unpooled(pool: np.ndarray, task: Task) -> np.ndarray:
     return pool[:, 1:] if task.kind == "binary" else pool
 
 
 def _parts(num_rows: int, groups: np.ndarray | None, seed: int) -> list[np.ndarray]:
-    numbers = np.arange(num_rows) if groups is None else np.unique(groups, return_inverse=True)[1]
+    numbers = np.arange(num_rows) if groups is None else pd.factorize(groups)[0]
     drawn = np.random.default_rng(seed).permutation(numbers.max() + 1) % JUDGED_PARTS
     return [part for i in range(JUDGED_PARTS) if (part := np.flatnonzero(drawn[numbers] == i)).size]

@@ -143,7 +143,7 @@ def _fit_log_linear(parts: dict[str, np.ndarray], y: np.ndarray, shares: np.ndar
         if (part < 0).any() or (abs(sums - 1) > 1e-3).any():
             raise ValueError(f"{name!r} must hold probabilities that sum to 1 in each row.")
     # Classes that no row has are given half a row: logarithms need it.
-    counts = np.bincount(labels, shares, num_classes) * np.count_nonzero(shares)
+    counts = np.bincount(labels, shares, num_classes) * _count_rows(shares)
     rates = np.maximum(counts, 0.5) / np.maximum(counts, 0.5).sum()
     base = np.log(rates)
     slopes, floors, anchors, evidence, losses = {}, {}, {}, [], []
@@ -162,7 +162,7 @@ def _fit_log_linear(parts: dict[str, np.ndarray], y: np.ndarray, shares: np.ndar
         expected = np.einsum("mrc,rc,r->m", stacked, np.exp(scores), shares)
         return -(scores[rows, labels] @ shares), expected - of_truth
 
-    weights = _fit_weights(loss_of, np.array(losses), int(np.count_nonzero(shares)))
+    weights = _fit_weights(loss_of, np.array(losses), _count_rows(shares))
     named = dict(zip(parts, weights.tolist(), strict=True))
     return Blend(named, slopes, floors, anchors, rates, base)
 
@@ -199,10 +199,16 @@ def _fit_linear(parts: dict[str, np.ndarray], y: np.ndarray, shares: np.ndarray)
         residuals = weights @ stacked - errors
         return (residuals**2) @ shares / scale, 2 * (stacked * residuals) @ shares / scale
 
-    weights = _fit_weights(loss_of, alone / scale, int(np.count_nonzero(shares)))
+    weights = _fit_weights(loss_of, alone / scale, _count_rows(shares))
     named = dict(zip(parts, weights.tolist(), strict=True))
     ones, zeros = dict.fromkeys(parts, 1.0), dict.fromkeys(parts, 0.0)
     return Blend(named, ones, zeros, anchors, np.ones(1), base)
+
+
+def _count_rows(shares: np.ndarray) -> int:
+    """How many rows of one weight tell as much: Kish's effective sample size (Survey
+    Sampling, 1965)."""
+    return max(1, round(float(shares.sum() ** 2 / (shares**2).sum())))
 
 
 def _fit_weights(loss_of, alone: np.ndarray, num_rows: int) -> np.ndarray:

@@ -25,10 +25,12 @@ class Modalities:
     Attributes:
         images: `(rows, height, width, channels)` uint8, or None.
         frame: DataFrame of the raw table, or None.
+        kinds: Kinds of its columns by name, as far as they were given.
     """
 
     images: np.ndarray | None
     frame: pd.DataFrame | None
+    kinds: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(next(part for part in (self.images, self.frame) if part is not None))
@@ -64,7 +66,7 @@ def read_modalities(
         BadImageError: If files cannot be read; lists every one by row.
     """
     if isinstance(x, FusionData):
-        return Modalities(_check_images(x.images, image_shape), x.frame)
+        return Modalities(_check_images(x.images, image_shape), x.frame, x.column_kinds)
     if isinstance(x, Mapping):
         return _from_mapping(x, image_shape)
     if not isinstance(x, pd.DataFrame):
@@ -92,10 +94,10 @@ def as_frame(matrix: Any) -> pd.DataFrame:
 
 
 def _named(frame: pd.DataFrame) -> pd.DataFrame:
-    """A frame whose rows count from 0, and whose columns, if numbered, are called by these."""
+    """A frame whose rows count from 0; its columns, if numbered, are called as a matrix's."""
     frame = frame.reset_index(drop=True)
     if not any(isinstance(name, str) for name in frame.columns):
-        frame.columns = frame.columns.astype(str)
+        frame.columns = [f"column_{name}" for name in frame.columns]
     return frame
 
 

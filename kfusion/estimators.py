@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import numbers
 import os
 import warnings
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ import keras
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     _check_sample_weight,
@@ -117,7 +119,8 @@ class _FusionEstimator(BaseEstimator):
             X: Rows as the class says.
             y: `(rows,)` targets; not needed for `FusionData`.
             groups: `(rows,)` values: rows that share one are never split over folds.
-            sample_weight: `(rows,)` floats of 0 or more, how much each row counts.
+            sample_weight: `(rows,)` floats of 0 or more, how much each row counts in training and
+                in the blend. Which epoch a network keeps, and `evidence_`, count rows alike.
 
         Returns:
             The estimator.
@@ -128,10 +131,13 @@ class _FusionEstimator(BaseEstimator):
             TypeError: If `X` is of no kind that is known.
             FoldError: If a member fails; names it and its fold.
         """
-        if self.effort not in EFFORTS:
-            raise ValueError(f"`effort` must be one of {list(EFFORTS)}. Received: {self.effort!r}.")
+        self._check_settings()
+        # What an earlier fit learned would mix with this one's, should this one be refused.
+        for name in [name for name in vars(self) if name.endswith("_")]:
+            delattr(self, name)
         effort = EFFORTS[self.effort]
         if isinstance(X, FusionData):
+            self._check_kind(X)
             y = self._targets_of(X) if y is None else y
             groups = X.groups if groups is None else groups
         if y is None:
@@ -149,7 +155,9 @@ class _FusionEstimator(BaseEstimator):
         folds = self._make_folds(effort, targets, task, groups, seed)
         # Of the table alone, never of targets: so one for all folds, and one in the exported graph.
         self.schema_ = (
-            None if given.frame is None else TableSchema.fit(given.frame, allow_empty=True)
+            None
+            if given.frame is None
+            else TableSchema.fit(given.frame, given.kinds or None, allow_empty=True)
         )
         self._encoders: dict[str, keras.Model] = self._make_encoders(given, seed)
         x = self._encode_for_members(given)
@@ -157,10 +165,13 @@ class _FusionEstimator(BaseEstimator):
         members = self._choose_members(shapes, effort)
         about = None
         if self.directory is not None:
-            about = {
-                "data": fingerprint({**x, "y": targets, "folds": _numbers(folds, len(targets))}),
-                "settings": describe({**self.get_params(deep=False), "directory": None}),
-            }
+            data = {**x, "y": targets, "folds": _numbers(folds, len(targets))}
+            if weights is not None:
+                data["sample_weight"] = weights
+            settings = self.get_params(deep=False)
+            for name in ("directory", "image_folder", "verbose"):
+                del settings[name]
+            about = {"data": fingerprint(data), "settings": describe(settings)}
         results = bag(
             members,
             Rows(x, targets, weights),
@@ -198,8 +209,8 @@ class _FusionEstimator(BaseEstimator):
     def evidence_(self) -> Comparison:
         """`Comparison` of all members and the blend on rows that they were not trained on.
 
-        The blend is judged fold by fold with weights learned on the other folds. Networks were
-        stopped by the rows that judge them, which favours single networks and the blend alike.
+        The blend is judged fold by fold with weights learned on the other folds. All members were
+        stopped by the rows that judge them, which favours them and the blend alike.
         """
         check_is_fitted(self)
         if self._evidence is None:
@@ -321,8 +332,12 @@ class _FusionEstimator(BaseEstimator):
         if isinstance(params["image_backbone"], keras.Model):
             # It is a part of the model by now.
             params["image_backbone"] = None
-        for name in ("image_folder", "directory"):
-            params[name] = None if params[name] is None else str(params[name])
+        params["random_state"] = self._out_of_fold.seed
+        for name, value in params.items():
+            if isinstance(value, os.PathLike):
+                params[name] = str(value)
+            elif isinstance(value, np.generic):
+                params[name] = value.item()
         names = getattr(self, "feature_names_in_", None)
         return {
             "class": type(self).__name__,
@@ -421,8 +436,10 @@ class _FusionEstimator(BaseEstimator):
         if self.members is None:
             return standard
         unknown = [name for name in self.members if name not in standard]
-        if unknown or not self.members:
-            raise ValueError(f"`members` must be of {list(standard)}. Received: {self.members}.")
+        if unknown or not self.members or len(set(self.members)) < len(self.members):
+            raise ValueError(
+                f"`members` must be of {list(standard)}, each once. Received: {self.members}."
+            )
         return {name: standard[name] for name in self.members}
 
     def _make_folds(self, effort: Effort, y, task: Task, groups, seed: int) -> list[Fold]:
@@ -437,10 +454,11 @@ class _FusionEstimator(BaseEstimator):
         most = min([len(np.unique(units)), *possible])
         if 2 <= most < num_folds:
             what = "rows" if groups is None else "groups"
-            warnings.warn(
-                f"{most} folds in place of {num_folds}: the rarest class has {most} {what}.",
-                stacklevel=3,
-            )
+            who = "there are" if labels is None else "the rarest class has"
+            if not is_one_split:
+                warnings.warn(
+                    f"{most} folds in place of {num_folds}: {who} {most} {what}.", stacklevel=3
+                )
             num_folds = most
         folds = make_folds(
             len(y),
@@ -451,12 +469,19 @@ class _FusionEstimator(BaseEstimator):
             repeats=effort.repeats,
             seed=seed,
         )
-        return folds[:1] if is_one_split else folds
+        if not is_one_split:
+            return folds
+        if groups is not None and len(np.unique(groups[folds[0].test])) < 2:
+            raise ValueError(
+                "One split would hold out a single group, of which no part could judge the blend: "
+                "set `num_folds` to 2 or more."
+            )
+        return folds[:1]
 
     def _draw_seed(self) -> int:
         if self.random_state is None or isinstance(self.random_state, (int, np.integer)):
-            return 0 if self.random_state is None else int(self.random_state)
-        return int(self.random_state.randint(2**31 - 1))
+            return int(self.random_state or 0)
+        return int(check_random_state(self.random_state).randint(2**31 - 1))
 
     def _predict(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
@@ -468,6 +493,19 @@ class _FusionEstimator(BaseEstimator):
         filled = np.minimum(np.arange(-(-rows // BATCH) * BATCH), rows - 1)
         x = {name: array[filled] for name, array in x.items()}
         return predict(self.model_, x, batch_size=BATCH)[:rows].astype(np.float64)
+
+    def _check_settings(self) -> None:
+        if self.effort not in EFFORTS:
+            raise ValueError(f"`effort` must be one of {list(EFFORTS)}. Received: {self.effort!r}.")
+        for name in ("epochs", "num_folds"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, numbers.Integral) or value < 1):
+                raise ValueError(
+                    f"`{name}` must be an int of 1 or more, or None. Received: {value!r}."
+                )
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "model_")
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -537,6 +575,10 @@ class FusionClassifier(ClassifierMixin, _FusionEstimator):
         best = self.predict_proba(X).argmax(axis=1)
         return self.classes_[best]
 
+    def _check_kind(self, data: FusionData) -> None:
+        if data.kind == "regression":
+            raise ValueError("`X` holds the values of a regression: fit a FusionRegressor.")
+
     def _targets_of(self, data: FusionData) -> np.ndarray:
         return np.array(data.class_names)[data.y]
 
@@ -554,10 +596,11 @@ class FusionClassifier(ClassifierMixin, _FusionEstimator):
         return labels.astype(np.int32), make_task(kind, y=labels, class_names=names)
 
     def _describe(self) -> dict[str, Any]:
-        return {**super()._describe(), "classes": self.classes_.tolist()}
+        classes = {"classes": self.classes_.tolist(), "classes_dtype": self.classes_.dtype.str}
+        return {**super()._describe(), **classes}
 
     def _restore(self, about: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-        self.classes_ = np.array(about["classes"])
+        self.classes_ = np.array(about["classes"], about["classes_dtype"])
         super()._restore(about, arrays)
 
 
@@ -584,13 +627,19 @@ class FusionRegressor(RegressorMixin, _FusionEstimator):
         """`(rows,)` values in the target's unit."""
         return self._predict(X)[:, 0]
 
+    def _check_kind(self, data: FusionData) -> None:
+        if data.kind != "regression":
+            raise ValueError(
+                "`X` holds classes, no values of a regression: fit a FusionClassifier."
+            )
+
     def _targets_of(self, data: FusionData) -> np.ndarray:
         return data.y
 
     def _read_target(self, y: Any) -> tuple[np.ndarray, Task]:
         y = column_or_1d(y, warn=True)
-        if y.dtype.kind == "O":
-            y = y.astype(np.float64)
+        if y.dtype.kind in "OUS":
+            y = _to_numbers(y)
         values = make_task("regression").check_targets(y)
         check_variety(values)
         return values, make_task("regression", y=values)
@@ -610,6 +659,16 @@ def _check_labels(y: np.ndarray) -> None:
             raise ValueError(
                 f"`y` mixes text and numbers: {y[0]!r} in row 0, {y[row]!r} in row {row}."
             )
+
+
+def _to_numbers(y: np.ndarray) -> np.ndarray:
+    """Raises `ValueError` naming the first row that is no number."""
+    for row, value in enumerate(y.tolist()):
+        try:
+            float(value)
+        except (TypeError, ValueError):
+            raise ValueError(f"`y` must hold numbers. Row {row} is {value!r}.") from None
+    return y.astype(np.float64)
 
 
 def _numbers(folds: list[Fold], num_rows: int) -> np.ndarray:

@@ -198,7 +198,8 @@ def _fit_residual(builders, length: _Length, train: Rows, held: Rows, task: Task
         for name, model in alone.items()
     }
     best = max(scores, key=lambda name: scores[name])
-    build = partial(build_residual_model, alone, best=best)
+    input_names = {name: model.inputs[0].name for name, model in alone.items()}
+    build = partial(build_residual_model, alone, best=best, input_names=input_names)
     return _fit_network(build, length, train, held, task, seed)
 
 

@@ -50,6 +50,7 @@ def shapley_values(
         >>> {name: round(value, 3) for name, value in shapley_values(scores, list(auc)[3]).items()}
         {'image': 0.25, 'table': 0.15}
     """
+    names = _check_names(names)
     scores = score_subsets(score_of, names)
     return {name: _value_of(name, scores, len(names)) for name in names}
 

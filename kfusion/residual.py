@@ -24,6 +24,7 @@ def build_residual_model(
     units: int = 64,
     dropout: float = 0.0,
     l2: float = 0.0,
+    input_names: Mapping[str, str] | None = None,
     name: str = "residual_model",
 ) -> keras.Model:
     """Joins trained models so that the result starts equal to the best of them.
@@ -43,6 +44,7 @@ def build_residual_model(
         units: Int, width of the correction's hidden layer.
         dropout: Float in [0, 1), rate after it.
         l2: Float, L2 penalty on its kernel.
+        input_names: Name of the input by member, where it is to be another.
         name: Name of the model.
 
     Returns:
@@ -68,7 +70,10 @@ def build_residual_model(
                 f"keras.Model(model.inputs, model.outputs[0][:, 1:])."
             )
     branches = {
-        member: branch_from(part, name=f"{member}_member") for member, (part, _) in parts.items()
+        member: branch_from(
+            part, input_name=(input_names or {}).get(member), name=f"{member}_member"
+        )
+        for member, (part, _) in parts.items()
     }
     inputs, vectors = join_branches(branches)
     predictions = {member: vector[:, -task.units :] for member, vector in vectors.items()}

@@ -247,6 +247,47 @@ def test_one_split_and_a_residual_fusion():
     assert roc_auc_score(Y, model.predict_proba(X)[:, 1]) > 0.8
 
 
+def test_a_residual_fusion_beside_a_backbones_features():
+    import keras
+
+    backbone = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.GlobalAveragePooling2D()])
+    model = FusionClassifier(
+        effort="fast", epochs=1, members=["fused", "trees"], image_backbone=backbone
+    )
+    assert np.isfinite(model.fit(X, Y).predict_proba(X)).all()
+
+
+def test_repeats_judge_a_blend_of_the_same_repeat():
+    """The other repeat's predictions do not touch those of this one."""
+    import dataclasses
+
+    from kfusion.bagging import blend_outside
+    from kfusion.cross_validation import CrossValidation
+    from kfusion.out_of_fold import OutOfFold
+
+    model = FusionClassifier(effort="thorough", num_folds=2, members=["trees", "trees and image"])
+    model.fit(X, Y)
+    assert [len(result.folds) for result in model.results_.values()] == [4, 4]
+    assert isinstance(model._out_of_fold, OutOfFold)
+    first = [f.fold.test for f in blend_outside(model.results_).folds]
+    before = blend_outside(model.results_).folds
+    turned = {
+        name: CrossValidation(
+            result.task,
+            result.y,
+            [
+                f if f.fold.repeat == 0 else dataclasses.replace(f, predictions=1 - f.predictions)
+                for f in result.folds
+            ],
+        )
+        for name, result in model.results_.items()
+    }
+    after = blend_outside(turned).folds
+    assert len(first) == 4
+    for old, new in zip(before[:2], after[:2], strict=True):
+        np.testing.assert_array_equal(old.predictions, new.predictions)
+
+
 class TestRepeatable:
     def test_the_same_seed_gives_the_same_model(self):
         fits = [trees(members=["table", "trees"], epochs=1).fit(FRAME, Y) for _ in range(2)]
@@ -284,6 +325,30 @@ class TestRepeatable:
         with pytest.raises(ValueError, match="holds another cross-validation: about differ"):
             trees(num_folds=4, directory=tmp_path / "work").fit(FRAME, 1 - Y)
 
+    def test_other_weights_are_other_work(self, tmp_path):
+        model = trees(directory=tmp_path / "work")
+        model.fit(FRAME, Y, sample_weight=np.ones(ROWS))
+        model.set_params(verbose=0, image_folder="elsewhere").fit(
+            FRAME, Y, sample_weight=np.ones(ROWS)
+        )
+        with pytest.raises(ValueError, match="about differ"):
+            model.fit(FRAME, Y, sample_weight=np.linspace(0.1, 1, ROWS))
+
+    def test_a_refused_fit_leaves_nothing_behind(self):
+        model = trees().fit(FRAME, Y)
+        with pytest.raises(ValueError, match="groups"):
+            model.fit(FRAME, LABELS, groups=np.zeros(3))
+        with pytest.raises(NotFittedError):
+            model.predict(FRAME)
+
+    def test_a_loaded_one_has_the_same_evidence_with_groups_of_one_split(self, tmp_path):
+        groups = RANDOM.permutation([f"site {i % 23}" for i in range(ROWS)])
+        model = trees(num_folds=1, members=["trees", "trees and image"], random_state=np.int64(3))
+        model.fit(X, LABELS.astype(object), groups=groups)
+        again = FusionClassifier.load(model.save(tmp_path / "saved"))
+        assert again.verdict_ == model.verdict_
+        assert again.classes_.dtype == model.classes_.dtype
+
     def test_it_is_cloned_unfitted(self, fitted):
         again = clone(fitted)
         assert again.get_params() == fitted.get_params()
@@ -320,7 +385,7 @@ class TestScikitLearn:
         assert np.mean(found == (x[:, 0] > 0)) > 0.95
 
 
-def test_values_of_a_regression():
+def test_values_of_a_regression(tmp_path):
     y = 100 + 5 * FRAME["size"].fillna(0) + 3 * Y
     model = FusionRegressor(members=["trees", "trees and image"], num_folds=3).fit(X, y)
     assert model.predict(X).shape == (ROWS,)
@@ -328,6 +393,8 @@ def test_values_of_a_regression():
     assert model.evidence_.score.name == "rmse"
     assert model.verdict_.startswith("blend ")
     assert set(model.modality_values()) == {"image", "tabular"}
+    again = FusionRegressor.load(model.save(tmp_path / "saved"))
+    np.testing.assert_array_equal(again.predict(X), model.predict(X))
 
 
 class TestManyKindsOfData:
@@ -384,6 +451,9 @@ class TestBadInput:
             ({"effort": "much"}, "`effort` must be one of"),
             ({"members": ["forest"]}, "`members` must be of"),
             ({"members": []}, "`members` must be of"),
+            ({"members": ["trees", "trees"]}, "each once"),
+            ({"epochs": 0}, "`epochs` must be an int of 1 or more"),
+            ({"num_folds": 2.5}, "`num_folds` must be an int"),
             ({"num_folds": 500}, None),
             ({"image_column": "photo"}, "has no image column 'photo'"),
         ],
@@ -395,6 +465,20 @@ class TestBadInput:
             return
         with pytest.raises(ValueError, match=message):
             trees(**settings).fit(FRAME, Y)
+
+    def test_rows_of_another_task(self):
+        values = FusionData(IMAGES, FRAME, RANDOM.normal(size=ROWS), "regression")
+        with pytest.raises(ValueError, match="fit a FusionRegressor"):
+            trees().fit(values)
+        with pytest.raises(ValueError, match="fit a FusionClassifier"):
+            FusionRegressor().fit(FusionData(IMAGES, FRAME, Y, "binary", ("no", "yes")))
+        with pytest.raises(ValueError, match="Row 2 is 'a'"):
+            FusionRegressor().fit(FRAME[:3], np.array([1, 2, "a"], object))
+
+    def test_one_group_held_out(self):
+        model = FusionRegressor(members=["trees"], num_folds=1)
+        with pytest.raises(ValueError, match="a single group"):
+            model.fit(FRAME, RANDOM.normal(size=ROWS), groups=np.arange(ROWS) % 5)
 
     def test_groups(self):
         with pytest.raises(ValueError, match="`groups` must have one value for each"):
