@@ -90,7 +90,11 @@ def _train(arguments: argparse.Namespace, *, search: bool) -> dict[str, Any]:
         **fit_keywords,
     )
     if search:
-        space: dict[str, Any] = {"fit_keywords": fit_keywords, "seed": arguments.seed}
+        sizes = [arguments.batch_size] if arguments.batch_size else [0]
+        space: dict[str, Any] = {
+            "fit_keywords": {"class_weight": arguments.class_weight},
+            "batch_sizes": sizes,
+        }
         if arguments.fusions:
             space["fusions"] = fusions
         with _user_input((ValueError, RuntimeError)):
@@ -100,7 +104,8 @@ def _train(arguments: argparse.Namespace, *, search: bool) -> dict[str, Any]:
                 folder / runs.TRIALS_FOLDER,
                 builders=builders,
                 space=space,
-                tuner=arguments.tuner,
+                sampler=arguments.sampler,
+                n_jobs=arguments.jobs,
                 max_trials=arguments.trials,
                 epochs=arguments.epochs,
                 seed=arguments.seed,
@@ -383,7 +388,10 @@ def _parser() -> argparse.ArgumentParser:
     search = commands.add_parser("search", help="the same, and a KerasTuner search of fusions")
     _add_training_arguments(search, epochs=20)
     search.add_argument("--trials", type=_positive, default=20)
-    search.add_argument("--tuner", choices=["random", "bayesian", "hyperband"], default="random")
+    search.add_argument(
+        "--sampler", choices=["tpe", "gp", "cmaes", "random", "qmc"], default="tpe"
+    )
+    search.add_argument("--jobs", type=_positive, default=1, help="processes at once; default: 1")
     search.set_defaults(command=_search)
 
     compare = commands.add_parser(

@@ -15,7 +15,7 @@ from kfusion.training import compile_model, fit
 OPTIMIZERS = ("adam", "adamw", "nadam", "rmsprop", "sgd", "adagrad", "adadelta")
 _BRANCH_KEYWORDS = ("units", "dropout")
 _MODEL_KEYWORDS = ("fusion", "head_units", "head_depth", "dropout", "l2")
-_FIT_KEYWORDS = ("optimizer", "learning_rate_factor")
+_FIT_KEYWORDS = ("optimizer", "learning_rate_factor", "weight_decay", "batch_size")
 
 
 class FusionHyperModel(keras_tuner.HyperModel):
@@ -43,8 +43,11 @@ class FusionHyperModel(keras_tuner.HyperModel):
         head_depths: Numbers of those layers.
         dropouts: Rates, for each branch and for the head.
         l2s: L2 penalties on the kernels of branches and head.
+        weight_decays: Rates of decoupled weight decay; 0 is none.
+        batch_sizes: Rows per step; 0 is what `fit` chooses by the number of rows.
         seed: Int; the initial weights, shuffling and dropout of the n-th model that is built
-            start from `seed + n`.
+            start from `seed + n`. None leaves it to the tuner: `OptunaTuner` has a seed for each
+            trial.
         fit_keywords: Further keywords for `fit`, such as `batch_size` or `class_weight`.
 
     Example:
@@ -76,7 +79,9 @@ class FusionHyperModel(keras_tuner.HyperModel):
         head_depths: Sequence[int] = (1, 2, 3),
         dropouts: Sequence[float] = (0.0, 0.2, 0.4),
         l2s: Sequence[float] = (0.0, 1e-5, 1e-4, 1e-3),
-        seed: int = 0,
+        weight_decays: Sequence[float] = (0.0,),
+        batch_sizes: Sequence[int] = (0,),
+        seed: int | None = None,
         fit_keywords: Mapping[str, Any] | None = None,
     ):
         super().__init__()
@@ -93,11 +98,11 @@ class FusionHyperModel(keras_tuner.HyperModel):
         for name, values in {"fusions": fusions, "optimizers": optimizers}.items():
             if isinstance(values, str):
                 raise TypeError(f"`{name}` must be a list of names. Received: {values!r}.")
-        searched = sorted({"optimizer", "learning_rate", *_FIT_KEYWORDS} & set(fit_keywords or {}))
+        searched = sorted({"learning_rate", *_FIT_KEYWORDS} & set(fit_keywords or {}))
         if searched:
             raise ValueError(
-                f"`fit_keywords` cannot hold {searched}, which are searched: narrow `optimizers` "
-                "or `learning_rate_factors` instead."
+                f"`fit_keywords` cannot hold {searched}, which are searched: narrow `optimizers`, "
+                "`learning_rate_factors`, `weight_decays` or `batch_sizes` instead."
             )
         unknown = sorted(set(fusions) - set(FUSIONS))
         if unknown:
@@ -112,6 +117,8 @@ class FusionHyperModel(keras_tuner.HyperModel):
         self.head_depths = list(head_depths)
         self.dropouts = list(dropouts)
         self.l2s = list(l2s)
+        self.weight_decays = list(weight_decays)
+        self.batch_sizes = list(batch_sizes)
         self.seed = seed
         self._num_builds = 0
         self.fit_keywords = dict(fit_keywords or {})
@@ -120,7 +127,8 @@ class FusionHyperModel(keras_tuner.HyperModel):
         """Builds and compiles the model of one trial; called by KerasTuner."""
         self.declare_hyperparameters(hp)
         self._num_builds += 1
-        keras.utils.set_random_seed(self.seed + self._num_builds)
+        if self.seed is not None:
+            keras.utils.set_random_seed(self.seed + self._num_builds)
         keywords = self.keywords(hp)
         branches = {name: builder(**keywords[name]) for name, builder in self.branches.items()}
         model = build_fusion_model(branches, task=self.task, **keywords["model"])
@@ -134,15 +142,11 @@ class FusionHyperModel(keras_tuner.HyperModel):
         trial would meet, end the search.
         """
         keywords = {
-            "seed": self.seed + self._num_builds,
+            "seed": None if self.seed is None else self.seed + self._num_builds,
             **self.fit_keywords,
             **kwargs,
             **self.keywords(hp)["fit"],
         }
-        if validation_data is None:
-            raise keras_tuner.errors.FatalValueError(
-                "A search needs `validation_data=(x, y)` to judge its trials."
-            )
         try:
             return fit(model, x, y, task=self.task, validation_data=validation_data, **keywords)
         except RuntimeError as error:
@@ -159,8 +163,12 @@ class FusionHyperModel(keras_tuner.HyperModel):
         """
         sorted_out: dict[str, dict[str, Any]] = {
             "model": {name: hp.get(name) for name in _MODEL_KEYWORDS},
-            "fit": {name: hp.get(name) for name in _FIT_KEYWORDS},
+            "fit": {name: hp.get(name) for name in ("optimizer", "learning_rate_factor")},
         }
+        # 0 stands for what `fit` does by itself.
+        for name in ("weight_decay", "batch_size"):
+            if hp.get(name):
+                sorted_out["fit"][name] = hp.get(name)
         for branch in self.branches:
             found = {part: hp.get(f"{branch}_{part}") for part in _BRANCH_KEYWORDS}
             sorted_out[branch] = {**found, "l2": hp.get("l2")}
@@ -176,9 +184,19 @@ class FusionHyperModel(keras_tuner.HyperModel):
         hp.Choice("head_depth", self.head_depths)
         hp.Choice("dropout", self.dropouts)
         hp.Choice("l2", self.l2s)
+        _declare(hp, "weight_decay", self.weight_decays)
+        _declare(hp, "batch_size", self.batch_sizes)
         hp.Choice("optimizer", self.optimizers)
         lowest, highest = self.learning_rate_factors
         if lowest == highest:
             hp.Fixed("learning_rate_factor", lowest)
         else:
             hp.Float("learning_rate_factor", lowest, highest, sampling="log")
+
+
+def _declare(hp: keras_tuner.HyperParameters, name: str, values: Sequence[Any]) -> None:
+    """A choice, or what is fixed if there is none."""
+    if len(values) == 1:
+        hp.Fixed(name, values[0])
+    else:
+        hp.Choice(name, values)

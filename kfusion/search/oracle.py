@@ -34,11 +34,13 @@ class StudyTrial(Trial):
 
     Attributes:
         spread: Standard deviation of the objective over runs of other seeds; None for one run.
+        num_runs: How many runs.
         seconds: How long its runs took.
         is_pruned: Whether it was given up for those before it.
     """
 
     spread: float | None = None
+    num_runs: int = 1
     seconds: float | None = None
     is_pruned: bool = False
 
@@ -267,6 +269,7 @@ class StudyOracle(keras_tuner.Oracle):
             "best_step": trial.best_step,
             "values": trial.hyperparameters.values,
             "spread": trial.spread,
+            "num_runs": trial.num_runs,
             "seconds": trial.seconds,
         }
 
@@ -363,6 +366,7 @@ class StudyOracle(keras_tuner.Oracle):
         hyperparameters.values = dict(result.get("values") or found.user_attrs["values"])
         trial = StudyTrial(hyperparameters, trial_id, STATUSES[found.state], result.get("message"))
         trial.best_step = result.get("best_step", 0)
+        trial.num_runs = result.get("num_runs", 1)
         trial.spread, trial.seconds = result.get("spread"), result.get("seconds")
         trial.is_pruned = found.state == TrialState.PRUNED
         for name, value in result.get("metrics", {}).items():

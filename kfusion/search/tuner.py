@@ -228,6 +228,7 @@ class OptunaTuner(keras_tuner.Tuner):
         if len(runs) > 1:
             first = self.oracle.objectives[0].name
             trial.spread = float(np.std([run.get(first, np.nan) for run, _ in runs], ddof=1))
+        trial.num_runs = len(runs)
         step = int(np.mean([epoch for _, epoch in runs]))
         self.oracle.update_trial(trial.trial_id, metrics, step=step)
 
