@@ -33,7 +33,7 @@ def bag(
     task: Task,
     seed: int = 0,
     directory: Path | None = None,
-    about: Any = None,
+    about: Mapping[str, Any] | None = None,
     verbose: int | bool = 1,
 ) -> dict[str, CrossValidation]:
     """Fits every member on the training rows of every fold, stopped by the fold's other rows.
@@ -45,7 +45,8 @@ def bag(
         task: `Task`.
         seed: Int.
         directory: Folder for finished fits: the same call goes on there after a kill.
-        about: What the members and rows are, JSON-able: fits of others are refused.
+        about: What the members and rows are, JSON-able by name: fits of others are refused,
+            and the names of what differs are told.
         verbose: 0 hides the progress bar.
 
     Returns:
@@ -60,7 +61,7 @@ def bag(
         folders = {}
         for name in members if directory is not None else ():
             folders[name] = FoldFolder(Path(directory or "") / name.replace(" ", "_"), True)
-            held.enter_context(folders[name].opened({"about": about, "member": name}))
+            held.enter_context(folders[name].opened({**(about or {}), "member": name}))
         bar = progress(jobs, description="members", verbose=verbose)
         for name, fold in bar:
             bar.set_postfix_str(f"{name}, fold {fold.number + 1} of {len(folds)}")

@@ -71,6 +71,7 @@ class Comparison:
             fold, or as best over all rows, whichever shows less.
         settings: What was asked for and what judged, JSON-able: rows, rows by class, groups, folds,
             confidence, seed, and the versions of the libraries.
+        proposed: Name of the candidate that the verdict is about; None for the best of them.
     """
 
     task: Task
@@ -84,18 +85,21 @@ class Comparison:
     estimates: dict[str, Estimate]
     pairs: dict[str, PairedComparison]
     settings: dict[str, Any]
+    proposed: str | None = None
 
     def __repr__(self) -> str:
         return f"<Comparison of {len(self.results)} by {self.score.name}: {self.verdict}>"
 
     @property
     def best(self) -> str:
-        """Name of the candidate with the best mean score."""
-        return max(self.pairs, key=lambda name: self.score.sign * self.estimates[name].value)
+        """Name of the candidate that was proposed, or of that with the best mean score."""
+        return self.proposed or max(
+            self.pairs, key=lambda name: self.score.sign * self.estimates[name].value
+        )
 
     @property
     def verdict(self) -> str:
-        """One sentence: the best candidate against the best single input."""
+        """One sentence: the proposed or the best candidate against the best single input."""
         if not self.pairs:
             return "No candidate came through: there is nothing to compare."
         return self.pairs[self.best].verdict
@@ -319,6 +323,7 @@ def compare_results(
     score: str | None = None,
     groups: np.ndarray | None = None,
     failures: Mapping[str, str] | None = None,
+    proposed: str | None = None,
     confidence: float = 0.95,
     num_resamples: int | None = None,
     seed: int = 0,
@@ -332,6 +337,7 @@ def compare_results(
         score: As in `compare`.
         groups: As in `compare`.
         failures: Messages by name, of those that did not come through.
+        proposed: Name of the candidate that the verdict is to be about; None for the best.
         confidence: As in `compare`.
         num_resamples: As in `compare`.
         seed: Int.
@@ -399,6 +405,7 @@ def compare_results(
         estimates=estimates,
         # Of the two references, that which leaves the candidate less sure.
         pairs=_correct({name: max(both, key=_doubt) for name, both in pairs.items()}),
+        proposed=proposed,
         settings={
             **_describe_rows(y, read_task, groups),
             "folds": len(made),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from kfusion.inputs import InputSpec, check_lengths, select_inputs
 from kfusion.loading import load_images
 
 IMAGE, TABULAR = "image", "tabular"
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".npy")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -77,6 +79,7 @@ def read_modalities(
             )
         return Modalities(None, as_frame(x))
     if image_column is None:
+        _warn_of_images(x)
         return Modalities(None, _named(x))
     if image_column not in x.columns:
         raise ValueError(f"`X` has no image column {image_column!r}. It has: {list(x.columns)}.")
@@ -85,12 +88,36 @@ def read_modalities(
     return Modalities(images, frame if frame.shape[1] else None)
 
 
-def as_frame(matrix: Any) -> pd.DataFrame:
-    """A matrix of numbers as a DataFrame, its columns called "column_0" and so on."""
+def _warn_of_images(frame: pd.DataFrame) -> None:
+    """Says so where a table has names of image files but no column is said to hold images."""
+    for name in frame.columns:
+        cells = frame[name].head(20).tolist()
+        if all(isinstance(cell, str) and cell.lower().endswith(SUFFIXES) for cell in cells):
+            warnings.warn(
+                f"Column {name!r} holds names of image files, such as {cells[0]!r}, and is taken "
+                f"as text: pass `image_column={name!r}` to see the images.",
+                stacklevel=4,
+            )
+
+
+def table_of(x: Any) -> pd.DataFrame | None:
+    """The table in whatever rows come in, images left aside; None if there is none."""
+    if isinstance(x, FusionData):
+        return x.frame
+    if isinstance(x, Mapping):
+        x = x.get(TABULAR)
+    if x is None:
+        return None
+    return _named(x) if isinstance(x, pd.DataFrame) else as_frame(x)
+
+
+def as_frame(matrix: Any, names: Sequence[str] | None = None) -> pd.DataFrame:
+    """A matrix of numbers as a DataFrame, its columns called "column_0" and so on, or as given."""
     matrix = np.asarray(matrix)
     if matrix.ndim != 2 or not matrix.shape[1]:
         raise ValueError(f"A table must have shape (rows, columns). Received: {matrix.shape}.")
-    return pd.DataFrame(matrix, columns=[f"column_{i}" for i in range(matrix.shape[1])])
+    names = names or [f"column_{i}" for i in range(matrix.shape[1])]
+    return pd.DataFrame(matrix, columns=names)
 
 
 def _named(frame: pd.DataFrame) -> pd.DataFrame:

@@ -29,7 +29,14 @@ from kfusion.blended_model import build_blended_model
 from kfusion.branches import image_branch
 from kfusion.comparison import Comparison
 from kfusion.delong import number_groups
-from kfusion.estimator_inputs import IMAGE, TABULAR, Modalities, as_frame, read_modalities
+from kfusion.estimator_inputs import (
+    IMAGE,
+    TABULAR,
+    Modalities,
+    as_frame,
+    read_modalities,
+    table_of,
+)
 from kfusion.export import export_saved_model
 from kfusion.fingerprints import fingerprint
 from kfusion.folds import Fold, make_folds
@@ -53,6 +60,8 @@ if TYPE_CHECKING:
 NUM_COMPONENTS = 32
 # Rows that are predicted at a time.
 BATCH = 64
+# More would only make the blend larger.
+MAX_FOLDS = 20
 # Folds that one split is taken from, where there is one only.
 ONE_SPLIT = 5
 MODEL_FILE, ABOUT_FILE, ROWS_FILE = "model.keras", "estimator.json", "out_of_fold.npz"
@@ -171,7 +180,7 @@ class _FusionEstimator(BaseEstimator):
             settings = self.get_params(deep=False)
             for name in ("directory", "image_folder", "verbose"):
                 del settings[name]
-            about = {"data": fingerprint(data), "settings": describe(settings)}
+            about = {"rows": fingerprint(data), **describe(settings)}
         results = bag(
             members,
             Rows(x, targets, weights),
@@ -252,10 +261,10 @@ class _FusionEstimator(BaseEstimator):
         Such rows are predicted with the code of unseen categories.
         """
         check_is_fitted(self)
-        given = self._read(X, reset=False)
-        if self.schema_ is None or given.frame is None:
+        frame = table_of(X)
+        if self.schema_ is None or frame is None:
             return {}
-        codes = self.schema_.encode(given.frame)[:, len(self.schema_.numbers) :]
+        codes = self.schema_.encode(frame)[:, len(self.schema_.numbers) :]
         return {
             column.name: int(np.sum(codes[:, i] == UNSEEN_CODE))
             for i, column in enumerate(self.schema_.categories)
@@ -284,7 +293,7 @@ class _FusionEstimator(BaseEstimator):
             FileExistsError: If `path` exists and `overwrite` is false.
         """
         check_is_fitted(self)
-        with whole_folder(path, overwrite=overwrite) as folder:
+        with whole_folder(path, overwrite=overwrite, known_by=ABOUT_FILE) as folder:
             self.model_.save(folder / MODEL_FILE)
             text = json.dumps(self._describe(), ensure_ascii=False, indent=1)
             (folder / ABOUT_FILE).write_text(text, encoding="utf-8")
@@ -300,6 +309,8 @@ class _FusionEstimator(BaseEstimator):
             ValueError: If it holds the other kind of estimator.
         """
         folder = Path(path)
+        if not (folder / ABOUT_FILE).exists():
+            raise FileNotFoundError(f"{folder} holds no saved estimator: it lacks {ABOUT_FILE}.")
         about = json.loads((folder / ABOUT_FILE).read_text(encoding="utf-8"))
         if about["class"] != cls.__name__:
             raise ValueError(f"{folder} holds a {about['class']}: load it with that.")
@@ -372,7 +383,8 @@ class _FusionEstimator(BaseEstimator):
         else:
             # Also names what is sparse, complex, infinite or of another number of columns.
             X = validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite="allow-nan")
-            given = Modalities(None, as_frame(X))
+            # By place, as scikit-learn takes a matrix where a frame was fitted.
+            given = Modalities(None, as_frame(X, None if reset else self._column_names()))
         if reset:
             self.image_shape_ = None if given.images is None else given.images.shape[1:]
             return given
@@ -494,6 +506,9 @@ class _FusionEstimator(BaseEstimator):
         x = {name: array[filled] for name, array in x.items()}
         return predict(self.model_, x, batch_size=BATCH)[:rows].astype(np.float64)
 
+    def _column_names(self) -> list[str] | None:
+        return None if self.schema_ is None else self.schema_.names
+
     def _check_settings(self) -> None:
         if self.effort not in EFFORTS:
             raise ValueError(f"`effort` must be one of {list(EFFORTS)}. Received: {self.effort!r}.")
@@ -503,6 +518,11 @@ class _FusionEstimator(BaseEstimator):
                 raise ValueError(
                     f"`{name}` must be an int of 1 or more, or None. Received: {value!r}."
                 )
+        if (self.num_folds or 1) > MAX_FOLDS:
+            raise ValueError(
+                f"`num_folds` must be {MAX_FOLDS} at most: every member is fitted on each, and all "
+                f"are kept. Received: {self.num_folds}."
+            )
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "model_")
@@ -526,7 +546,9 @@ class FusionClassifier(ClassifierMixin, _FusionEstimator):
     Rows (`X`) are a DataFrame, whose `image_column`, if there is one, holds paths or arrays; a
     dict with "image" (uint8 images) and "tabular" (a DataFrame or numbers), or one of them;
     `FusionData`; or numbers, `(rows, columns)`. Missing values and categories not seen before
-    are fine. Image files are resized to the size seen at `fit`, arrays of another size refused.
+    are fine; images have to be there. Columns are those of `fit`, in its order: take out what is no
+    input, such as the target or the column of `groups`. Image files are resized to the size seen at
+    `fit`, arrays of another size refused.
 
     Args:
         image_column: Name of the DataFrame's column of images.
@@ -544,7 +566,8 @@ class FusionClassifier(ClassifierMixin, _FusionEstimator):
         num_folds: Int, folds, in place of those that `effort` means; 1 is one split.
         epochs: Int, passes of a network over its training rows; None for as many as make 240
             steps (600 of a table network), 8 at least. The best epoch's weights are kept.
-        directory: Folder for finished fits: the same call goes on there after a kill.
+        directory: Folder for finished fits: the same call goes on there after a kill. Each set of
+            rows needs its own.
         random_state: Int: the same fit gives the same model. None is 0.
         verbose: 1 shows progress: which member, which fold, time left.
 
@@ -552,7 +575,7 @@ class FusionClassifier(ClassifierMixin, _FusionEstimator):
         classes_: `(classes,)` labels.
         evidence_: `Comparison` of all members and the blend, out of fold.
         verdict_: One sentence: the blend against the best single input.
-        weights_: Weight in the blend by member.
+        weights_: Weight in the blend by member, on log-probabilities: 0 to 3, of any sum.
         model_: `keras.Model` of all of it, from "image" and "tabular".
         schema_: `TableSchema` that encodes the table.
         results_: `CrossValidation` by member.

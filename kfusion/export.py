@@ -98,7 +98,7 @@ def export_saved_model(
         "served_names": {} if schema is None else _served_names(schema, specs),
         "versions": library_versions(),
     }
-    with whole_folder(path, overwrite=overwrite) as folder:
+    with whole_folder(path, overwrite=overwrite, known_by=DESCRIPTION_FILE) as folder:
         archive = keras.export.ExportArchive()
         archive.track(model)
         for name, (function, signature) in signatures.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -75,6 +76,7 @@ class OutOfFold:
             {**self.results, BLEND: self._blend_outside(self.results)},
             singles=single or list(self.modalities),
             groups=self.groups,
+            proposed=BLEND,
             seed=self.seed,
             verbose=verbose,
         )
@@ -85,9 +87,19 @@ class OutOfFold:
         The score of a set of modalities is that of the blend of the members that learned from
         these alone; that of none is what random scores reach (0.5 for an AUC), or the error of
         the mean. Above 0 is good for any score.
+
+        Warns of modalities of which no member learned alone: what those tell only counts where
+        others are there too.
         """
         names = sorted({name for used in self.modalities.values() for name in used})
         sign = self.task.score().sign
+        unseen = [name for name in names if (name,) not in self.modalities.values()]
+        if unseen and len(names) > 1:
+            warnings.warn(
+                f"No member learned from {' or '.join(unseen)} alone: by itself it counts as "
+                "telling nothing.",
+                stacklevel=3,
+            )
 
         def score_of(subset: frozenset[str]) -> float:
             kept = {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -84,15 +86,31 @@ def predict_batches(model: keras.Model, inputs: dict[str, np.ndarray], batch_siz
     rows = len(next(iter(inputs.values())))
     batch_size = min(batch_size, rows)
     parts = []
-    for start in range(0, rows, batch_size):
-        # The last batch begins earlier, so that every batch has the same shape.
-        first = min(start, rows - batch_size)
-        batch = {name: array[first : first + batch_size] for name, array in inputs.items()}
-        outputs = model.predict_on_batch(feed(model, batch))
-        if isinstance(outputs, dict):
-            outputs = outputs[PREDICTION]
-        parts.append(np.asarray(outputs, np.float32)[start - first :])
+    with _no_word_of_retracing():
+        for start in range(0, rows, batch_size):
+            # The last batch begins earlier, so that every batch has the same shape.
+            first = min(start, rows - batch_size)
+            batch = {name: array[first : first + batch_size] for name, array in inputs.items()}
+            outputs = model.predict_on_batch(feed(model, batch))
+            if isinstance(outputs, dict):
+                outputs = outputs[PREDICTION]
+            parts.append(np.asarray(outputs, np.float32)[start - first :])
     return np.concatenate(parts)
+
+
+@contextlib.contextmanager
+def _no_word_of_retracing() -> Iterator[None]:
+    """TensorFlow warns where several models predict in turn: each is traced once, as it must."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "retracing" not in record.getMessage()
+
+    logger = logging.getLogger("tensorflow")
+    logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keep)
 
 
 def feed(model: keras.Model, inputs: dict[str, np.ndarray]):

@@ -12,7 +12,9 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def whole_folder(path: str | os.PathLike, *, overwrite: bool = False) -> Iterator[Path]:
+def whole_folder(
+    path: str | os.PathLike, *, overwrite: bool = False, known_by: str | None = None
+) -> Iterator[Path]:
     """Gives an empty temporary folder beside `path` and renames it to `path` at the end.
 
     If the body raises, the temporary folder is removed and what was at `path` stays. A process
@@ -22,19 +24,26 @@ def whole_folder(path: str | os.PathLike, *, overwrite: bool = False) -> Iterato
     Args:
         path: Folder to write; missing parents are made.
         overwrite: Whether to replace a folder that exists.
+        known_by: Name of a file: only folders that hold it, or nothing, are replaced.
 
     Yields:
         The temporary folder's path.
 
     Raises:
         FileExistsError: If `path` exists and `overwrite` is false.
-        ValueError: If `path` exists, is to be overwritten, and is no folder.
+        ValueError: If `path` exists, is to be overwritten, and is no folder or holds other
+            things.
     """
     path = Path(path)
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists. Choose another path or pass `overwrite=True`.")
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file; only a folder can be overwritten.")
+    if known_by and path.exists() and any(path.iterdir()) and not (path / known_by).exists():
+        raise ValueError(
+            f"{path} holds other things: it is not overwritten, for it lacks {known_by}. Choose "
+            "another path, or remove it."
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:

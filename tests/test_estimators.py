@@ -170,6 +170,14 @@ class TestAllMembers:
         assert again.verdict_ == fitted.verdict_
         assert again.weights_ == fitted.weights_
         assert again.modality_values() == fitted.modality_values()
+        with pytest.raises(FileNotFoundError, match="holds no saved estimator"):
+            FusionClassifier.load(tmp_path)
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine" / "thesis.txt").touch()
+        for write in (fitted.save, fitted.export):
+            with pytest.raises(ValueError, match="holds other things"):
+                write(tmp_path / "mine", overwrite=True)
+        assert (tmp_path / "mine" / "thesis.txt").exists()
         with pytest.raises(ValueError, match="holds a FusionClassifier"):
             FusionRegressor.load(tmp_path / "saved")
 
@@ -205,6 +213,18 @@ class TestOneModality:
         assert roc_auc_score(Y, model.predict_proba(FRAME)[:, 1]) > 0.7
         with pytest.raises(ValueError, match="yet now missing:\n- kind"):
             model.predict(FRAME.drop(columns="kind"))
+
+    def test_a_matrix_where_a_frame_was_fitted_is_taken_by_place(self):
+        frame = pd.DataFrame(RANDOM.normal(size=(60, 2)), columns=["a", "b"])
+        model = trees().fit(frame, Y[:60])
+        with pytest.warns(UserWarning, match="valid feature names"):
+            found = model.predict_proba(frame.to_numpy())
+        np.testing.assert_array_equal(found, model.predict_proba(frame))
+
+    def test_names_of_image_files_in_a_table_are_told(self):
+        frame = FRAME.assign(photo=[f"{row}.png" for row in range(ROWS)])
+        with pytest.warns(UserWarning, match="pass `image_column='photo'`"):
+            trees().fit(frame, Y)
 
     def test_fusion_data_bring_their_own_targets_and_groups(self):
         groups = np.arange(ROWS) // 4
@@ -322,7 +342,7 @@ class TestRepeatable:
         model.fit(FRAME, Y)
         assert len(calls) == 4
         np.testing.assert_array_equal(model.predict_proba(FRAME), undisturbed)
-        with pytest.raises(ValueError, match="holds another cross-validation: about differ"):
+        with pytest.raises(ValueError, match="holds another cross-validation: rows differ"):
             trees(num_folds=4, directory=tmp_path / "work").fit(FRAME, 1 - Y)
 
     def test_other_weights_are_other_work(self, tmp_path):
@@ -331,7 +351,7 @@ class TestRepeatable:
         model.set_params(verbose=0, image_folder="elsewhere").fit(
             FRAME, Y, sample_weight=np.ones(ROWS)
         )
-        with pytest.raises(ValueError, match="about differ"):
+        with pytest.raises(ValueError, match="rows differ"):
             model.fit(FRAME, Y, sample_weight=np.linspace(0.1, 1, ROWS))
 
     def test_a_refused_fit_leaves_nothing_behind(self):
@@ -392,7 +412,8 @@ def test_values_of_a_regression(tmp_path):
     assert model.score(X, y) > 0.5
     assert model.evidence_.score.name == "rmse"
     assert model.verdict_.startswith("blend ")
-    assert set(model.modality_values()) == {"image", "tabular"}
+    with pytest.warns(UserWarning, match="No member learned from image alone"):
+        assert set(model.modality_values()) == {"image", "tabular"}
     again = FusionRegressor.load(model.save(tmp_path / "saved"))
     np.testing.assert_array_equal(again.predict(X), model.predict(X))
 
@@ -454,13 +475,14 @@ class TestBadInput:
             ({"members": ["trees", "trees"]}, "each once"),
             ({"epochs": 0}, "`epochs` must be an int of 1 or more"),
             ({"num_folds": 2.5}, "`num_folds` must be an int"),
-            ({"num_folds": 500}, None),
+            ({"num_folds": 15}, None),
+            ({"num_folds": 500}, "`num_folds` must be 20 at most"),
             ({"image_column": "photo"}, "has no image column 'photo'"),
         ],
     )
     def test_settings(self, settings, message):
         if message is None:
-            with pytest.warns(UserWarning, match="folds in place of 500"):
+            with pytest.warns(UserWarning, match="folds in place of 15"):
                 trees(**settings).fit(FRAME[:12], np.arange(12) % 2)
             return
         with pytest.raises(ValueError, match=message):

@@ -301,7 +301,10 @@ class TestWholeOrNotAtAll:
         (path / "mine.txt").write_text("mine")
         with pytest.raises(FileExistsError, match="pass `overwrite=True`"):
             export_saved_model(small, path)
+        with pytest.raises(ValueError, match="holds other things"):
+            export_saved_model(small, path, overwrite=True)
         assert [file.name for file in path.iterdir()] == ["mine.txt"]
+        (path / "kfusion.json").touch()
         export_saved_model(small, path, overwrite=True, class_names=["other", "crop"])
         assert not (path / "mine.txt").exists()
         assert_answers_both_classes(load_exported(path), small)
