@@ -388,9 +388,7 @@ def _parser() -> argparse.ArgumentParser:
     search = commands.add_parser("search", help="the same, and a KerasTuner search of fusions")
     _add_training_arguments(search, epochs=20)
     search.add_argument("--trials", type=_positive, default=20)
-    search.add_argument(
-        "--sampler", choices=["tpe", "gp", "cmaes", "random", "qmc"], default="tpe"
-    )
+    search.add_argument("--sampler", choices=["tpe", "gp", "cmaes", "random", "qmc"], default="tpe")
     search.add_argument("--jobs", type=_positive, default=1, help="processes at once; default: 1")
     search.set_defaults(command=_search)
 

@@ -15,15 +15,20 @@ from optuna.trial import FrozenTrial, TrialState
 
 from kfusion.search.quiet_optuna import quiet_optuna
 from kfusion.search.samplers import GRID, Sampler, make_sampler
-from kfusion.search.space import Parameter, Space, Values, choices, point_key
+from kfusion.search.space import (
+    MAX_CHOICE_VALUES,
+    Parameter,
+    Space,
+    Values,
+    choices,
+    point_key,
+)
 from kfusion.seeds import derive_seed
 
 # How often a sampler may propose what was tried before points are drawn in other ways.
 MAX_REPEATS = 20
 # Spaces of no more points are counted out when samplers repeat themselves.
 MAX_COUNTED = 50_000
-# Whole numbers of no more values are choices.
-MAX_CHOICE_VALUES = 10
 
 
 class Proposals:

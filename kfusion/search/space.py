@@ -19,6 +19,8 @@ from optuna.distributions import (
 )
 
 Values = dict[str, Any]
+# Whole numbers of no more values are choices.
+MAX_CHOICE_VALUES = 10
 
 
 @dataclasses.dataclass(frozen=True)
