@@ -26,11 +26,12 @@ if TYPE_CHECKING:
     from kfusion.loading import load_images, load_table
     from kfusion.modality_shapley import shapley_values
     from kfusion.models import build_fusion_model, build_unimodal_model, prediction_model
+    from kfusion.overfitting import OverfitGapStopping, overfit_score
     from kfusion.paired_comparison import compare_predictions
     from kfusion.prediction import evaluate, predict
     from kfusion.principal_components import fit_principal_components
     from kfusion.residual import build_residual_model
-    from kfusion.search import FusionHyperModel, OptunaTuner, search_fusion
+    from kfusion.search import FusionHyperModel, OptunaTuner, analyse, refit, search_fusion
     from kfusion.serving import load_exported
     from kfusion.tables import TableSchema
     from kfusion.tasks import Task, task
@@ -66,7 +67,14 @@ _MODULES = {
     "kfusion.prediction": ["evaluate", "predict"],
     "kfusion.principal_components": ["fit_principal_components"],
     "kfusion.residual": ["build_residual_model"],
-    "kfusion.search": ["FusionHyperModel", "OptunaTuner", "search_fusion"],
+    "kfusion.overfitting": ["OverfitGapStopping", "overfit_score"],
+    "kfusion.search": [
+        "FusionHyperModel",
+        "OptunaTuner",
+        "analyse",
+        "refit",
+        "search_fusion",
+    ],
     "kfusion.serving": ["load_exported"],
     "kfusion.tables": ["TableSchema"],
     "kfusion.tasks": ["Task", "task"],

@@ -113,7 +113,7 @@ class StudyAnalysis:
             found["history"] = study_plots.plot_history(self.trials, self.objective, self.direction)
             if shown:
                 found["slices"] = study_plots.plot_slices(*about, log=self.log)
-                found["parallel"] = study_plots.plot_parallel(*about, self.direction)
+                found["parallel"] = study_plots.plot_parallel(*about, self.direction, log=self.log)
         if len(self.importances):
             found["importances"] = study_plots.plot_importances(self.importances)
         if any(self.objective in history for history in self.histories.values()):
@@ -258,7 +258,7 @@ def _rows_of(
         ]
         parts = [
             (
-                f"{edges[i]:.3g} to {edges[i + 1]:.3g}",
+                f"{edges[i]:.2g} to {edges[i + 1]:.2g}",
                 [t for t, where in zip(having, place, strict=True) if where == i],
             )
             for i in range(NUM_BINS)

@@ -46,6 +46,7 @@ class StudyFolder:
         self.storage = storage
         self.study_name = study_name or STUDY_NAME
         self._held: dict[int, filelock.BaseFileLock] = {}
+        self._lock: filelock.BaseFileLock | None = None
 
     @property
     def database(self) -> Path:
@@ -122,9 +123,11 @@ class StudyFolder:
 
     @contextlib.contextmanager
     def locked(self):
-        """Holds the study against other processes."""
+        """Holds the study against other processes; again within, it is held already."""
         self.path.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(self.path / LOCK_FILE, timeout=PATIENCE):
+        if self._lock is None:
+            self._lock = filelock.FileLock(self.path / LOCK_FILE, timeout=PATIENCE)
+        with self._lock:
             yield
 
     def trial_folder(self, number: int) -> Path:
@@ -165,8 +168,8 @@ class StudyFolder:
         return json.loads(path.read_text(encoding="utf-8"))
 
     def __getstate__(self) -> dict[str, Any]:
-        # Another process holds no trial yet.
-        return {**self.__dict__, "_held": {}}
+        # Another process holds nothing yet.
+        return {**self.__dict__, "_held": {}, "_lock": None}
 
 
 def _check_database(path: Path) -> None:

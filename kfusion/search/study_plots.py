@@ -113,6 +113,8 @@ def plot_slices(
         ax.scatter(where, part["value"], c=part["number"], cmap="Blues", vmin=-len(done) / 2, s=10)
         if labels is not None:
             _name_values(ax, labels)
+        elif pd.api.types.is_integer_dtype(part[name].dropna()) or part[name].nunique() <= 5:
+            ax.set_xticks(sorted(part[name].unique())[:10])
         elif name in log:
             ax.set_xscale("log")
         _finish(figure, ax, name, objective if ax is axes[0] else None)
@@ -120,7 +122,11 @@ def plot_slices(
 
 
 def plot_parallel(
-    trials: pd.DataFrame, parameters: Sequence[str], objective: str, direction: str
+    trials: pd.DataFrame,
+    parameters: Sequence[str],
+    objective: str,
+    direction: str,
+    log: Sequence[str] = (),
 ) -> Figure:
     """Draws each completed trial as a line through its parameters, the best ones on top.
 
@@ -129,6 +135,7 @@ def plot_parallel(
         parameters: Names in the order of the axes.
         objective: Name of the last axis.
         direction: "min" or "max".
+        log: Names of parameters on a logarithmic scale.
     """
     done = trials[trials["state"] == "completed"]
     done = done.sort_values("value", ascending=direction == "max")
@@ -138,7 +145,9 @@ def plot_parallel(
     for place, name in enumerate(columns):
         where, labels = _places(done[name])
         low, high = np.nanmin(where), np.nanmax(where)
-        heights.append((where - low) / ((high - low) or 1))
+        scaled = np.log([where, np.full_like(where, low)]) if name in log else [where, low]
+        above = scaled[0] - scaled[1]
+        heights.append(above / (np.nanmax(above) or 1))
         ax.axvline(place, **GUIDE)
         ends = [f"{low:.3g}", f"{high:.3g}"] if labels is None else [labels[0], labels[-1]]
         for height, text in zip((-0.02, 1.02), ends, strict=True):
