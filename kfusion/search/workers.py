@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import cloudpickle
 import joblib
 
 
@@ -20,18 +19,18 @@ def run_workers(tuner: Any, num_workers: int, fit_args: tuple, fit_kwargs: dict[
     Raises:
         TypeError: If the tuner cannot be sent to other processes.
     """
+    jobs = [joblib.delayed(_work)(tuner, fit_args, fit_kwargs) for _ in range(num_workers)]
     try:
-        sent = cloudpickle.dumps(tuner)
+        joblib.Parallel(n_jobs=num_workers)(jobs)
     except Exception as error:
+        if type(error).__name__ != "PicklingError":
+            raise
         raise TypeError(
             "`n_jobs` above 1 sends the hypermodel to other processes, but it cannot be pickled: "
-            f"{type(error).__name__}: {error}. Leave out what it holds on to (open files, locks, "
-            "built models), or make that inside the function."
+            f"{error.__cause__ or error}. Leave out what it holds on to (open files, locks, built "
+            "models), or make that inside the function."
         ) from error
-    jobs = [joblib.delayed(_work)(sent, i, fit_args, fit_kwargs) for i in range(num_workers)]
-    joblib.Parallel(n_jobs=num_workers)(jobs)
 
 
-def _work(sent: bytes, number: int, fit_args: tuple, fit_kwargs: dict[str, Any]) -> None:
-    tuner = cloudpickle.loads(sent)
+def _work(tuner: Any, fit_args: tuple, fit_kwargs: dict[str, Any]) -> None:
     tuner.search_here(*fit_args, **fit_kwargs)
