@@ -213,6 +213,8 @@ class TestSpace:
             "head_depths": [2],
             "dropouts": [0.25],
             "l2s": [1e-3],
+            "weight_decays": [1e-4],
+            "batch_sizes": [16],
         }
         hypermodel = FusionHyperModel(BUILDERS, task="binary", **narrow)
         oracle = keras_tuner.oracles.RandomSearchOracle(
@@ -233,7 +235,12 @@ class TestSpace:
                 "dropout": 0.25,
                 "l2": 1e-3,
             },
-            "fit": {"optimizer": "sgd", "learning_rate_factor": 2.0},
+            "fit": {
+                "optimizer": "sgd",
+                "learning_rate_factor": 2.0,
+                "weight_decay": 1e-4,
+                "batch_size": 16,
+            },
             "first": branch,
             "second": branch,
         }

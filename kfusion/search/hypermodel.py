@@ -132,7 +132,8 @@ class FusionHyperModel(keras_tuner.HyperModel):
         keywords = self.keywords(hp)
         branches = {name: builder(**keywords[name]) for name, builder in self.branches.items()}
         model = build_fusion_model(branches, task=self.task, **keywords["model"])
-        compile_model(model, task=self.task, **keywords["fit"])
+        rates = {name: value for name, value in keywords["fit"].items() if name != "batch_size"}
+        compile_model(model, task=self.task, **rates)
         return model
 
     def fit(self, hp, model, x, y=None, *, validation_data=None, **kwargs):
