@@ -167,6 +167,7 @@ def analyse(study: optuna.Study | Any) -> StudyAnalysis:
         *_warn_of_values(values),
         *_warn_of_pruned(trials),
         *_warn_of_dominant(values, importances),
+        *_warn_of_disagreement(importances),
         *_warn_of_edges(trials, distributions, direction),
         *_warn_of_failures(trials),
         *_warn_of_stale(trials, direction),
@@ -221,7 +222,7 @@ def _importances(study: optuna.Study, trials: list[FrozenTrial]) -> pd.DataFrame
         return empty
     target = None if len(study.directions) == 1 else _first_value
     evaluators: dict[str, BaseImportanceEvaluator] = {
-        "fanova": FanovaImportanceEvaluator(seed=0),
+        "fanova": FanovaImportanceEvaluator(n_trees=32, max_depth=8, seed=0),
         "ped_anova": PedAnovaImportanceEvaluator(),
     }
     with warnings.catch_warnings():
@@ -340,6 +341,19 @@ def _warn_of_dominant(values: pd.DataFrame, importances: pd.DataFrame) -> list[s
         f"{name} mattered most, and {most['completed']} of {total} completed trials have "
         f"{name} = {most['value']}: its other values were hardly tried (`min_trials_per_choice` "
         "sees to it that they are)."
+    ]
+
+
+def _warn_of_disagreement(importances: pd.DataFrame) -> list[str]:
+    """The two importances, where a sampler's habits may have misled the first."""
+    if not len(importances):
+        return []
+    first, other = (importances[name].astype(float).idxmax() for name in importances)
+    if first == other:
+        return []
+    return [
+        f"fANOVA calls {first} the most important parameter, PED-ANOVA {other}: what a sampler "
+        "tries late looks good for that alone, so trust neither without a search at random."
     ]
 
 
