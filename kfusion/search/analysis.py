@@ -59,7 +59,9 @@ class StudyAnalysis:
         importances: DataFrame by parameter: "fanova" (Hutter et al., 2014, ICML: share of the
             variance that the parameter alone explains) and "ped_anova" (Watanabe et al., 2023,
             arXiv:2304.10255: how far its values among the best trials differ from those of all).
-            Of parameters that all completed trials have; empty if these are fewer than 8.
+            Of parameters that all completed trials have; empty if these are fewer than 8. What a
+            sampler settles on late looks important for that alone: where the two disagree, trust
+            neither without trials at random.
         values: DataFrame by parameter and value (of many, by range): how many trials were proposed,
             completed, pruned and failed, and the mean, 95 % interval (Student's t) and best of the
             completed ones.
@@ -167,7 +169,6 @@ def analyse(study: optuna.Study | Any) -> StudyAnalysis:
         *_warn_of_values(values),
         *_warn_of_pruned(trials),
         *_warn_of_dominant(values, importances),
-        *_warn_of_disagreement(importances),
         *_warn_of_edges(trials, distributions, direction),
         *_warn_of_failures(trials),
         *_warn_of_stale(trials, direction),
@@ -341,19 +342,6 @@ def _warn_of_dominant(values: pd.DataFrame, importances: pd.DataFrame) -> list[s
         f"{name} mattered most, and {most['completed']} of {total} completed trials have "
         f"{name} = {most['value']}: its other values were hardly tried (`min_trials_per_choice` "
         "sees to it that they are)."
-    ]
-
-
-def _warn_of_disagreement(importances: pd.DataFrame) -> list[str]:
-    """The two importances, where a sampler's habits may have misled the first."""
-    if not len(importances):
-        return []
-    first, other = (importances[name].astype(float).idxmax() for name in importances)
-    if first == other:
-        return []
-    return [
-        f"fANOVA calls {first} the most important parameter, PED-ANOVA {other}: what a sampler "
-        "tries late looks good for that alone, so trust neither without a search at random."
     ]
 
 
