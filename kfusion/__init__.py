@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from kfusion.loading import load_images, load_table
     from kfusion.modality_shapley import shapley_values
     from kfusion.models import build_fusion_model, build_unimodal_model, prediction_model
+    from kfusion.optimizers import StepDecay
     from kfusion.overfitting import OverfitGapStopping, overfit_score
     from kfusion.paired_comparison import compare_predictions
     from kfusion.prediction import evaluate, predict
@@ -67,6 +68,7 @@ _MODULES = {
     "kfusion.prediction": ["evaluate", "predict"],
     "kfusion.principal_components": ["fit_principal_components"],
     "kfusion.residual": ["build_residual_model"],
+    "kfusion.optimizers": ["StepDecay"],
     "kfusion.overfitting": ["OverfitGapStopping", "overfit_score"],
     "kfusion.search": [
         "FusionHyperModel",

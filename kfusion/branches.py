@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import keras
@@ -35,7 +36,7 @@ def image_branch(
     backbone: str | keras.Model = "conv",
     weights: str | None = None,
     units: int = 128,
-    dropout: float = 0.0,
+    dropout: float | Sequence[float] = 0.0,
     l2: float = 0.0,
     trainable: bool = True,
     augment: bool | keras.layers.Layer = False,
@@ -52,7 +53,9 @@ def image_branch(
             `keras.Model` that takes pixels in 0-255 and gives features or feature maps.
         weights: For an application: None, "imagenet" (downloaded by Keras) or a weights file.
         units: Int, width of the features.
-        dropout: Float in [0, 1), rate on the features.
+        dropout: Float in [0, 1), rate on the features. A sequence holds the rates of several
+            places: the last one that of the features, those before it of the last stages of "conv".
+            (0.2, 0.4, 0.6, 0.8) rises towards them; what is too much at its start is left out.
         l2: Float, L2 penalty on the kernels that kfusion adds (all of "conv").
         trainable: Whether the backbone trains. If not, it runs in inference mode throughout:
             BatchNormalization fixed and Dropout off.
@@ -78,12 +81,13 @@ def image_branch(
         pixels = keras.layers.Resizing(*resize, data_format="channels_last", name="resize")(pixels)
     if augment is not False:
         pixels = _augmentation(augment)(pixels)
+    rates = _rates(dropout)
     if backbone == "conv":
         if not trainable:
             raise ValueError(
                 'The "conv" backbone starts from random weights: `trainable=False` would keep them.'
             )
-        maps = _conv_stages(_centered(pixels), l2=l2)
+        maps = _conv_stages(_centered(pixels), l2=l2, dropouts=rates[:-1])
     elif isinstance(backbone, keras.Model):
         maps = run_model(plain_model(backbone), pixels, trainable)
     elif isinstance(backbone, str):
@@ -93,7 +97,7 @@ def image_branch(
             '`backbone` must be "conv", a name in keras.applications or a keras.Model. Received: '
             f"backbone={backbone!r}."
         )
-    features = NormalizedDense(units, dropout=dropout, l2=l2, name="features")(pool_features(maps))
+    features = _features(maps, units, rates[-1], l2)
     return keras.Model(inputs, features, name=name)
 
 
@@ -101,7 +105,7 @@ def edge_branch(
     shape: Sequence[int],
     *,
     units: int = 64,
-    dropout: float = 0.0,
+    dropout: float | Sequence[float] = 0.0,
     l2: float = 0.0,
     augment: bool | keras.layers.Layer = False,
     input_name: str = "image",
@@ -115,7 +119,7 @@ def edge_branch(
     Args:
         shape: `(height, width, channels)`.
         units: Int, width of the features.
-        dropout: Float in [0, 1), rate on the features.
+        dropout: As in `image_branch`.
         l2: Float, L2 penalty on the kernels.
         augment: As in `image_branch`.
         input_name: Name of the input; the same as the image branch's shares one input.
@@ -126,8 +130,9 @@ def edge_branch(
     """
     inputs = keras.Input(check_image_shape(shape), dtype="uint8", name=input_name)
     pixels = inputs if augment is False else _augmentation(augment)(inputs)
-    maps = _conv_stages(EdgeMagnitude(name="edges")(pixels), l2=l2)
-    features = NormalizedDense(units, dropout=dropout, l2=l2, name="features")(pool_features(maps))
+    rates = _rates(dropout)
+    maps = _conv_stages(EdgeMagnitude(name="edges")(pixels), l2=l2, dropouts=rates[:-1])
+    features = _features(maps, units, rates[-1], l2)
     return keras.Model(inputs, features, name=name)
 
 
@@ -139,7 +144,7 @@ def tabular_branch(
     members: int = 16,
     numeric_scaling: str = "quantile",
     numeric_embedding: str | None = None,
-    dropout: float = 0.0,
+    dropout: float | Sequence[float] = 0.0,
     l2: float = 0.0,
     input_name: str = "tabular",
     name: str = "tabular_branch",
@@ -163,7 +168,8 @@ def tabular_branch(
             their distances (median, quartiles, smooth bound).
         numeric_embedding: None, or "periodic": a learned vector for each number (Gorishniy et
             al., 2022, arXiv:2203.05556).
-        dropout: Float in [0, 1), rate after each hidden layer.
+        dropout: Float in [0, 1), rate after each hidden layer; or a sequence of rates, the last one
+            that of the last layer.
         l2: Float, L2 penalty on the kernels.
         input_name: Name of the input.
         name: Name of the model.
@@ -205,18 +211,21 @@ def tabular_branch(
         )
         features = keras.layers.BatchNormalization(momentum=MOMENTUM, name="scale")(scaling(inputs))
         features = _embed_numbers(features, num_columns, numeric_embedding)
+    if isinstance(dropout, (int, float)):
+        dropout = [dropout] * len(widths)
+    rates = _last(_rates(dropout), len(widths))
     for i, width in enumerate(widths):
         if encoder == "tabm":
             hidden = BatchEnsembleDense(
                 width,
                 members,
                 random_signs=i == 0,
-                dropout=dropout,
+                dropout=rates[i],
                 l2=l2,
                 name=f"hidden_{i + 1}",
             )
         else:
-            hidden = NormalizedDense(width, dropout=dropout, l2=l2, name=f"hidden_{i + 1}")
+            hidden = NormalizedDense(width, dropout=rates[i], l2=l2, name=f"hidden_{i + 1}")
         features = hidden(features)
     if encoder == "tabm":
         features = MemberMean(name="features")(features)
@@ -228,18 +237,41 @@ def _centered(pixels):
     return keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="center")(pixels)
 
 
-def _conv_stages(maps, *, l2: float):
+def _conv_stages(maps, *, l2: float, dropouts: Sequence[float]):
     """Halves the maps until a side is below 4, with more channels at each stage.
 
     Large images are halved once more at the start, where a convolution costs most.
     """
-    is_large = min(maps.shape[1:3]) >= LARGE_SIDE
-    for i, filters in enumerate(CONV_FILTERS):
-        strides = 2 if is_large and i == 0 else 1
-        maps = NormalizedConv(filters, strides=strides, l2=l2, name=f"stage_{i + 1}")(maps)
-        if min(maps.shape[1:3]) < 4:
-            break
+    side = min(maps.shape[1:3])
+    strides = [2 if side >= LARGE_SIDE else 1]
+    side = math.ceil(side / strides[0] / 2)
+    while side >= 4 and len(strides) < len(CONV_FILTERS):
+        strides.append(1)
+        side = math.ceil(side / 2)
+    rates = _last(dropouts, len(strides))
+    for i, filters in enumerate(CONV_FILTERS[: len(strides)]):
+        stage = NormalizedConv(
+            filters, strides=strides[i], dropout=rates[i], l2=l2, name=f"stage_{i + 1}"
+        )
+        maps = stage(maps)
     return maps
+
+
+def _features(maps, units: int, dropout: float, l2: float):
+    return NormalizedDense(units, dropout=dropout, l2=l2, name="features")(pool_features(maps))
+
+
+def _rates(dropout: float | Sequence[float]) -> list[float]:
+    """One or more rates in the order of their places."""
+    rates = [dropout] if isinstance(dropout, (int, float)) else list(dropout)
+    if not rates or not all(0 <= rate < 1 for rate in rates):
+        raise ValueError(f"`dropout` must hold rates in [0, 1). Received: {dropout!r}.")
+    return rates
+
+
+def _last(rates: Sequence[float], count: int) -> list[float]:
+    """As many rates as there are places: the last ones, or 0 in the first places."""
+    return [0.0] * (count - len(rates)) + list(rates[max(0, len(rates) - count) :])
 
 
 def _augmentation(augment: bool | keras.layers.Layer) -> keras.layers.Layer:

@@ -26,6 +26,7 @@ from kfusion.folds import Fold, make_folds
 from kfusion.fusion_data import FusionData
 from kfusion.inputs import check_lengths
 from kfusion.progress import progress
+from kfusion.rows import take_rows
 from kfusion.tasks import Task, as_task, infer_task
 
 Fit = Callable[[Any, Any], Any]
@@ -259,15 +260,6 @@ def read_rows(
         number_groups(groups, len(y))
         groups = np.asarray(groups)
     return x, y, read_task, groups
-
-
-def take_rows(x: Any, rows: np.ndarray) -> Any:
-    """The given rows of an array, a DataFrame, or each of a dict of them."""
-    if isinstance(x, Mapping):
-        return {name: take_rows(part, rows) for name, part in x.items()}
-    if isinstance(x, (pd.DataFrame, pd.Series)):
-        return x.iloc[rows].reset_index(drop=True)
-    return np.asarray(x)[rows]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

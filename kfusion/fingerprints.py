@@ -67,8 +67,7 @@ def check_record(path: Path, about: Mapping[str, Any], what: str) -> None:
         what: What the folder is called in the message, such as "search".
     """
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    wanted = json.loads(json.dumps(about))
-    different = sorted(name for name in {*wanted, *known} if known.get(name) != wanted.get(name))
+    different = _differences(known, json.loads(json.dumps(about)))
     if different:
         raise OtherWorkError(
             f"{path.parent} holds another {what}: {', '.join(different)} differ. Choose another "
@@ -76,8 +75,23 @@ def check_record(path: Path, about: Mapping[str, Any], what: str) -> None:
         )
 
 
-def write_record(path: Path, about: Mapping[str, Any]) -> None:
-    """Writes a record whole or not at all."""
+def _differences(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Names of entries that differ; of entries with parts, with the parts in brackets."""
+    found = []
+    for name in _differing(known, wanted):
+        a, b = known.get(name), wanted.get(name)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            name = f"{name} ({', '.join(_differing(a, b))})"
+        found.append(name)
+    return found
+
+
+def _differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    return sorted(name for name in {*a, *b} if a.get(name) != b.get(name))
+
+
+def write_record(path: Path, about: Any) -> None:
+    """Writes what JSON can hold, whole or not at all."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     unfinished.write_text(json.dumps(about, ensure_ascii=False, indent=1), encoding="utf-8")
     os.replace(unfinished, path)

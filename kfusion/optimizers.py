@@ -1,7 +1,8 @@
-"""Keras optimizers by name, at rates that train, with warm-up and cosine."""
+"""Keras optimizers by name, at rates that train and change as training goes on."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import keras
@@ -21,7 +22,87 @@ LEARNING_RATES = {
 }
 
 
-def make_optimizer(optimizer, learning_rate, learning_rate_factor, weight_decay, num_steps):
+COSINE, CONSTANT = "cosine", "constant"
+
+
+@dataclasses.dataclass(frozen=True)
+class StepDecay:
+    """A learning rate that is multiplied by a factor every so many epochs.
+
+    Attributes:
+        factor: Float in (0, 1].
+        epochs: Int, from one step to the next.
+
+    Raises:
+        ValueError: If one of them is outside of its range.
+
+    Example:
+        >>> schedule = StepDecay(0.5, epochs=100).schedule(0.001, steps_per_epoch=10)
+        >>> [round(float(schedule(10 * epoch)), 6) for epoch in (0, 99, 100, 200)]
+        [0.001, 0.001, 0.0005, 0.00025]
+    """
+
+    factor: float
+    epochs: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.factor <= 1:
+            raise ValueError(f"`factor` must lie in (0, 1]. Received: {self.factor}.")
+        if self.epochs < 1:
+            raise ValueError(f"`epochs` must be 1 or more. Received: {self.epochs}.")
+
+    def schedule(
+        self, learning_rate: float, steps_per_epoch: int
+    ) -> keras.optimizers.schedules.LearningRateSchedule:
+        """The Keras schedule that starts at a rate."""
+        return keras.optimizers.schedules.ExponentialDecay(
+            learning_rate, self.epochs * steps_per_epoch, self.factor, staircase=True
+        )
+
+
+def make_schedule(
+    learning_rate: float, schedule: str | StepDecay, num_steps: int, steps_per_epoch: int
+) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    """What becomes of a learning rate as training goes on.
+
+    Args:
+        learning_rate: Float, the highest rate.
+        schedule: "cosine" (rises over a twentieth of the steps, falls to 0), "constant" or
+            `StepDecay`.
+        num_steps: Int, of the whole training.
+        steps_per_epoch: Int.
+
+    Raises:
+        ValueError: If there is no schedule of that name.
+    """
+    if isinstance(schedule, StepDecay):
+        return schedule.schedule(learning_rate, steps_per_epoch)
+    if schedule == CONSTANT:
+        return learning_rate
+    if schedule != COSINE:
+        raise ValueError(
+            f'`learning_rate_schedule` must be "{COSINE}", "{CONSTANT}" or `StepDecay`. Received: '
+            f"{schedule!r}."
+        )
+    warm_up = max(1, num_steps // 20)
+    return keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=learning_rate / warm_up,
+        warmup_target=learning_rate,
+        warmup_steps=warm_up,
+        decay_steps=max(1, num_steps - warm_up),
+    )
+
+
+def make_optimizer(
+    optimizer,
+    learning_rate,
+    learning_rate_factor,
+    weight_decay,
+    *,
+    schedule=CONSTANT,
+    num_steps=1,
+    steps_per_epoch=1,
+):
     """Makes the optimizer that `compile_model` describes, or returns the instance given."""
     if isinstance(optimizer, keras.optimizers.Optimizer):
         if learning_rate is not None or weight_decay is not None:
@@ -36,14 +117,7 @@ def make_optimizer(optimizer, learning_rate, learning_rate_factor, weight_decay,
     if isinstance(learning_rate, (int, float)):
         if not (math.isfinite(learning_rate) and learning_rate > 0):
             raise ValueError(f"`learning_rate` must be above 0. Received: {learning_rate}.")
-        if num_steps is not None:
-            warm_up = max(1, num_steps // 20)
-            learning_rate = keras.optimizers.schedules.CosineDecay(
-                initial_learning_rate=learning_rate / warm_up,
-                warmup_target=learning_rate,
-                warmup_steps=warm_up,
-                decay_steps=max(1, num_steps - warm_up),
-            )
+        learning_rate = make_schedule(learning_rate, schedule, num_steps, steps_per_epoch)
     config = {"learning_rate": learning_rate}
     if weight_decay is not None:
         config["weight_decay"] = weight_decay

@@ -205,8 +205,23 @@ def plot_confusion(
         >>> [text.get_text() for text in figure.axes[0].texts]
         ['1', '1', '0', '1']
     """
+    return plot_confusion_counts(
+        curves.confusion(y, predicted, len(class_names)), class_names, ax=ax
+    )
+
+
+def plot_confusion_counts(
+    counts: Any, class_names: Sequence[str], *, ax: Axes | None = None
+) -> Figure:
+    """Draws counts of classes that are there already; see `plot_confusion`.
+
+    Args:
+        counts: `(classes, classes)` ints, true classes by predicted ones.
+        class_names: Strings in the order of the labels.
+        ax: Axes to draw into; by default those of a new figure.
+    """
+    counts = np.asarray(counts)
     num_classes = len(class_names)
-    counts = curves.confusion(y, predicted, num_classes)
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.ma.masked_invalid(counts / np.where(totals, totals, np.nan))
     colors = matplotlib.colormaps["Blues"].with_extremes(bad="0.9")

@@ -15,7 +15,7 @@ from kfusion.epoch_callbacks import BestWeights, EpochBar, ExactScores
 from kfusion.inputs import check_lengths, check_same_keys
 from kfusion.losses import FocalCrossentropy, MeanOverMembers, PriorShiftedCrossentropy
 from kfusion.models import MEMBER_PREDICTIONS, PREDICTION, answers_by_name
-from kfusion.optimizers import make_optimizer
+from kfusion.optimizers import CONSTANT, COSINE, StepDecay, make_optimizer
 from kfusion.prediction import check_data, feed
 from kfusion.residual import starts_from_the_best
 from kfusion.tasks import Task, as_task, check_variety
@@ -35,6 +35,7 @@ def fit(
     optimizer: str | keras.optimizers.Optimizer = "adam",
     learning_rate: float | keras.optimizers.schedules.LearningRateSchedule | None = None,
     learning_rate_factor: float = 1.0,
+    learning_rate_schedule: str | StepDecay = COSINE,
     weight_decay: float | None = None,
     loss: str | keras.losses.Loss | None = None,
     class_weight: str | Mapping[int, float] | None = None,
@@ -49,9 +50,9 @@ def fit(
 ) -> keras.callbacks.History:
     """Compiles and trains a model, and leaves it with the weights of its best epoch.
 
-    The learning rate rises over the first twentieth of the steps and falls to 0 as a cosine.
-    After each epoch the whole validation set is predicted once and scored exactly: the history
-    and other callbacks see `val_loss` (without penalties on weights) and `val_auc` and
+    By default the learning rate rises over the first twentieth of the steps and falls to 0 as a
+    cosine. After each epoch the whole validation set is predicted once and scored exactly: the
+    history and other callbacks see `val_loss` (without penalties on weights) and `val_auc` and
     `val_accuracy`, or `val_rmse`, `val_mae` and `val_r2`. Training stops when the task's
     objective (or, at the same objective, the loss) has not improved for `patience` epochs.
 
@@ -68,6 +69,8 @@ def fit(
         learning_rate: Float, the highest rate; a Keras schedule to use as it is; or None for a
             usual rate of the optimizer named.
         learning_rate_factor: Float, multiplies that usual rate.
+        learning_rate_schedule: "cosine"; "constant"; or `StepDecay(factor, epochs)`, which
+            multiplies the rate by a factor every so many epochs.
         weight_decay: Float, decoupled decay for the optimizer named.
         loss: None for the task's; "focal" (Lin et al., 2017, arXiv:1708.02002), which dwells on
             the rows that are hard; or a Keras loss on probabilities.
@@ -119,6 +122,7 @@ def fit(
     if seed is not None:
         keras.utils.set_random_seed(seed)
         _seed_layers(model, seed)
+    steps_per_epoch = math.ceil(len(labels) / batch_size)
     compile_model(
         model,
         task=task,
@@ -127,7 +131,9 @@ def fit(
         learning_rate=learning_rate,
         learning_rate_factor=learning_rate_factor,
         weight_decay=weight_decay,
-        num_steps=(epochs - keywords.get("initial_epoch", 0)) * math.ceil(len(labels) / batch_size),
+        learning_rate_schedule=learning_rate_schedule,
+        num_steps=(epochs - keywords.get("initial_epoch", 0)) * steps_per_epoch,
+        steps_per_epoch=steps_per_epoch,
         jit_compile=jit_compile,
     )
     scorer = None if validation is None else ExactScores(*validation, task)
@@ -196,7 +202,9 @@ def compile_model(
     learning_rate: float | keras.optimizers.schedules.LearningRateSchedule | None = None,
     learning_rate_factor: float = 1.0,
     weight_decay: float | None = None,
-    num_steps: int | None = None,
+    learning_rate_schedule: str | StepDecay = CONSTANT,
+    num_steps: int = 1,
+    steps_per_epoch: int = 1,
     jit_compile: bool | str = "auto",
 ) -> None:
     """Compiles a model with its task's loss and metrics, auxiliary heads included.
@@ -211,7 +219,9 @@ def compile_model(
         learning_rate: As in `fit`.
         learning_rate_factor: As in `fit`.
         weight_decay: As in `fit`.
-        num_steps: Int, length of the warm-up and cosine; None keeps the rate constant.
+        learning_rate_schedule: As in `fit`.
+        num_steps: Int, of the whole training.
+        steps_per_epoch: Int.
         jit_compile: As in `keras.Model.compile`.
 
     Raises:
@@ -237,7 +247,13 @@ def compile_model(
         loss_weights, metrics = weight, [metric]
     model.compile(
         optimizer=make_optimizer(
-            optimizer, learning_rate, learning_rate_factor, weight_decay, num_steps
+            optimizer,
+            learning_rate,
+            learning_rate_factor,
+            weight_decay,
+            schedule=learning_rate_schedule,
+            num_steps=num_steps,
+            steps_per_epoch=steps_per_epoch,
         ),
         loss=losses,
         loss_weights=None if weight == 1 and not isinstance(losses, dict) else loss_weights,

@@ -1,12 +1,14 @@
 """What all tests share: a cache folder of their own, and small image files."""
 
 import os
+from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # As many processes as cores: with a thread a core in each, they would wait for one another.
     for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         os.environ.setdefault(variable, "1")
 
+import joblib
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,6 +20,23 @@ def image_cache_folder(tmp_path_factory, monkeypatch):
     folder = tmp_path_factory.mktemp("image_cache")
     monkeypatch.setenv("KFUSION_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture
+def ray_cluster(monkeypatch):
+    """A Ray cluster of two workers on this machine, which joblib uses within the test."""
+    ray = pytest.importorskip("ray")
+    from ray.util.joblib import register_ray
+
+    # Where workers find the test's module.
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    try:
+        register_ray()
+        with joblib.parallel_config(backend="ray"):
+            yield
+    finally:
+        ray.shutdown()
 
 
 @pytest.fixture

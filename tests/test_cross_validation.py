@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -138,23 +137,9 @@ class TestParallel:
         np.testing.assert_array_equal(alone.predictions, together.predictions)
         assert len(np.unique(alone.predictions)) > 8
 
+    @pytest.mark.usefixtures("ray_cluster")
     def test_folds_run_on_a_ray_cluster(self):
-        ray = pytest.importorskip("ray")
-        from ray.util.joblib import register_ray
-
-        with pytest.MonkeyPatch.context() as patch:
-            # Where workers find this module.
-            patch.setenv("PYTHONPATH", str(Path(__file__).parent))
-            ray.init(
-                num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error"
-            )
-            try:
-                register_ray()
-                with joblib.parallel_config(backend="ray"):
-                    result = run(n_jobs=2)
-            finally:
-                ray.shutdown()
-        np.testing.assert_array_equal(result.predictions, run().predictions)
+        np.testing.assert_array_equal(run(n_jobs=2).predictions, run(n_jobs=1).predictions)
 
     def test_a_keras_model_trains_alike_in_any_order(self, tmp_path):
         # Imported here: the other tests' worker processes do without Keras.

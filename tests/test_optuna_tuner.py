@@ -364,7 +364,9 @@ class TestSeveralObjectives:
 class TestStudyFolder:
     def test_another_space_or_objective_is_refused(self, tmp_path):
         Scored(by_kind, mixed, max_trials=1, directory=tmp_path).search(verbose=0)
-        with pytest.raises(ValueError, match="holds another search: space differ"):
+        with pytest.raises(
+            ValueError, match=r"holds another search: space \(a, b, depth, kind, rate\) differ"
+        ):
             Scored(by_kind, finite, directory=tmp_path)
         with pytest.raises(ValueError, match="holds another search: objectives differ"):
             Scored(

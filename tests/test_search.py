@@ -9,9 +9,11 @@ import pytest
 
 from kfusion import (
     FusionHyperModel,
+    StepDecay,
     build_fusion_model,
     evaluate,
     fit,
+    image_branch,
     predict,
     search_fusion,
     tabular_branch,
@@ -51,9 +53,8 @@ def search(directory, hypermodel=None, **keywords):
     return search_fusion(
         hypermodel or FusionHyperModel(BUILDERS, task="binary", **SMALL),
         *TRAIN,
-        validation_data=VALIDATION,
         directory=directory,
-        **{"max_trials": 2, "epochs": 2, "verbose": 0, **keywords},
+        **{"validation_data": VALIDATION, "max_trials": 2, "epochs": 2, "verbose": 0, **keywords},
     )
 
 
@@ -169,7 +170,7 @@ class TestFailures:
     def test_a_folder_of_another_search_is_refused(self, tmp_path):
         search(tmp_path, FusionHyperModel(BUILDERS, task="binary", **SMALL))
         other = FusionHyperModel(BUILDERS, task="binary", **{**SMALL, "units": [5]})
-        with pytest.raises(ValueError, match="holds another search: space differ"):
+        with pytest.raises(ValueError, match=r"search: space \(first_units, second_units\) differ"):
             search(tmp_path, other)
         tuner = search(tmp_path, other, overwrite=True, max_trials=1)
         assert tuner.get_best_hyperparameters()[0].get("first_units") == 5
@@ -199,14 +200,18 @@ class TestSpace:
         FusionHyperModel(BUILDERS, task="binary").build(hp)
         assert set(hp.values) == {
             *("fusion", "head_units", "head_depth", "dropout", "l2"),
-            *("optimizer", "learning_rate_factor", "weight_decay", "batch_size"),
+            *("optimizer", "learning_rate_factor", "learning_rate_schedule"),
+            *("weight_decay", "batch_size"),
             *("first_units", "first_dropout", "second_units", "second_dropout"),
         }
 
     def test_a_narrowed_space_is_fixed(self):
         narrow = {
             "fusions": ["gated"],
-            "optimizers": ["SGD"],
+            "optimizers": "sgd",
+            "learning_rate_schedules": ["step"],
+            "decay_factors": (0.5, 0.5),
+            "decay_epochs": 100,
             "learning_rate_factors": (2.0, 2.0),
             "units": [8],
             "head_units": [16],
@@ -238,6 +243,7 @@ class TestSpace:
             "fit": {
                 "optimizer": "sgd",
                 "learning_rate_factor": 2.0,
+                "learning_rate_schedule": StepDecay(0.5, epochs=100),
                 "weight_decay": 1e-4,
                 "batch_size": 16,
             },
@@ -247,3 +253,94 @@ class TestSpace:
         model = hypermodel.build(hp)
         assert isinstance(model.optimizer, keras.optimizers.SGD)
         assert float(model.optimizer.learning_rate) == pytest.approx(2 * LEARNING_RATES["sgd"])
+
+    def test_dropout_that_rises_towards_the_features(self):
+        image = partial(image_branch, (24, 24, 3))
+        hypermodel = FusionHyperModel(
+            {"image": image, "second": BUILDERS["second"]},
+            task="binary",
+            rising_dropout=True,
+            dropouts=lambda hp, name: hp.Float(name, 0.3, 0.7, default=0.5),
+        )
+        hp = keras_tuner.HyperParameters()
+        model = hypermodel.build(hp)
+        assert "image_dropout" not in hp.values
+        rates = {
+            layer.name: layer.dropout
+            for layer in model._flatten_layers()
+            if hasattr(layer, "dropout")
+        }
+        expected = {"stage_1": 0.1, "stage_2": 0.2, "stage_3": 0.3, "features": 0.4}
+        assert {name: rates[name] for name in expected} == pytest.approx(expected)
+        assert rates["hidden_1"] == pytest.approx(0.4)
+        assert max(rates.values()) == 0.5
+
+    def test_further_keywords_of_builders(self):
+        parts = {"first": {"encoder": ["mlp", "tabm"], "members": 4}}
+        hypermodel = FusionHyperModel(BUILDERS, task="binary", branch_parts=parts)
+        hp = keras_tuner.HyperParameters()
+        hypermodel.declare_hyperparameters(hp)
+        assert hp.values["first_encoder"] == "mlp"
+        hp.values["first_encoder"] = "tabm"
+        found = hypermodel.keywords(hp)["first"]
+        assert (found["encoder"], found["members"]) == ("tabm", 4)
+        for wrong, message in (
+            ({"third": {}}, r"names \['third'\]"),
+            ({"first": {"augment": True}}, r"'first' does not take \['augment'\]"),
+            ({"first": {"units": 3}}, r"cannot hold \['units'\]"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                FusionHyperModel(BUILDERS, task="binary", branch_parts=wrong)
+
+    def test_a_step_is_there_only_where_it_decays(self):
+        hypermodel = FusionHyperModel(
+            BUILDERS, task="binary", learning_rate_schedules=["cosine", "step"]
+        )
+        hp = keras_tuner.HyperParameters()
+        hypermodel.declare_hyperparameters(hp)
+        assert hypermodel.keywords(hp)["fit"]["learning_rate_schedule"] == "cosine"
+        hp.values |= {"learning_rate_schedule": "step", "decay_factor": 0.4, "decay_epochs": 10}
+        found = hypermodel.keywords(hp)["fit"]["learning_rate_schedule"]
+        assert found == StepDecay(0.4, epochs=10)
+
+
+class TestNested:
+    def test_every_row_is_judged_by_a_search_that_did_not_see_it(self, tmp_path):
+        seen = []
+
+        class Watched(FusionHyperModel):
+            def fit(self, hp, model, x, y=None, *, validation_data=None, **keywords):
+                rows = [x["tabular"], *([validation_data[0]["tabular"]] if validation_data else [])]
+                seen.append(np.concatenate(rows)[:, 0])
+                return super().fit(hp, model, x, y, validation_data=validation_data, **keywords)
+
+        x = TRAIN[0]
+        hypermodel = Watched(BUILDERS, task="binary", **SMALL)
+        for cv, validation in ((2, None), (None, VALIDATION)):
+            seen.clear()
+            tuner = search(
+                tmp_path / str(cv),
+                hypermodel,
+                cv=cv,
+                validation_data=validation,
+                nested=2,
+                epochs=1,
+                max_trials=1,
+            )
+            rows = x["tabular"][:, 0]
+            if validation is not None:
+                rows = np.concatenate([rows, validation[0]["tabular"][:, 0]])
+            assert [len(r.fold.test) for r in tuner.nested.folds] == [len(rows) // 2] * 2
+            assert np.isfinite(tuner.nested.predictions).all()
+            for result in tuner.nested.folds:
+                held = set(rows[result.fold.test])
+                apart = [part for part in seen if not held & set(part)]
+                # A trial on each fold or on one split, and the training of what was picked.
+                assert len(apart) == (3 if cv else 1)
+
+    def test_what_cannot_be_estimated(self, tmp_path):
+        pairs = [(np.arange(32), np.arange(32, 64))]
+        with pytest.raises(ValueError, match="give `cv` as a number or a splitter"):
+            search(tmp_path, validation_data=None, cv=pairs, nested=True)
+        with pytest.raises(ValueError, match="by `validation_data` or by `cv`: give one"):
+            search(tmp_path, cv=2)

@@ -337,7 +337,9 @@ class TestOptimizers:
             quick_fit(model, **keywords)
 
     def test_the_rate_rises_over_a_twentieth_of_the_steps_and_falls_to_0(self, model):
-        compile_model(model, task="binary", learning_rate=0.4, num_steps=100)
+        compile_model(
+            model, task="binary", learning_rate=0.4, learning_rate_schedule="cosine", num_steps=100
+        )
         schedule = model.optimizer._learning_rate
         rates = np.array([float(schedule(step)) for step in range(101)])
         assert np.argmax(rates) == 5
@@ -349,7 +351,7 @@ class TestOptimizers:
 
     def test_a_schedule_is_used_as_it_is(self, model):
         schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
-        compile_model(model, task="binary", learning_rate=schedule, num_steps=100)
+        compile_model(model, task="binary", learning_rate=schedule, learning_rate_schedule="cosine")
         assert model.optimizer._learning_rate is schedule
 
     def test_weight_decay_reaches_the_optimizer(self, model):

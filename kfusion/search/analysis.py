@@ -7,7 +7,7 @@ import dataclasses
 import math
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from optuna.importance import (
 from optuna.trial import FrozenTrial, TrialState
 from scipy import stats
 
+from kfusion.plots import plot_confusion_counts
 from kfusion.search import study_plots
 from kfusion.search.space import MAX_CHOICE_VALUES, choices
 
@@ -68,6 +69,8 @@ class StudyAnalysis:
         warnings: Sentences: what the study does not show.
         log: Names of parameters that were searched on a logarithmic scale.
         histories: Values of each epoch by metric, of the first run of the best trials, by name.
+        confusion: `(classes, classes)` counts of the best trial's validation rows, true classes by
+            predicted ones; None if it predicts no classes.
     """
 
     objective: str
@@ -78,6 +81,7 @@ class StudyAnalysis:
     warnings: list[str]
     log: tuple[str, ...] = ()
     histories: Mapping[str, Mapping[str, list[float]]] = dataclasses.field(default_factory=dict)
+    confusion: np.ndarray | None = None
 
     @property
     def parameters(self) -> list[str]:
@@ -99,14 +103,17 @@ class StudyAnalysis:
         lines += ["", *(f"! {warning}" for warning in self.warnings)]
         return "\n".join(lines)
 
-    def plots(self, num_parameters: int = 6) -> dict[str, Figure]:
+    def plots(
+        self, num_parameters: int = 6, class_names: Sequence[str] | None = None
+    ) -> dict[str, Figure]:
         """Pictures by name; those that have no data are left out.
 
         "history", "importances", "values" (what was proposed and what became of it), "slices",
-        "parallel" (coordinates) and "learning_curves".
+        "parallel" (coordinates), "learning_curves" and "confusion" (of the best trial).
 
         Args:
             num_parameters: Int, how many of the most important ones are shown.
+            class_names: Of the targets; by default their numbers.
         """
         shown = self.parameters[:num_parameters]
         found = {"values": study_plots.plot_values(self.values, shown)} if shown else {}
@@ -122,13 +129,21 @@ class StudyAnalysis:
             found["learning_curves"] = study_plots.plot_learning_curves(
                 self.histories, self.objective
             )
+        if self.confusion is not None:
+            names = class_names or [str(label) for label in range(len(self.confusion))]
+            found["confusion"] = plot_confusion_counts(self.confusion, names)
         return found
 
-    def save_plots(self, folder: str | os.PathLike) -> list[Path]:
-        """Writes the pictures as PNG files; returns their paths."""
+    def save_plots(self, folder: str | os.PathLike, **keywords: Any) -> list[Path]:
+        """Writes the pictures as PNG files; returns their paths.
+
+        Args:
+            folder: Made if needed.
+            **keywords: For `plots`.
+        """
         Path(folder).mkdir(parents=True, exist_ok=True)
         paths = []
-        for name, figure in self.plots().items():
+        for name, figure in self.plots(**keywords).items():
             paths.append(Path(folder) / f"{name}.png")
             figure.savefig(paths[-1])
         return paths
@@ -146,10 +161,9 @@ def analyse(study: optuna.Study | Any) -> StudyAnalysis:
     Raises:
         ValueError: If the study has no trials.
     """
-    read_history: Callable[[int], list] = _no_history
+    folder = None
     if not isinstance(study, optuna.Study):
-        read_history = study.oracle.folder.read_history
-        study = study.oracle.study
+        folder, study = study.oracle.folder, study.oracle.study
     trials = study.get_trials(deepcopy=False)
     if not trials:
         raise ValueError(f"The study {study.study_name!r} has no trials yet.")
@@ -175,19 +189,24 @@ def analyse(study: optuna.Study | Any) -> StudyAnalysis:
         *_warn_of_ties(trials, direction),
     ]
     names = study.metric_names or ["objective"]
-    histories = {
-        f"trial {trial.number}": read_history(trial.number)[0]
-        for trial in _best_first(trials, direction)[:NUM_CURVES]
-        if read_history(trial.number)
-    }
+    best = _best_first(trials, direction)[:NUM_CURVES]
+    histories, confusion = {}, None
+    if folder is not None and best:
+        kept = {f"trial {trial.number}": folder.read_history(trial.number) for trial in best}
+        histories = {name: runs[0] for name, runs in kept.items() if runs}
+        confusion = folder.read_confusion(best[0].number)
     log = tuple(name for name, of in distributions.items() if getattr(of, "log", False))
     return StudyAnalysis(
-        names[0], direction, _frame(trials), importances, values, told, log, histories
+        names[0],
+        direction,
+        _frame(trials),
+        importances,
+        values,
+        told,
+        log,
+        histories,
+        None if confusion is None else np.array(confusion),
     )
-
-
-def _no_history(_: int) -> list:
-    return []
 
 
 def _completed(trials: list[FrozenTrial]) -> list[FrozenTrial]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,13 +10,26 @@ import keras
 import keras_tuner
 
 from kfusion.models import FUSIONS, build_fusion_model
+from kfusion.optimizers import CONSTANT, COSINE, StepDecay
 from kfusion.tasks import Task, as_task
 from kfusion.training import compile_model, fit
 
 OPTIMIZERS = ("adam", "adamw", "nadam", "rmsprop", "sgd", "adagrad", "adadelta")
-_BRANCH_KEYWORDS = ("units", "dropout")
+STEP = "step"
+SCHEDULES = (COSINE, CONSTANT, STEP)
+# Shares of the main rate of dropout in the last places of a branch.
+RISING_SHARES = (0.2, 0.4, 0.6, 0.8)
+_BRANCH_KEYWORDS = ("units", "dropout", "l2")
 _MODEL_KEYWORDS = ("fusion", "head_units", "head_depth", "dropout", "l2")
-_FIT_KEYWORDS = ("optimizer", "learning_rate_factor", "weight_decay", "batch_size")
+_FIT_KEYWORDS = (
+    "optimizer",
+    "learning_rate_factor",
+    "learning_rate_schedule",
+    "weight_decay",
+    "batch_size",
+)
+# What a part of the space may be: one value, several, or a callable that declares it.
+Part = Any
 
 
 class FusionHyperModel(keras_tuner.HyperModel):
@@ -26,7 +40,9 @@ class FusionHyperModel(keras_tuner.HyperModel):
     `learning_rate_factor`), and of each branch with the branch's name in front (`image_units`,
     `image_dropout`). `keywords` gives them back sorted that way.
 
-    Each choice below may be narrowed to one value, which fixes it.
+    Each part below is one value, which fixes it; a list of values to choose from; or a callable
+    `part(hp, name)` that declares it in another way, such as
+    `lambda hp, name: hp.Float(name, 0.3, 0.7)`.
 
     Args:
         branches: Dict of branch builders by name, such as
@@ -38,17 +54,28 @@ class FusionHyperModel(keras_tuner.HyperModel):
         learning_rate_factors: `(lowest, highest)`, range of the learning rate as multiples of
             each optimizer's usual one, searched on a log scale: a rate that suits Adam stalls
             SGD, so the rates themselves share no range.
+        learning_rate_schedules: "cosine", "constant" or "step".
+        decay_factors: `(lowest, highest)`, range of what "step" multiplies the rate by.
+        decay_epochs: How many epochs lie between two steps.
         units: Widths of each branch's features.
         head_units: Widths of the layers after the fusion.
         head_depths: Numbers of those layers.
         dropouts: Rates, for each branch and for the head.
+        rising_dropout: Whether one rate, the head's, is searched for all places: 0.2, 0.4, 0.6 and
+            0.8 of it in the last places of each branch, whose builder then gets a tuple.
         l2s: L2 penalties on the kernels of branches and head.
         weight_decays: Rates of decoupled weight decay; 0 is none.
         batch_sizes: Rows per step; 0 is what `fit` chooses by the number of rows.
+        branch_parts: Dict by branch of further keywords of its builder and their parts:
+            `{"image": {"augment": [False, True], "trainable": [False, True]}}`.
         seed: Int; the initial weights, shuffling and dropout of the n-th model that is built
             start from `seed + n`. None leaves it to the tuner: `OptunaTuner` has a seed for each
             trial.
         fit_keywords: Further keywords for `fit`, such as `batch_size` or `class_weight`.
+
+    Raises:
+        TypeError, ValueError: If branches are no builders or have names that the space uses, a
+            builder does not take a keyword that is searched, or values are unknown.
 
     Example:
         >>> from functools import partial
@@ -59,7 +86,7 @@ class FusionHyperModel(keras_tuner.HyperModel):
         >>> hypermodel.build(hp).name
         'fusion_model'
         >>> hypermodel.keywords(hp)["fit"]
-        {'optimizer': 'adam', 'learning_rate_factor': 0.1}
+        {'optimizer': 'adam', 'learning_rate_factor': 0.1, 'learning_rate_schedule': 'cosine'}
 
         With a tuner of KerasTuner's own, give it the task's objective and its direction:
 
@@ -71,16 +98,21 @@ class FusionHyperModel(keras_tuner.HyperModel):
         branches: Mapping[str, Callable[..., keras.Model]],
         *,
         task: Task | str,
-        fusions: Sequence[str] = tuple(FUSIONS),
-        optimizers: Sequence[str] = OPTIMIZERS,
-        learning_rate_factors: tuple[float, float] = (0.1, 10.0),
-        units: Sequence[int] = (32, 64, 128),
-        head_units: Sequence[int] = (32, 64, 128),
-        head_depths: Sequence[int] = (1, 2, 3),
-        dropouts: Sequence[float] = (0.0, 0.2, 0.4),
-        l2s: Sequence[float] = (0.0, 1e-5, 1e-4, 1e-3),
-        weight_decays: Sequence[float] = (0.0,),
-        batch_sizes: Sequence[int] = (0,),
+        fusions: Part = tuple(FUSIONS),
+        optimizers: Part = OPTIMIZERS,
+        learning_rate_factors: Part = (0.1, 10.0),
+        learning_rate_schedules: Part = COSINE,
+        decay_factors: Part = (0.3, 0.8),
+        decay_epochs: Part = 10,
+        units: Part = (32, 64, 128),
+        head_units: Part = (32, 64, 128),
+        head_depths: Part = (1, 2, 3),
+        dropouts: Part = (0.0, 0.2, 0.4),
+        rising_dropout: bool = False,
+        l2s: Part = (0.0, 1e-5, 1e-4, 1e-3),
+        weight_decays: Part = 0.0,
+        batch_sizes: Part = 0,
+        branch_parts: Mapping[str, Mapping[str, Part]] | None = None,
         seed: int | None = None,
         fit_keywords: Mapping[str, Any] | None = None,
     ):
@@ -95,30 +127,38 @@ class FusionHyperModel(keras_tuner.HyperModel):
         reserved = sorted(set(branches) & {"model", "fit", "head"})
         if reserved:
             raise ValueError(f"Branches cannot be named {reserved}: the space uses these names.")
-        for name, values in {"fusions": fusions, "optimizers": optimizers}.items():
-            if isinstance(values, str):
-                raise TypeError(f"`{name}` must be a list of names. Received: {values!r}.")
         searched = sorted({"learning_rate", *_FIT_KEYWORDS} & set(fit_keywords or {}))
         if searched:
             raise ValueError(
                 f"`fit_keywords` cannot hold {searched}, which are searched: narrow `optimizers`, "
-                "`learning_rate_factors`, `weight_decays` or `batch_sizes` instead."
+                "`learning_rate_factors`, `learning_rate_schedules`, `weight_decays` or "
+                "`batch_sizes` instead."
             )
-        unknown = sorted(set(fusions) - set(FUSIONS))
-        if unknown:
-            raise ValueError(f"`fusions` must be among {sorted(FUSIONS)}. Received: {unknown}.")
+        for name, part, known in (
+            ("fusions", fusions, FUSIONS),
+            ("learning_rate_schedules", learning_rate_schedules, SCHEDULES),
+        ):
+            unknown = [] if callable(part) else sorted(set(_listed(part)) - set(known))
+            if unknown:
+                raise ValueError(f"`{name}` must be among {sorted(known)}. Received: {unknown}.")
         self.branches = dict(branches)
+        self.branch_parts = {name: dict(parts) for name, parts in (branch_parts or {}).items()}
+        _check_branch_parts(self.branches, self.branch_parts)
         self.task = as_task(task)
-        self.fusions = list(fusions)
-        self.optimizers = [str(name).lower() for name in optimizers]
+        self.fusions = fusions
+        self.optimizers = optimizers
         self.learning_rate_factors = learning_rate_factors
-        self.units = list(units)
-        self.head_units = list(head_units)
-        self.head_depths = list(head_depths)
-        self.dropouts = list(dropouts)
-        self.l2s = list(l2s)
-        self.weight_decays = list(weight_decays)
-        self.batch_sizes = list(batch_sizes)
+        self.learning_rate_schedules = learning_rate_schedules
+        self.decay_factors = decay_factors
+        self.decay_epochs = decay_epochs
+        self.units = units
+        self.head_units = head_units
+        self.head_depths = head_depths
+        self.dropouts = dropouts
+        self.rising_dropout = rising_dropout
+        self.l2s = l2s
+        self.weight_decays = weight_decays
+        self.batch_sizes = batch_sizes
         self.seed = seed
         self._num_builds = 0
         self.fit_keywords = dict(fit_keywords or {})
@@ -132,7 +172,10 @@ class FusionHyperModel(keras_tuner.HyperModel):
         keywords = self.keywords(hp)
         branches = {name: builder(**keywords[name]) for name, builder in self.branches.items()}
         model = build_fusion_model(branches, task=self.task, **keywords["model"])
-        rates = {name: value for name, value in keywords["fit"].items() if name != "batch_size"}
+        rates = dict(keywords["fit"])
+        # The schedule begins with `fit`, which knows the number of steps.
+        for name in ("batch_size", "learning_rate_schedule"):
+            rates.pop(name, None)
         compile_model(model, task=self.task, **rates)
         return model
 
@@ -162,42 +205,103 @@ class FusionHyperModel(keras_tuner.HyperModel):
             Dict with "model" (for `build_fusion_model`), "fit" (for `fit`) and, for each branch,
             its name (for its builder).
         """
+        names = ("optimizer", "learning_rate_factor", "learning_rate_schedule")
         sorted_out: dict[str, dict[str, Any]] = {
             "model": {name: hp.get(name) for name in _MODEL_KEYWORDS},
-            "fit": {name: hp.get(name) for name in ("optimizer", "learning_rate_factor")},
+            "fit": {name: hp.get(name) for name in names},
         }
+        if hp.get("learning_rate_schedule") == STEP:
+            sorted_out["fit"]["learning_rate_schedule"] = StepDecay(
+                hp.get("decay_factor"), hp.get("decay_epochs")
+            )
         # 0 stands for what `fit` does by itself.
         for name in ("weight_decay", "batch_size"):
             if hp.get(name):
                 sorted_out["fit"][name] = hp.get(name)
         for branch in self.branches:
-            found = {part: hp.get(f"{branch}_{part}") for part in _BRANCH_KEYWORDS}
-            sorted_out[branch] = {**found, "l2": hp.get("l2")}
+            keywords = {"units": hp.get(f"{branch}_units"), "l2": hp.get("l2")}
+            if self.rising_dropout:
+                main = hp.get("dropout")
+                keywords["dropout"] = tuple(round(share * main, 6) for share in RISING_SHARES)
+            else:
+                keywords["dropout"] = hp.get(f"{branch}_dropout")
+            further = self.branch_parts.get(branch, {})
+            sorted_out[branch] = {
+                **keywords,
+                **{keyword: hp.get(f"{branch}_{keyword}") for keyword in further},
+            }
         return sorted_out
 
     def declare_hyperparameters(self, hp: keras_tuner.HyperParameters) -> None:
         """Declares the whole space, with no model built; called by KerasTuner."""
         for branch in self.branches:
-            hp.Choice(f"{branch}_units", self.units)
-            hp.Choice(f"{branch}_dropout", self.dropouts)
-        hp.Choice("fusion", self.fusions)
-        hp.Choice("head_units", self.head_units)
-        hp.Choice("head_depth", self.head_depths)
-        hp.Choice("dropout", self.dropouts)
-        hp.Choice("l2", self.l2s)
+            _declare(hp, f"{branch}_units", self.units)
+            if not self.rising_dropout:
+                _declare(hp, f"{branch}_dropout", self.dropouts)
+            for keyword, part in self.branch_parts.get(branch, {}).items():
+                _declare(hp, f"{branch}_{keyword}", part)
+        _declare(hp, "fusion", self.fusions)
+        _declare(hp, "head_units", self.head_units)
+        _declare(hp, "head_depth", self.head_depths)
+        _declare(hp, "dropout", self.dropouts)
+        _declare(hp, "l2", self.l2s)
         _declare(hp, "weight_decay", self.weight_decays)
         _declare(hp, "batch_size", self.batch_sizes)
-        hp.Choice("optimizer", self.optimizers)
-        lowest, highest = self.learning_rate_factors
-        if lowest == highest:
-            hp.Fixed("learning_rate_factor", lowest)
-        else:
-            hp.Float("learning_rate_factor", lowest, highest, sampling="log")
+        _declare(hp, "optimizer", self.optimizers)
+        _declare_range(hp, "learning_rate_factor", self.learning_rate_factors, sampling="log")
+        _declare(hp, "learning_rate_schedule", self.learning_rate_schedules)
+        if callable(self.learning_rate_schedules) or STEP in _listed(self.learning_rate_schedules):
+            with hp.conditional_scope("learning_rate_schedule", [STEP]):
+                _declare_range(hp, "decay_factor", self.decay_factors, sampling="linear")
+                _declare(hp, "decay_epochs", self.decay_epochs)
 
 
-def _declare(hp: keras_tuner.HyperParameters, name: str, values: Sequence[Any]) -> None:
-    """A choice, or what is fixed if there is none."""
+def _listed(part: Part) -> list[Any]:
+    """The values of a part that is no callable."""
+    return [part] if isinstance(part, str) or not isinstance(part, Sequence) else list(part)
+
+
+def _declare(hp: keras_tuner.HyperParameters, name: str, part: Part) -> None:
+    """Declares one part of the space: fixed, a choice, or as its callable does."""
+    if callable(part):
+        part(hp, name)
+        return
+    values = _listed(part)
     if len(values) == 1:
         hp.Fixed(name, values[0])
+    elif all(isinstance(value, bool) for value in values):
+        hp.Boolean(name, default=values[0])
     else:
         hp.Choice(name, values)
+
+
+def _declare_range(
+    hp: keras_tuner.HyperParameters, name: str, part: Part, *, sampling: str
+) -> None:
+    """Declares a number between two, both fixed if they are the same."""
+    if callable(part) or not isinstance(part, Sequence):
+        _declare(hp, name, part)
+        return
+    lowest, highest = part
+    if lowest == highest:
+        hp.Fixed(name, lowest)
+    else:
+        hp.Float(name, lowest, highest, sampling=sampling)
+
+
+def _check_branch_parts(
+    branches: Mapping[str, Callable[..., keras.Model]],
+    branch_parts: Mapping[str, Mapping[str, Part]],
+) -> None:
+    unknown = sorted(set(branch_parts) - set(branches))
+    if unknown:
+        raise ValueError(f"`branch_parts` names {unknown}, but branches are {list(branches)}.")
+    for branch, parts in branch_parts.items():
+        twice = sorted(set(parts) & set(_BRANCH_KEYWORDS))
+        if twice:
+            raise ValueError(f"`branch_parts` cannot hold {twice}: they have parts of their own.")
+        taken = inspect.signature(branches[branch]).parameters
+        takes_any = any(each.kind is each.VAR_KEYWORD for each in taken.values())
+        untaken = sorted(set(parts) - set(taken))
+        if untaken and not takes_any:
+            raise ValueError(f"The builder of {branch!r} does not take {untaken}.")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import keras
 import keras_tuner
-import numpy as np
-import pandas as pd
 
+from kfusion.rows import join_rows
 from kfusion.search.tuner import OptunaTuner
 from kfusion.seeds import derive_seed
 
@@ -55,7 +53,11 @@ def refit(
     values = hyperparameters or trials[0].hyperparameters
     if on_all_rows:
         assert validation_data is not None
-        x, y, validation_data = *_join((x, y), validation_data), None
+        x, y, validation_data = (
+            join_rows(x, validation_data[0]),
+            join_rows(y, validation_data[1]),
+            None,
+        )
     keras.utils.set_random_seed(derive_seed(tuner.oracle.seed if seed is None else seed))
     model = tuner.hypermodel.build(values)
     if validation_data is not None:
@@ -63,18 +65,3 @@ def refit(
     epochs = trials[0].best_step + 1 if epochs is None else epochs
     tuner.hypermodel.fit(values, model, x, y, epochs=epochs, **keywords)
     return model
-
-
-def _join(first: tuple[Any, Any], second: tuple[Any, Any]) -> tuple[Any, Any]:
-    x, y = (_joined(a, b) for a, b in zip(first, second, strict=True))
-    return x, y
-
-
-def _joined(a: Any, b: Any) -> Any:
-    if isinstance(a, Mapping):
-        return {name: _joined(part, b[name]) for name, part in a.items()}
-    if isinstance(a, (list, tuple)):
-        return [_joined(part, other) for part, other in zip(a, b, strict=True)]
-    if isinstance(a, (pd.DataFrame, pd.Series)):
-        return pd.concat([a, b], ignore_index=True)
-    return np.concatenate([a, b])

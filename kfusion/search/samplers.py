@@ -87,4 +87,6 @@ def make_pruner(pruner: Pruner) -> optuna.pruners.BasePruner | None:
             f"`pruner` must be None, an Optuna pruner or one of {list(PRUNERS)}. "
             f"Received: {pruner!r}."
         )
-    return PRUNERS[pruner]()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return PRUNERS[pruner]()

@@ -144,9 +144,11 @@ class Space:
             return
         yield values
 
-    def describe(self) -> list[dict[str, Any]]:
-        """The space as JSON."""
-        return json.loads(json.dumps(self.hyperparameters.get_config()["space"]))
+    def describe(self) -> dict[str, Any]:
+        """The space as JSON, by hyperparameter."""
+        configs = self.hyperparameters.get_config()["space"]
+        labels = [self._label(hp) for hp in self.hyperparameters.space]
+        return json.loads(json.dumps(dict(zip(labels, configs, strict=True))))
 
 
 def choices(distribution: BaseDistribution) -> list[Any] | None:

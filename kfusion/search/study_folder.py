@@ -20,7 +20,7 @@ from kfusion.search.quiet_optuna import quiet_optuna
 from kfusion.versions import library_versions
 
 DATABASE_FILE, RECORD_FILE, LOCK_FILE = "study.db", "about.json", ".lock"
-HISTORY_FILE = "history.json"
+HISTORY_FILE, CONFUSION_FILE = "history.json", "confusion.json"
 STUDY_NAME = "kfusion"
 # Seconds that a process waits for others that write to the study.
 PATIENCE = 120
@@ -166,6 +166,15 @@ class StudyFolder:
         if not path.exists():
             return []
         return json.loads(path.read_text(encoding="utf-8"))
+
+    def write_confusion(self, number: int, counts: list[list[int]]) -> None:
+        """Keeps how often a trial's model takes each true class (rows) for which (columns)."""
+        write_record(self.trial_folder(number) / CONFUSION_FILE, counts)
+
+    def read_confusion(self, number: int) -> list[list[int]] | None:
+        """What `write_confusion` kept; None if the trial has no classes or was cut off."""
+        path = self.trial_folder(number) / CONFUSION_FILE
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
     def __getstate__(self) -> dict[str, Any]:
         # Another process holds nothing yet.

@@ -18,9 +18,12 @@ import keras_tuner
 import numpy as np
 from keras_tuner.engine.trial import TrialStatus
 
-from kfusion.fingerprints import fingerprint_arrays
+from kfusion.fingerprints import fingerprint, fingerprint_arrays
+from kfusion.folds import Fold
+from kfusion.search.confusion_counts import count_confusion
 from kfusion.search.oracle import StudyOracle, StudyTrial
 from kfusion.search.samplers import Pruner, Sampler
+from kfusion.search.tensorboard_logs import TrialLog
 from kfusion.search.trial_callbacks import (
     BestWeights,
     EpochHistory,
@@ -28,6 +31,7 @@ from kfusion.search.trial_callbacks import (
     StopNotFinite,
     StopWhenPruned,
 )
+from kfusion.search.trial_rows import FitArguments, describe_folds, plan_trial_folds
 from kfusion.search.workers import run_workers
 from kfusion.seeds import derive_seed
 
@@ -60,6 +64,8 @@ class OptunaTuner(keras_tuner.Tuner):
         min_trials_per_choice: Int: so often every value of a choice is tried to completion
             before the sampler begins.
         max_seconds_per_trial: Float: a run ends after the epoch in which they are over.
+        log_dir: Folder for TensorBoard: curves and hyperparameters of every trial, on any backend.
+            A `keras.callbacks.TensorBoard` among the callbacks of `search` names one as well.
         seed: Int: the same search proposes and trains the same trials, if one process runs it.
         storage: URL of an Optuna storage in place of a file in the project's folder. The folder
             keeps the weights and has to be shared all the same.
@@ -96,6 +102,7 @@ class OptunaTuner(keras_tuner.Tuner):
         pruner: Pruner = None,
         min_trials_per_choice: int = 0,
         max_seconds_per_trial: float | None = None,
+        log_dir: str | os.PathLike | None = None,
         seed: int | None = 0,
         storage: str | None = None,
         hyperparameters: keras_tuner.HyperParameters | None = None,
@@ -104,6 +111,10 @@ class OptunaTuner(keras_tuner.Tuner):
         **keywords: Any,
     ):
         self.max_seconds_per_trial = max_seconds_per_trial
+        self.log_dir = log_dir
+        # The nested cross-validation of the search, from whoever ran one.
+        self.nested: Any = None
+        self._folds: list[Fold] | None = None
         self._num_parameters: int | None = None
         oracle = StudyOracle(
             objective,
@@ -125,11 +136,17 @@ class OptunaTuner(keras_tuner.Tuner):
             )
         self.oracle.open({"executions_per_trial": self.executions_per_trial})
 
-    def search(self, *fit_args: Any, n_jobs: int = 1, **fit_kwargs: Any) -> None:
+    def search(
+        self, *fit_args: Any, n_jobs: int = 1, cv: Any = None, groups: Any = None, **fit_kwargs: Any
+    ) -> None:
         """Runs trials until there are `max_trials`, or no points are left.
 
         Args:
             *fit_args: For `HyperModel.fit`, as `keras.Model.fit` takes them.
+            cv: Int, a scikit-learn splitter or pairs of row positions: each trial is trained on
+                every fold and counts by its mean over the folds, of whose rows each judges once. A
+                pruner is told of folds instead of epochs, as "wilcoxon" wants it.
+            groups: `(rows,)` values: rows that share one stay in one fold.
             n_jobs: Int, processes that work on the study at once. joblib starts them: within
                 `joblib.parallel_config("ray")` they are those of a Ray cluster.
             **fit_kwargs: The same; `verbose=0` hides the progress.
@@ -139,7 +156,16 @@ class OptunaTuner(keras_tuner.Tuner):
             TypeError: If the hypermodel cannot be sent to other processes.
             RuntimeError: If no trial completed; quotes the first one's reason.
         """
-        self.oracle.folder.check_record({"data": fingerprint_arrays([fit_args, fit_kwargs])})
+        arguments = FitArguments(fit_args, fit_kwargs)
+        self._folds = (
+            None if cv is None else plan_trial_folds(arguments, cv, groups, self.oracle.seed)
+        )
+        self.oracle.folder.check_record(
+            {
+                "data": fingerprint_arrays([fit_args, fit_kwargs]),
+                "folds": fingerprint(describe_folds(self._folds)),
+            }
+        )
         if n_jobs > 1:
             run_workers(self, n_jobs, fit_args, fit_kwargs)
         # Also what was cut off in another process.
@@ -166,43 +192,72 @@ class OptunaTuner(keras_tuner.Tuner):
         raise RuntimeError(f"None of {len(trials)} trials completed. The first one: {reason}")
 
     def run_trial(self, trial: StudyTrial, *fit_args: Any, **fit_kwargs: Any) -> list[Any]:
-        """Trains a trial's model, as often as `executions_per_trial` says, from other seeds.
+        """Trains a trial's model on each fold, as often as `executions_per_trial` says.
+
+        Every run starts from another seed.
 
         Returns:
             What `HyperModel.fit` returned, of each run.
         """
-        callbacks = fit_kwargs.pop("callbacks", [])
+        arguments = FitArguments(fit_args, fit_kwargs)
+        folds: list[Fold | None] = [None] if self._folds is None else list(self._folds)
+        report = self.oracle.reporter(trial)
         runs: list[_Run] = []
-        for execution in range(self.executions_per_trial):
-            seed = derive_seed(self.oracle.seed, int(trial.trial_id), execution)
-            keras.utils.set_random_seed(seed)
-            best, epochs = BestWeights(self.oracle.objective), EpochHistory()
-            own = [best, epochs, StopNotFinite()]
-            if self.max_seconds_per_trial is not None:
-                own.append(StopAfterSeconds(self.max_seconds_per_trial))
-            pruning = self._pruning(trial) if execution == 0 else None
-            own += [pruning] if pruning is not None else []
-            copies = self._deepcopy_callbacks(callbacks)
-            self._configure_tensorboard_dir(copies, trial, execution)
-            result = self._build_and_fit_model(
-                trial, *fit_args, **fit_kwargs, callbacks=[*copies, *own]
-            )
-            weights = self._built.get_weights() if best.weights is None else best.weights
-            runs.append(_Run(result, weights, epochs.history))
-            trial.is_pruned = pruning is not None and pruning.is_pruned
+        for fold in (fold for fold in folds for _ in range(self.executions_per_trial)):
+            pruning = []
+            if report is not None and fold is None and not runs:
+                pruning = [StopWhenPruned(self.oracle.objective, report)]
+            rows = arguments if fold is None else arguments.of_fold(fold)
+            runs.append(self._run(trial, len(runs), rows, pruning))
+            trial.is_pruned = any(callback.is_pruned for callback in pruning)
+            if report is not None and fold is not None:
+                value = runs[-1].sort_value(self.oracle.objective)
+                trial.is_pruned = report(len(runs) - 1, value)
             if trial.is_pruned:
                 break
         self.oracle.folder.write_history(int(trial.trial_id), [run.history for run in runs])
         if not trial.is_pruned:
-            self._keep_weights(trial, runs)
+            self._keep_median(trial, runs)
         return [run.result for run in runs]
+
+    def _run(self, trial: StudyTrial, number: int, arguments: FitArguments, pruning: list) -> _Run:
+        """One training of a trial's model."""
+        keras.utils.set_random_seed(derive_seed(self.oracle.seed, int(trial.trial_id), number))
+        best, epochs = BestWeights(self.oracle.objective), EpochHistory()
+        own = [best, epochs, StopNotFinite(), *pruning]
+        if self.max_seconds_per_trial is not None:
+            own.append(StopAfterSeconds(self.max_seconds_per_trial))
+        named = dict(arguments.named)
+        copies = self._deepcopy_callbacks(named.pop("callbacks", []))
+        self._configure_tensorboard_dir(copies, trial, number)
+        result = self._build_and_fit_model(
+            trial, *arguments.positional, **named, callbacks=[*copies, *own]
+        )
+        weights = self._built.get_weights() if best.weights is None else best.weights
+        return _Run(result, weights, epochs.history, arguments.get("validation_data"))
+
+    def _configure_tensorboard_dir(
+        self, callbacks: list[Any], trial: StudyTrial, execution: int = 0
+    ) -> None:
+        """A folder for each run; KerasTuner's own writes hyperparameters on tensorflow alone."""
+        folders = [] if self.log_dir is None else [os.fspath(self.log_dir)]
+        for callback in callbacks:
+            if isinstance(callback, keras.callbacks.TensorBoard):
+                folders.append(str(callback.log_dir))
+                callback.log_dir = self._get_tensorboard_dir(
+                    callback.log_dir, trial.trial_id, execution
+                )
+        callbacks += [
+            TrialLog(
+                self._get_tensorboard_dir(folder, trial.trial_id, execution),
+                trial.hyperparameters.values,
+                trial.trial_id,
+            )
+            for folder in dict.fromkeys(folders)
+        ]
 
     def save(self) -> None:
         """Nothing: the study is saved as it changes."""
-
-    def _pruning(self, trial: StudyTrial) -> StopWhenPruned | None:
-        report = self.oracle.reporter(trial)
-        return None if report is None else StopWhenPruned(self.oracle.objective, report)
 
     def _run_and_update_trial(self, trial: StudyTrial, *fit_args: Any, **fit_kwargs: Any) -> None:
         """As KerasTuner's, with the spread over runs and the metrics that every trial has."""
@@ -251,8 +306,8 @@ class OptunaTuner(keras_tuner.Tuner):
         self._num_parameters = self._built.count_params() if self._built.built else None
         return self._built
 
-    def _keep_weights(self, trial: StudyTrial, runs: list[_Run]) -> None:
-        """Writes the weights of the median run, whole or not at all."""
+    def _keep_median(self, trial: StudyTrial, runs: list[_Run]) -> None:
+        """Writes the weights of the median run, whole or not at all, and what it takes for what."""
         order = sorted(range(len(runs)), key=lambda i: runs[i].sort_value(self.oracle.objective))
         median = runs[order[(len(runs) - 1) // 2]]
         model = self._built
@@ -261,6 +316,9 @@ class OptunaTuner(keras_tuner.Tuner):
         unfinished = path.with_name(f"unfinished_{path.name}")
         model.save_weights(unfinished)
         os.replace(unfinished, path)
+        counts = count_confusion(model, median.validation_data)
+        if counts is not None:
+            self.oracle.folder.write_confusion(int(trial.trial_id), counts.tolist())
 
 
 @dataclasses.dataclass
@@ -270,6 +328,7 @@ class _Run:
     result: Any
     weights: list[np.ndarray]
     history: dict[str, list[float]]
+    validation_data: Any
 
     def sort_value(self, objective: keras_tuner.Objective) -> float:
         """The objective at its best epoch; 0 if the run tells none."""

@@ -1,0 +1,80 @@
+"""Which classes a trial's model takes for which."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from kfusion.curves import confusion
+from kfusion.models import PREDICTION
+from kfusion.prediction import EVALUATION_BATCH, feed
+from kfusion.rows import take_rows
+
+
+def count_confusion(model: keras.Model, validation_data: Any) -> np.ndarray | None:
+    """Counts true classes (rows) against predicted ones (columns) of the validation rows.
+
+    One unit is a probability, or a logit if some lie outside of 0 to 1; of more units the largest
+    is the class.
+
+    Args:
+        model: A `keras.Model` of one output, or of one called "prediction" among others.
+        validation_data: `(x, y)`, or with weights behind; y as `(rows,)` labels from 0 or one-hot.
+
+    Returns:
+        `(classes, classes)` ints, or None if the rows are no arrays, or their targets no classes.
+    """
+    if not isinstance(validation_data, (tuple, list)) or len(validation_data) < 2:
+        return None
+    x, y = validation_data[:2]
+    if not isinstance(y, (np.ndarray, list)):
+        return None
+    y = np.asarray(y)
+    if y.dtype.kind not in "biuf" or not (y == np.round(y)).all():
+        return None
+    outputs = _predict(model, x, len(y))
+    if outputs is None:
+        return None
+    labels = _labels(y, outputs.shape[1])
+    if labels is None:
+        return None
+    if outputs.shape[1] == 1:
+        is_probability = outputs.min() >= 0 and outputs.max() <= 1
+        predicted = (outputs[:, 0] > (0.5 if is_probability else 0.0)).astype(int)
+    else:
+        predicted = outputs.argmax(axis=1)
+    return confusion(labels, predicted, max(2, outputs.shape[1]))
+
+
+def _labels(y: np.ndarray, units: int) -> np.ndarray | None:
+    """Labels from 0, or None if there are none."""
+    if y.ndim == 2 and y.shape[1] == units > 1:
+        one_hot = np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all()
+        return y.argmax(axis=1) if one_hot else None
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.ndim != 1 or not np.isin(y, range(max(2, units))).all():
+        return None
+    return y.astype(int)
+
+
+def _predict(model: keras.Model, x: Any, num_rows: int) -> np.ndarray | None:
+    if isinstance(x, Mapping):
+        names = [tensor.name for tensor in getattr(model, "inputs", None) or ()]
+        if names and set(names) <= set(x):
+            # Keys that the model does not use are left out, as in `fit`.
+            x = feed(model, {name: x[name] for name in names})
+    parts = []
+    for start in range(0, num_rows, EVALUATION_BATCH):
+        rows = np.arange(start, min(start + EVALUATION_BATCH, num_rows))
+        outputs = model.predict_on_batch(take_rows(x, rows))
+        if isinstance(outputs, dict):
+            outputs = outputs.get(PREDICTION)
+        outputs = np.asarray(outputs) if not isinstance(outputs, (list, tuple)) else None
+        if outputs is None or outputs.ndim not in (1, 2) or not np.isfinite(outputs).all():
+            return None
+        parts.append(outputs.reshape(len(rows), -1))
+    return np.concatenate(parts)
