@@ -234,7 +234,7 @@ class TestDirectory:
 
     def test_what_fit_depends_on_can_be_told(self, tmp_path):
         run(directory=tmp_path, about={"strength": 1})
-        with pytest.raises(ValueError, match="about differ"):
+        with pytest.raises(ValueError, match=r"about \(strength\) differ"):
             run(directory=tmp_path, about={"strength": 2})
 
 
