@@ -66,7 +66,7 @@ def check_record(path: Path, about: Mapping[str, Any], what: str) -> None:
         about: What this work is, JSON-able.
         what: What the folder is called in the message, such as "search".
     """
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    known = read_record(path) or {}
     different = _differences(known, json.loads(json.dumps(about)))
     if different:
         raise OtherWorkError(
@@ -88,6 +88,23 @@ def _differences(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
 
 def _differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     return sorted(name for name in {*a, *b} if a.get(name) != b.get(name))
+
+
+def read_record(path: Path) -> Any:
+    """What `write_record` wrote, or None if there is no such file.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged: {error}. It is left as it is; choose another directory, or remove "
+            "what is there."
+        ) from error
 
 
 def write_record(path: Path, about: Any) -> None:

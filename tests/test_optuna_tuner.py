@@ -385,6 +385,14 @@ class TestStudyFolder:
             Scored(by_kind, mixed, directory=tmp_path)
         assert file.read_bytes() == b"nonsense" * 500
 
+    def test_a_damaged_record_is_named_and_kept(self, tmp_path):
+        Scored(by_kind, mixed, directory=tmp_path)
+        record = tmp_path / "study" / "about.json"
+        record.write_text("{")
+        with pytest.raises(ValueError, match=r"about.json is damaged: .*It is left as it is"):
+            Scored(by_kind, mixed, directory=tmp_path)
+        assert record.read_text() == "{"
+
     def test_a_folder_that_cannot_be_made(self, tmp_path):
         (tmp_path / "study").touch()
         with pytest.raises(OSError, match="study"):

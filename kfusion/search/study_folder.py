@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sqlite3
 import warnings
@@ -15,7 +14,7 @@ import filelock
 import optuna
 from optuna.study import StudyDirection
 
-from kfusion.fingerprints import check_record, write_record
+from kfusion.fingerprints import check_record, read_record, write_record
 from kfusion.search.quiet_optuna import quiet_optuna
 from kfusion.versions import library_versions
 
@@ -113,7 +112,7 @@ class StudyFolder:
         """
         with self.locked():
             record = self.path / RECORD_FILE
-            known = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+            known = read_record(record) or {}
             if known:
                 told = {name: value for name, value in about.items() if name in known}
                 check_record(record, {**known, **told}, "search")
@@ -162,10 +161,7 @@ class StudyFolder:
 
     def read_history(self, number: int) -> list[dict[str, list[float]]]:
         """What the epochs of each run of a trial logged; nothing if it was cut off."""
-        path = self.trial_folder(number) / HISTORY_FILE
-        if not path.exists():
-            return []
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_record(self.trial_folder(number) / HISTORY_FILE) or []
 
     def write_confusion(self, number: int, counts: list[list[int]]) -> None:
         """Keeps how often a trial's model takes each true class (rows) for which (columns)."""
@@ -173,8 +169,7 @@ class StudyFolder:
 
     def read_confusion(self, number: int) -> list[list[int]] | None:
         """What `write_confusion` kept; None if the trial has no classes or was cut off."""
-        path = self.trial_folder(number) / CONFUSION_FILE
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        return read_record(self.trial_folder(number) / CONFUSION_FILE)
 
     def __getstate__(self) -> dict[str, Any]:
         # Another process holds nothing yet.
