@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import keras
@@ -21,6 +22,12 @@ from kfusion.residual import starts_from_the_best
 from kfusion.tasks import Task, as_task, check_variety
 
 AUXILIARY_LOSS_WEIGHT = 0.3
+# What is logged of the training rows; by instance, whose variables are there before training.
+_METRICS = {
+    "binary": partial(keras.metrics.BinaryAccuracy, name="accuracy"),
+    "multiclass": partial(keras.metrics.SparseCategoricalAccuracy, name="accuracy"),
+    "regression": partial(keras.metrics.MeanAbsoluteError, name="mae"),
+}
 
 
 def fit(
@@ -229,7 +236,7 @@ def compile_model(
     """
     task = as_task(task)
     weight = task.loss_weight
-    metric = "mae" if task.kind == "regression" else "accuracy"
+    metric = _METRICS[task.kind]()
     losses: Any = _choose_loss(task, loss)
     if answers_by_name(model):
         if MEMBER_PREDICTIONS in model.output:
@@ -260,6 +267,18 @@ def compile_model(
         metrics=metrics,
         jit_compile=jit_compile,
     )
+    _make_all_variables(model)
+
+
+def _make_all_variables(model: keras.Model) -> None:
+    """Makes those of optimizer and losses, for which TensorFlow would trace a step twice."""
+    if not model.built:
+        return
+    model.optimizer.build(model.trainable_variables)
+    if answers_by_name(model):
+        row = {name: np.zeros((1, *output.shape[1:])) for name, output in model.output.items()}
+        model.compute_loss(y=_per_output(model, np.zeros(1)), y_pred=row)
+        model.reset_metrics()
 
 
 def _choose_loss(task: Task, loss: str | keras.losses.Loss | None) -> str | keras.losses.Loss:

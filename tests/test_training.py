@@ -1,6 +1,7 @@
 """Training: exact scores, the best weights, the right inputs, the same answer for the same seed."""
 
 import re
+from functools import partial
 
 import keras
 import numpy as np
@@ -357,6 +358,33 @@ class TestOptimizers:
     def test_weight_decay_reaches_the_optimizer(self, model):
         compile_model(model, task="binary", optimizer="adamw", weight_decay=0.125)
         assert model.optimizer.weight_decay == 0.125
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="Others trace otherwise.")
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda branch: build_unimodal_model(branch(units=4), task="binary"),
+        lambda branch: build_unimodal_model(branch(units=4, encoder="tabm"), task="binary"),
+        lambda branch: build_fusion_model(
+            {"first": branch(units=4), "second": branch(units=4, name="second")},
+            task="binary",
+            auxiliary_heads=True,
+        ),
+    ],
+)
+def test_the_training_step_is_traced_once(build):
+    model = build(partial(tabular_branch, 3))
+    train_step, traces = model.train_step, []
+
+    def traced(data):
+        traces.append(data)
+        return train_step(data)
+
+    model.train_step = traced
+    x = {"tabular": np.random.default_rng(0).normal(size=(40, 3)).astype("float32")}
+    fit(model, x, np.arange(40) % 2, task="binary", validation_data=None, epochs=2, verbose=0)
+    assert len(traces) == 1
 
 
 class TestErrorsBeforeTraining:

@@ -1,10 +1,6 @@
 """Boosted trees as a Keras layer against scikit-learn's own predictions."""
 
-import importlib.util
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -128,19 +124,6 @@ def test_the_random_fits_are_of_all_kinds():
     assert any(len(each.categories) == each.num_columns for each in trees)
     assert sum(np.isinf(each.thresholds[~each.is_leaf]).any() for each in trees) >= 2
     assert any(estimator.n_iter_ < estimator.max_iter for estimator in fits)
-
-
-@pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="needs pip install kfusion[jax]")
-def test_equals_scikit_learn_on_jax_too():
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", __file__, "-k", "on_random_fits or hand or near_a"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "KERAS_BACKEND": "jax"},
-        cwd=ROOT,
-        check=False,
-    )
-    assert not done.returncode, done.stdout[-3000:]
 
 
 def test_two_trees_worked_by_hand():

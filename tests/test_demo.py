@@ -1,0 +1,23 @@
+"""The whole road on some rows of the data that ship."""
+
+import json
+
+import numpy as np
+
+from kfusion import datasets, demo
+
+
+def test_from_files_to_what_the_saved_model_answers(tmp_path, monkeypatch):
+    whole = datasets.load_landcover()
+    kept = np.flatnonzero(np.isin(whole.groups, np.unique(whole.groups)[::5]))
+    monkeypatch.setattr(demo, "load_landcover", lambda: whole[kept])
+    monkeypatch.setattr(demo, "EPOCHS", 1)
+    monkeypatch.setattr(demo, "TRIALS", 1)
+    told = []
+    result = demo.run_demo(tmp_path, tell=told.append)
+    assert [line[:3] for line in told if line[0] != " "] == [f"{i}/6" for i in range(1, 7)]
+    assert result["served_difference"] < 1e-5
+    names = {candidate["name"] for candidate in result["candidates"]}
+    assert {"image only", "table only", "concat", "multiply", "best searched"} == names
+    assert result["kept"] in names
+    assert json.loads((tmp_path / "run.json").read_text())["verdict"] in "".join(told)
