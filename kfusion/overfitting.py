@@ -1,4 +1,4 @@
-"""When training goes on without validation: a stop by the gap between the two, and a score."""
+"""A stop where training scores leave validation scores behind, and a score that counts both."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import keras
 class OverfitGapStopping(keras.callbacks.Callback):
     """Stops when training score minus validation score has grown so many epochs running.
 
-    The weights stay those of the last epoch, where overfitting has begun: the scores there can be
-    held against each other, as `overfit_score` does.
+    The last epoch is where overfitting has begun: its scores can be held against each other, as
+    `overfit_score` does. `keras.Model.fit` also ends with its weights, `kfusion.fit` with those of
+    the best epoch.
 
     Args:
         patience: Int, epochs in a row in which the gap grows.
@@ -50,8 +51,8 @@ class OverfitGapStopping(keras.callbacks.Callback):
 def overfit_score(train: float, validation: float, *, chance: float = 0.5) -> float:
     """A validation score above chance that counts more, the less of it is overfitting.
 
-    `(validation - chance) / train + (validation - chance)`: of two models that validate alike, the
-    one that is worse on its training rows is better.
+    `(validation - chance) / train + (validation - chance)`: of two models that validate alike,
+    above chance, the one that is worse on its training rows is better.
 
     Args:
         train: Score of the training rows, such as an accuracy, in (0, 1].

@@ -1,5 +1,6 @@
 """What a study's analysis says in words, on studies made to show it."""
 
+import keras_tuner
 import numpy as np
 import optuna
 import pytest
@@ -7,7 +8,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState
 from scipy import stats
 
-from kfusion import analyse
+from kfusion import OptunaTuner, analyse
 
 SPACE = {
     "depth": IntDistribution(1, 3),
@@ -97,8 +98,8 @@ def test_the_parameter_that_matters_comes_first():
         ),
         (
             [(2, 0.01, "a", 0.82, 0.05), (1, 0.02, "b", 0.81, 0.05)],
-            "The best two settings (trials 0 and 1) do not differ: 0.8200 and 0.8100 over 5 runs "
-            "each, p = 0.76.",
+            "No difference is shown between the best two settings (trials 0 and 1): 0.8200 and "
+            "0.8100 over 5 runs each, p = 0.76.",
         ),
         (
             [(1, 0.01, "a", 0.5), *[(2, 0.01, "b", TrialState.PRUNED)] * 2],
@@ -137,3 +138,23 @@ def test_pictures(tmp_path):
 def test_a_study_without_trials():
     with pytest.raises(ValueError, match="has no trials yet"):
         analyse(make_study([]))
+
+
+def test_numbers_of_reverse_log_are_the_users_own(tmp_path):
+    hp = keras_tuner.HyperParameters()
+    hp.Float("momentum", 0.5, 0.99, sampling="reverse_log")
+
+    class Momentum(OptunaTuner):
+        def run_trial(self, trial, **keywords):
+            return {"score": trial.hyperparameters.get("momentum")}
+
+    tuner = Momentum(
+        objective=keras_tuner.Objective("score", "max"),
+        max_trials=10,
+        hyperparameters=hp,
+        directory=tmp_path,
+    )
+    tuner.search(verbose=0)
+    trials = analyse(tuner).trials
+    assert trials["momentum"].tolist() == pytest.approx(trials["value"].tolist())
+    assert tuner.get_best_hyperparameters()[0].get("momentum") == trials["momentum"].max()

@@ -121,13 +121,31 @@ class TestKerasTunersProgram:
         assert "learning_rate" in capsys.readouterr().out
         assert searched.remaining_trials == 0
 
-    def test_a_longer_training_afterwards(self, searched):
+    def test_a_longer_training_afterwards(self, searched, tmp_path):
         model = refit(searched, ROWS["x"], ROWS["y"], epochs=1, verbose=0)
         held = ROWS["validation_data"]
         on_all = refit(
             searched, ROWS["x"], ROWS["y"], validation_data=held, on_all_rows=True, verbose=0
         )
         assert [w.shape for w in model.weights] == [w.shape for w in on_all.weights]
+        rows = []
+
+        class Told(keras_tuner.HyperModel):
+            def build(self, hp):
+                return build_model(hp)
+
+            def fit(self, hp, model, x, y, epochs, **keywords):
+                rows.append((len(x), epochs, "validation_data" in keywords))
+                history = model.fit(x, y, epochs=epochs, **keywords).history
+                return {"val_loss": history.get("val_loss", history["loss"])[-1]}
+
+        tuner = OptunaTuner(Told(), "val_loss", 1, directory=tmp_path)
+        tuner.search(**ROWS, epochs=3)
+        refit(tuner, ROWS["x"], ROWS["y"], validation_data=held, verbose=0)
+        refit(tuner, ROWS["x"], ROWS["y"], validation_data=held, on_all_rows=True, verbose=0)
+        (history,) = tuner.oracle.folder.read_history(0)
+        best = 1 + int(np.argmin(history["val_loss"]))
+        assert rows == [(64, 3, True), (64, best, True), (96, best, False)]
         with pytest.raises(ValueError, match="`on_all_rows` needs `validation_data`"):
             refit(searched, ROWS["x"], ROWS["y"], on_all_rows=True)
 
@@ -175,23 +193,103 @@ class TestProposals:
         assert tuner.get_best_hyperparameters()[0].get("a") == 3
 
     def test_every_value_of_a_choice_is_completed_so_often(self, tmp_path):
+        def declare(hp):
+            hp.Choice("kind", ["one point", "b", "c"])
+            with hp.conditional_scope("kind", ["b", "c"]):
+                hp.Float("x", 0.0, 1.0)
+                hp.Int("depth", 1, 3)
+
         tuner = Scored(
-            by_kind, mixed, max_trials=9, min_trials_per_choice=2, directory=tmp_path, seed=3
+            # The sampler is drawn to the kind that has no points left.
+            lambda trial: {"score": len(trial.hyperparameters.get("kind"))},
+            declare,
+            max_trials=14,
+            min_trials_per_choice=4,
+            directory=tmp_path,
         )
         tuner.search(verbose=0)
         kinds = collections.Counter(point["kind"] for point in points(tuner))
         depths = collections.Counter(point.get("depth") for point in points(tuner))
-        assert min(kinds["a"], kinds["c"]) >= 1
-        assert min(depths[1], depths[2], depths[3]) >= 1
+        assert kinds["one point"] == 1
+        assert min(kinds["b"], kinds["c"]) >= 4
+        assert min(depths[1], depths[2], depths[3]) >= 4
 
-    def test_a_search_that_was_stopped_goes_on_as_if_it_had_not(self, tmp_path):
+    @pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "grid"])
+    def test_a_search_that_was_stopped_goes_on_as_if_it_had_not(self, sampler, tmp_path):
+        def declare(hp):
+            hp.Choice("kind", ["a", "b", "c"])
+            hp.Float("x", 0.0, 1.0, step=0.1)
+
         def run(name, *stops):
             for stop in stops:
-                tuner = Scored(by_kind, mixed, max_trials=stop, directory=tmp_path / name, seed=1)
+                tuner = Scored(
+                    lambda trial: {"score": trial.hyperparameters.get("x")},
+                    declare,
+                    max_trials=stop,
+                    sampler=sampler,
+                    directory=tmp_path / name,
+                )
                 tuner.search(verbose=0)
             return points(tuner)
 
-        assert run("at once", 14) == run("in parts", 5, 11, 14)
+        assert run("at once", 28) == run("in parts", 5, 25, 28)
+
+    @pytest.mark.parametrize("sampler", ["tpe", "grid"])
+    def test_hyperparameters_that_come_up_while_models_are_built(self, sampler, tmp_path):
+        class Growing(OptunaTuner):
+            def run_trial(self, trial, **keywords):
+                hp = trial.hyperparameters
+                units = [hp.Choice(f"units_{i}", [1, 2, 3]) for i in range(hp.Int("layers", 1, 2))]
+                return {"score": sum(units)}
+
+        for max_trials in (4, 6, 30):
+            tuner = Growing(
+                objective=MAXIMISE,
+                hyperparameters=space(lambda hp: hp.Int("layers", 1, 2)),
+                max_trials=max_trials,
+                sampler=sampler,
+                directory=tmp_path,
+            )
+            tuner.search(verbose=0)
+        found = points(tuner)
+        assert tuner.oracle.get_best_trials(1)[0].score == 6
+        complete = [json.dumps(point, sort_keys=True) for point in found if len(point) == 3]
+        assert len(set(complete)) == len(complete) == 18
+        # The study knows what came up.
+        for trial, point in zip(tuner.oracle.study.trials, found, strict=True):
+            assert trial.params == point
+
+    @pytest.mark.parametrize("sampler", ["tpe", "grid"])
+    def test_steps_are_the_numbers_that_are_written(self, sampler, tmp_path):
+        tuner = Scored(
+            lambda trial: {"score": trial.hyperparameters.get("rate")},
+            lambda hp: hp.Float("rate", 0.0, 0.3, step=0.1),
+            max_trials=9,
+            sampler=sampler,
+            directory=tmp_path,
+        )
+        tuner.search(verbose=0)
+        assert sorted(point["rate"] for point in points(tuner)) == [0.0, 0.1, 0.2, 0.3]
+
+    def test_a_range_of_one_number_has_an_end(self, tmp_path):
+        tuner = Scored(
+            lambda trial: {"score": trial.hyperparameters.get("a")},
+            lambda hp: (hp.Choice("a", [1, 2, 3]), hp.Float("rate", 0.5, 0.5)),
+            max_trials=9,
+            directory=tmp_path,
+        )
+        tuner.search(verbose=0)
+        assert [point["rate"] for point in points(tuner)] == [0.5] * 3
+
+    def test_a_range_of_many_whole_numbers_is_not_counted_out(self, tmp_path):
+        tuner = Scored(
+            lambda trial: {"score": 1.0},
+            lambda hp: hp.Int("number", 0, 2**40),
+            max_trials=3,
+            directory=tmp_path,
+        )
+        tuner.search(verbose=0)
+        assert len(points(tuner)) == 3
 
     def test_it_finds_what_is_better(self, tmp_path):
         def declare(hp):
@@ -360,6 +458,27 @@ class TestSeveralObjectives:
         assert rank_costs(costs, 5) == [0, 1, 2, 4, 3]
         assert rank_costs([[3.0], [1.0], [2.0]], 2) == [1, 2]
 
+    def test_epochs_are_judged_by_what_they_log(self, tmp_path):
+        objectives = ["val_loss", keras_tuner.Objective("num_parameters", "min")]
+        tuner = OptunaTuner(build_model, objectives, 1, directory=tmp_path)
+        tuner.search(**ROWS, epochs=5, callbacks=[keras.callbacks.LearningRateScheduler(rising)])
+        (history,) = tuner.oracle.folder.read_history(0)
+        (trial,) = tuner.oracle.get_best_trials(1)
+        assert np.argmin(history["val_loss"]) < 4
+        assert trial.metrics.get_best_value("val_loss") == pytest.approx(min(history["val_loss"]))
+        (model,) = tuner.get_best_models(1)
+        loss = model.evaluate(*ROWS["validation_data"], verbose=0)[0]
+        assert loss == pytest.approx(min(history["val_loss"]), rel=1e-5)
+
+    def test_a_list_of_one_is_one(self, tmp_path):
+        tuner = Scored(by_kind, mixed, objective=[MAXIMISE], pruner="median", directory=tmp_path)
+        assert tuner.oracle.objective == MAXIMISE
+
+
+def rising(epoch, rate):
+    """A learning rate that wrecks the model in the end."""
+    return rate if epoch < 2 else 1e3
+
 
 class TestStudyFolder:
     def test_another_space_or_objective_is_refused(self, tmp_path):
@@ -384,6 +503,23 @@ class TestStudyFolder:
         with pytest.raises(ValueError, match=r"study.db is corrupt .*It is left as it is"):
             Scored(by_kind, mixed, directory=tmp_path)
         assert file.read_bytes() == b"nonsense" * 500
+
+    def test_a_folder_of_a_stock_tuner_is_refused(self, tmp_path):
+        keywords = {"directory": tmp_path, "project_name": "stock", "max_trials": 1}
+        keras_tuner.RandomSearch(build_model, "val_loss", **keywords).search(**ROWS, epochs=1)
+        with pytest.raises(ValueError, match=r"search of KerasTuner's own tuners \(oracle.json\)"):
+            OptunaTuner(build_model, "val_loss", **keywords)
+
+    def test_a_trial_that_was_finished_meanwhile_is_not_begun_again(self, tmp_path):
+        first = Scored(by_kind, mixed, max_trials=2, directory=tmp_path)
+        second = Scored(by_kind, mixed, max_trials=2, directory=tmp_path)
+        trial = first.oracle.create_trial("first")
+        read = second.oracle._read_trials()
+        first.oracle.update_trial(trial.trial_id, {"score": 1.0})
+        trial.status = "COMPLETED"
+        first.oracle.end_trial(trial)
+        assert second.oracle._adopt(read) is None
+        assert second.oracle.create_trial("second").trial_id == "0001"
 
     def test_a_damaged_record_is_named_and_kept(self, tmp_path):
         Scored(by_kind, mixed, directory=tmp_path)

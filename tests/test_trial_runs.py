@@ -140,6 +140,8 @@ class TestConfusion:
             np.testing.assert_array_equal(count_confusion(Fixed(outputs), (self.rows, y)), expected)
 
     def test_what_has_no_classes_is_not_counted(self):
+        several = [self.labels, self.scores]
+        assert count_confusion(Fixed(self.scores), (self.rows, several)) is None
         assert count_confusion(Fixed(self.scores[:, :1]), (self.rows, self.scores[:, 1])) is None
         assert count_confusion(Fixed(self.scores), (self.rows, self.labels + 1)) is None
         assert count_confusion(Fixed(self.scores), None) is None
@@ -212,18 +214,18 @@ class TestTensorBoard:
 
 
 class TestStorage:
-    def test_a_database_elsewhere(self, tmp_path):
+    def test_a_database_elsewhere_holds_a_study_for_each_folder(self, tmp_path):
         keywords = {
             "hypermodel": Told(mean_of_held),
             "objective": keras_tuner.Objective("score", "max"),
-            "directory": tmp_path,
+            "project_name": "study",
             "storage": f"sqlite:///{tmp_path / 'elsewhere.db'}",
         }
         for max_trials, name in ((1, "one"), (3, "one"), (2, "other")):
-            tuner = OptunaTuner(**keywords, max_trials=max_trials, project_name=name)
+            tuner = OptunaTuner(**keywords, max_trials=max_trials, directory=tmp_path / name)
             tuner.search(X, Y, validation_data=(X, Y), verbose=0)
             assert len(tuner.oracle.trials) == max_trials
-        assert not (tmp_path / "one" / "study.db").exists()
+        assert not (tmp_path / "one" / "study" / "study.db").exists()
 
     @pytest.mark.usefixtures("ray_cluster")
     def test_workers_on_a_ray_cluster(self, tmp_path):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import collections
+import copy
 import dataclasses
 import math
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from scipy import stats
 
 from kfusion.plots import plot_confusion_counts
 from kfusion.search import study_plots
+from kfusion.search.proposals import MIRRORS
 from kfusion.search.space import MAX_CHOICE_VALUES, choices
 
 # Bins of a parameter with many values.
@@ -69,8 +72,8 @@ class StudyAnalysis:
         warnings: Sentences: what the study does not show.
         log: Names of parameters that were searched on a logarithmic scale.
         histories: Values of each epoch by metric, of the first run of the best trials, by name.
-        confusion: `(classes, classes)` counts of the best trial's validation rows, true classes by
-            predicted ones; None if it predicts no classes.
+        confusion: `(classes, classes)` counts of the rows that judged the best trial's median run,
+            true classes by predicted ones; None if it predicts no classes.
     """
 
     objective: str
@@ -164,7 +167,7 @@ def analyse(study: optuna.Study | Any) -> StudyAnalysis:
     folder = None
     if not isinstance(study, optuna.Study):
         folder, study = study.oracle.folder, study.oracle.study
-    trials = study.get_trials(deepcopy=False)
+    trials = [_in_its_own_numbers(trial) for trial in study.get_trials(deepcopy=False)]
     if not trials:
         raise ValueError(f"The study {study.study_name!r} has no trials yet.")
     direction = "max" if study.directions[0] == optuna.study.StudyDirection.MAXIMIZE else "min"
@@ -209,6 +212,24 @@ def analyse(study: optuna.Study | Any) -> StudyAnalysis:
     )
 
 
+def _in_its_own_numbers(trial: FrozenTrial) -> FrozenTrial:
+    """A trial with hyperparameters as they are: of `reverse_log`, Optuna has the mirror image."""
+    mirrors = trial.user_attrs.get(MIRRORS)
+    if not mirrors:
+        return trial
+    trial = copy.copy(trial)
+    trial.params = {
+        name: mirrors[name] - value if name in mirrors else value
+        for name, value in trial.params.items()
+    }
+    distributions: dict[str, Any] = dict(trial.distributions)
+    for name in mirrors.keys() & distributions.keys():
+        of = distributions[name]
+        distributions[name] = type(of)(of.low, of.high)
+    trial.distributions = distributions
+    return trial
+
+
 def _completed(trials: list[FrozenTrial]) -> list[FrozenTrial]:
     return [trial for trial in trials if trial.state == TrialState.COMPLETE]
 
@@ -240,7 +261,11 @@ def _importances(study: optuna.Study, trials: list[FrozenTrial]) -> pd.DataFrame
     empty = pd.DataFrame(columns=["fanova", "ped_anova"])
     if len(complete) < FEWEST_FOR_IMPORTANCE or len({t.values[0] for t in complete}) < 2:
         return empty
-    target = None if len(study.directions) == 1 else _first_value
+    target: Callable[[FrozenTrial], float] | None = None
+    if len(study.directions) > 1:
+        # With a target, PED-ANOVA takes the least for the best.
+        sign = -1 if study.directions[0] == optuna.study.StudyDirection.MAXIMIZE else 1
+        target = partial(_first_value, sign=sign)
     evaluators: dict[str, BaseImportanceEvaluator] = {
         "fanova": FanovaImportanceEvaluator(n_trees=32, max_depth=8, seed=0),
         "ped_anova": PedAnovaImportanceEvaluator(),
@@ -254,8 +279,8 @@ def _importances(study: optuna.Study, trials: list[FrozenTrial]) -> pd.DataFrame
     return pd.DataFrame(found).sort_values("fanova", ascending=False) if found["fanova"] else empty
 
 
-def _first_value(trial: FrozenTrial) -> float:
-    return trial.values[0]
+def _first_value(trial: FrozenTrial, sign: int) -> float:
+    return sign * trial.values[0]
 
 
 def _rows_of(
@@ -360,7 +385,7 @@ def _warn_of_dominant(values: pd.DataFrame, importances: pd.DataFrame) -> list[s
     return [
         f"{name} mattered most, and {most['completed']} of {total} completed trials have "
         f"{name} = {most['value']}: its other values were hardly tried (`min_trials_per_choice` "
-        "sees to it that they are)."
+        "sees to it that those of a choice are)."
     ]
 
 
@@ -428,6 +453,6 @@ def _warn_of_ties(trials: list[FrozenTrial], direction: str) -> list[str]:
     if pvalue < 0.05:
         return []
     return [
-        f"The best two settings (trials {first[0].number} and {first[1].number}) do not differ: "
-        f"{a:.4f} and {b:.4f} over {runs_a} runs each, p = {pvalue:.2f}."
+        f"No difference is shown between the best two settings (trials {first[0].number} and "
+        f"{first[1].number}): {a:.4f} and {b:.4f} over {runs_a} runs each, p = {pvalue:.2f}."
     ]

@@ -10,8 +10,8 @@ import numpy as np
 
 from kfusion.curves import confusion
 from kfusion.models import PREDICTION
-from kfusion.prediction import EVALUATION_BATCH, feed
-from kfusion.rows import take_rows
+from kfusion.prediction import EVALUATION_BATCH, predict_batches
+from kfusion.rows import is_several
 
 
 def count_confusion(model: keras.Model, validation_data: Any) -> np.ndarray | None:
@@ -30,12 +30,12 @@ def count_confusion(model: keras.Model, validation_data: Any) -> np.ndarray | No
     if not isinstance(validation_data, (tuple, list)) or len(validation_data) < 2:
         return None
     x, y = validation_data[:2]
-    if not isinstance(y, (np.ndarray, list)):
+    if not isinstance(y, (np.ndarray, list)) or is_several(y):
         return None
     y = np.asarray(y)
     if y.dtype.kind not in "biuf" or not (y == np.round(y)).all():
         return None
-    outputs = _predict(model, x, len(y))
+    outputs = _predict(model, x)
     if outputs is None:
         return None
     labels = _labels(y, outputs.shape[1])
@@ -61,20 +61,21 @@ def _labels(y: np.ndarray, units: int) -> np.ndarray | None:
     return y.astype(int)
 
 
-def _predict(model: keras.Model, x: Any, num_rows: int) -> np.ndarray | None:
+def _predict(model: keras.Model, x: Any) -> np.ndarray | None:
+    """`(rows, units)`, or None if the model has several outputs or predicts what is no vector."""
     if isinstance(x, Mapping):
-        names = [tensor.name for tensor in getattr(model, "inputs", None) or ()]
-        if names and set(names) <= set(x):
-            # Keys that the model does not use are left out, as in `fit`.
-            x = feed(model, {name: x[name] for name in names})
-    parts = []
-    for start in range(0, num_rows, EVALUATION_BATCH):
-        rows = np.arange(start, min(start + EVALUATION_BATCH, num_rows))
-        outputs = model.predict_on_batch(take_rows(x, rows))
-        if isinstance(outputs, dict):
-            outputs = outputs.get(PREDICTION)
-        outputs = np.asarray(outputs) if not isinstance(outputs, (list, tuple)) else None
-        if outputs is None or outputs.ndim not in (1, 2) or not np.isfinite(outputs).all():
-            return None
-        parts.append(outputs.reshape(len(rows), -1))
-    return np.concatenate(parts)
+        names = [tensor.name for tensor in getattr(model, "inputs", None) or x]
+        # Keys that the model does not use are left out, as in `fit`.
+        inputs = {name: x[name] for name in names} if set(names) <= set(x) else dict(x)
+    else:
+        parts = x if is_several(x) else [x]
+        inputs = {str(i): np.asarray(part) for i, part in enumerate(parts)}
+    outputs = getattr(model, "output", None)
+    if isinstance(outputs, (list, tuple)) or (
+        isinstance(outputs, Mapping) and PREDICTION not in outputs
+    ):
+        return None
+    predictions = predict_batches(model, inputs, EVALUATION_BATCH)
+    if predictions.ndim not in (1, 2) or not np.isfinite(predictions).all():
+        return None
+    return predictions.reshape(len(predictions), -1)

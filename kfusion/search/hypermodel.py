@@ -67,7 +67,7 @@ class FusionHyperModel(keras_tuner.HyperModel):
         weight_decays: Rates of decoupled weight decay; 0 is none.
         batch_sizes: Rows per step; 0 is what `fit` chooses by the number of rows.
         branch_parts: Dict by branch of further keywords of its builder and their parts:
-            `{"image": {"augment": [False, True], "trainable": [False, True]}}`.
+            `{"image": {"augment": [False, True]}}`, or "trainable" of an application.
         seed: Int; the initial weights, shuffling and dropout of the n-th model that is built
             start from `seed + n`. None leaves it to the tuner: `OptunaTuner` has a seed for each
             trial.
@@ -257,8 +257,11 @@ class FusionHyperModel(keras_tuner.HyperModel):
 
 
 def _listed(part: Part) -> list[Any]:
-    """The values of a part that is no callable."""
-    return [part] if isinstance(part, str) or not isinstance(part, Sequence) else list(part)
+    """The values of a part that is no callable; numbers of one kind, as choices have to be."""
+    values = [part] if isinstance(part, str) or not isinstance(part, Sequence) else list(part)
+    if any(isinstance(value, float) for value in values):
+        return [float(v) if isinstance(v, int) and not isinstance(v, bool) else v for v in values]
+    return values
 
 
 def _declare(hp: keras_tuner.HyperParameters, name: str, part: Part) -> None:
@@ -267,6 +270,8 @@ def _declare(hp: keras_tuner.HyperParameters, name: str, part: Part) -> None:
         part(hp, name)
         return
     values = _listed(part)
+    if not values:
+        raise ValueError(f"There are no values for {name!r} to choose from.")
     if len(values) == 1:
         hp.Fixed(name, values[0])
     elif all(isinstance(value, bool) for value in values):

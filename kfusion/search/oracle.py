@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,14 +13,15 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from kfusion.search.proposals import Proposals
+from kfusion.search.proposals import RESULT, Proposals, check_grid
 from kfusion.search.samplers import GRID, Pruner, Sampler, check_sampler, make_pruner
 from kfusion.search.space import Space
 from kfusion.search.study_folder import StudyFolder
 
 # How often a trial is begun that ends its process.
 MAX_ATTEMPTS = 2
-RESULT = "result"
+# Metrics that every trial has at its end.
+TOLD_AFTER_TRAINING = ("num_parameters", "seconds")
 STATUSES = {
     TrialState.COMPLETE: TrialStatus.COMPLETED,
     TrialState.RUNNING: TrialStatus.RUNNING,
@@ -33,14 +35,17 @@ class StudyTrial(Trial):
     """A KerasTuner trial that also knows how its runs went.
 
     Attributes:
-        spread: Standard deviation of the objective over runs of other seeds; None for one run.
+        spread: Standard deviation of the objective over runs, which are of other seeds or other
+            folds; None for one run.
         num_runs: How many runs.
+        num_epochs: Epochs to the best one of a run, in the mean over runs; None if none was logged.
         seconds: How long its runs took.
         is_pruned: Whether it was given up for those before it.
     """
 
     spread: float | None = None
     num_runs: int = 1
+    num_epochs: int | None = None
     seconds: float | None = None
     is_pruned: bool = False
 
@@ -76,9 +81,11 @@ class StudyOracle(keras_tuner.Oracle):
         **keywords: Any,
     ):
         check_sampler(sampler)
+        if isinstance(objective, (list, tuple)) and len(objective) == 1:
+            objective = objective[0]
         self.sampler = sampler
         self.pruner = make_pruner(pruner)
-        if pruner is not None and isinstance(objective, (list, tuple)) and len(objective) > 1:
+        if pruner is not None and isinstance(objective, (list, tuple)):
             raise ValueError("`pruner` needs one objective: trials are given up by it.")
         self.min_trials_per_choice = min_trials_per_choice
         self.storage = storage
@@ -95,6 +102,12 @@ class StudyOracle(keras_tuner.Oracle):
     def objectives(self) -> list[keras_tuner.Objective]:
         """One or more."""
         return list(getattr(self.objective, "objectives", [self.objective]))
+
+    @property
+    def epoch_objective(self) -> keras_tuner.Objective:
+        """What epochs are judged by: the first objective that they may log."""
+        logged = [each for each in self.objectives if each.name not in TOLD_AFTER_TRAINING]
+        return logged[0] if logged else self.objectives[0]
 
     @property
     def directions(self) -> list[StudyDirection]:
@@ -115,22 +128,20 @@ class StudyOracle(keras_tuner.Oracle):
     def _opened(self) -> tuple[optuna.Study, optuna.storages.BaseStorage]:
         if self._study is None or self._storage is None:
             names = [objective.name for objective in self.objectives]
-            self._storage = self.folder.make_storage()
-            self._study = self.folder.open(self._storage, self.directions, names)
+            self._study, self._storage = self.folder.open(self.directions, names)
         return self._study, self._storage
 
     def open(self, about: Mapping[str, Any]) -> None:
         """Makes or opens the study; all that is wrong with it shows here.
 
         Args:
-            about: What the study is of besides space, objective, sampler and seed, JSON-able.
+            about: What the study is of besides space and objective, JSON-able.
 
         Raises:
             OSError: If the folder cannot be written.
             ValueError: If the study is corrupt, or of other things: says which.
         """
         space = Space(self.hyperparameters)
-        self._check_space(space)
         self.folder.check()
         self.folder.check_record(
             {
@@ -139,14 +150,24 @@ class StudyOracle(keras_tuner.Oracle):
                 **about,
             }
         )
-        assert self.study
+        self._read_grown_space()
+        if self.sampler == GRID:
+            check_grid(Space(self.hyperparameters))
+        self._opened()
 
-    def _check_space(self, space: Space) -> None:
-        endless = space.endless()
-        if self.sampler == GRID and endless:
-            raise ValueError(
-                f'`sampler="grid"` needs a `step` for {", ".join(endless)}: its values have no end.'
-            )
+    def _read_grown_space(self) -> None:
+        """Takes over hyperparameters that came up while models were built, in any process."""
+        grown = self.folder.read_space()
+        if grown is not None and len(grown["space"]) != len(self.hyperparameters.space):
+            self.update_space(keras_tuner.HyperParameters.from_config(grown))
+
+    def _write_grown_space(self, hyperparameters: keras_tuner.HyperParameters) -> None:
+        before = len(self.hyperparameters.space)
+        self.update_space(hyperparameters)
+        if len(self.hyperparameters.space) > before:
+            with self.folder.locked():
+                self._read_grown_space()
+                self.folder.write_space({**self.hyperparameters.get_config(), "values": {}})
 
     def create_trial(self, tuner_id: str) -> StudyTrial:
         """A trial that was cut off, else the next new one; stopped if there is none."""
@@ -154,6 +175,7 @@ class StudyOracle(keras_tuner.Oracle):
         if running is not None:
             return running
         with self.folder.locked():
+            self._read_grown_space()
             trials = self._read_trials()
             found = self._adopt(trials)
             if found is None and (self.max_trials is None or len(trials) < self.max_trials):
@@ -172,6 +194,11 @@ class StudyOracle(keras_tuner.Oracle):
             if found.state != TrialState.RUNNING or self.folder.holds(found.number):
                 continue
             if not self.folder.claim(found.number):
+                continue
+            # It may have been finished since it was read.
+            found = storage.get_trial(found._trial_id)
+            if found.state.is_finished():
+                self.folder.release(found.number)
                 continue
             attempts = found.user_attrs["attempts"] + 1
             if attempts > MAX_ATTEMPTS:
@@ -209,9 +236,10 @@ class StudyOracle(keras_tuner.Oracle):
 
     def end_trial(self, trial: StudyTrial) -> None:
         """Tells the study what became of a trial."""
-        self.update_space(trial.hyperparameters)
+        self._write_grown_space(trial.hyperparameters)
         number = int(trial.trial_id)
         found = self._find(number)
+        self._store_new_parameters(found, trial)
         values = None
         if trial.status == TrialStatus.COMPLETED:
             values = [self._value_of(trial, objective.name) for objective in self.objectives]
@@ -222,6 +250,8 @@ class StudyOracle(keras_tuner.Oracle):
             ]
             if wrong:
                 trial.status, trial.message = TrialStatus.FAILED, f"Not finite: {wrong[0]}."
+            else:
+                trial.score = values[0] if len(values) == 1 else self._sum(values)
         state = {
             TrialStatus.COMPLETED: TrialState.COMPLETE,
             TrialStatus.FAILED: TrialState.FAIL,
@@ -242,6 +272,14 @@ class StudyOracle(keras_tuner.Oracle):
                 del self.ongoing_trials[tuner_id]
         self._display.on_trial_end(self.get_trial(trial.trial_id))
 
+    def _store_new_parameters(self, found: FrozenTrial, trial: StudyTrial) -> None:
+        """Tells the study of hyperparameters that came up while the model was built."""
+        _, storage = self._opened()
+        params, distributions = Space(self.hyperparameters).suggested(trial.hyperparameters.values)
+        for name in params.keys() - found.params.keys():
+            internal = distributions[name].to_internal_repr(params[name])
+            storage.set_trial_param(found._trial_id, name, internal, distributions[name])
+
     def reporter(self, trial: StudyTrial) -> Callable[[int, float], bool] | None:
         """What tells the pruner of an epoch's value and hears whether to give the trial up.
 
@@ -253,9 +291,15 @@ class StudyOracle(keras_tuner.Oracle):
             return None
         study, storage = self._opened()
 
+        reported: dict[int, float] = {}
+
         def report(epoch: int, value: float) -> bool:
             storage.set_trial_intermediate_value(found._trial_id, epoch, value)
-            return pruner.prune(study, storage.get_trial(found._trial_id))
+            # An attempt that was killed may have come further: it is not judged.
+            reported[epoch] = value
+            trial = copy.copy(storage.get_trial(found._trial_id))
+            trial.intermediate_values = dict(reported)
+            return pruner.prune(study, trial)
 
         return report
 
@@ -270,6 +314,7 @@ class StudyOracle(keras_tuner.Oracle):
             "values": trial.hyperparameters.values,
             "spread": trial.spread,
             "num_runs": trial.num_runs,
+            "num_epochs": trial.num_epochs,
             "seconds": trial.seconds,
         }
 
@@ -346,8 +391,7 @@ class StudyOracle(keras_tuner.Oracle):
 
     def _set_project_dir(self, directory: Any, project_name: str) -> None:
         super()._set_project_dir(directory, project_name)
-        name = None if self.storage is None else project_name
-        self._folder = StudyFolder(f"{directory}/{project_name}", self.storage, name)
+        self._folder = StudyFolder(f"{directory}/{project_name}", self.storage)
 
     def _read_trials(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
@@ -367,6 +411,7 @@ class StudyOracle(keras_tuner.Oracle):
         trial = StudyTrial(hyperparameters, trial_id, STATUSES[found.state], result.get("message"))
         trial.best_step = result.get("best_step", 0)
         trial.num_runs = result.get("num_runs", 1)
+        trial.num_epochs = result.get("num_epochs")
         trial.spread, trial.seconds = result.get("spread"), result.get("seconds")
         trial.is_pruned = found.state == TrialState.PRUNED
         for name, value in result.get("metrics", {}).items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import itertools
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,10 +26,16 @@ from kfusion.search.space import (
 )
 from kfusion.seeds import derive_seed
 
+# What a finished trial's results are called in the study.
+RESULT = "result"
+# And the numbers whose difference to what Optuna has is the hyperparameter, by name.
+MIRRORS = "mirrors"
 # How often a sampler may propose what was tried before points are drawn in other ways.
 MAX_REPEATS = 20
 # Spaces of no more points are counted out when samplers repeat themselves.
 MAX_COUNTED = 50_000
+# Draws after which a space whose points cannot be counted counts as exhausted.
+MAX_DRAWS = 1000
 
 
 class Proposals:
@@ -71,7 +78,7 @@ class Proposals:
         """
         number = len(trials)
         self._update(trials)
-        tried = {point_key(trial.user_attrs["values"]) for trial in trials}
+        tried = {point_key(values) for trial in trials for values in _points_of(trial)}
         if not trials:
             # What the user wrote as defaults.
             return _new_trial(space, space.default_values())
@@ -82,7 +89,9 @@ class Proposals:
         if values is not None:
             return _new_trial(space, values, explores=True)
         self._study.sampler = make_sampler(self.sampler, self.seed, number)
-        for _ in range(MAX_REPEATS):
+        # A sequence that begins anew has to pass all points that were tried.
+        repeats = MAX_REPEATS + (number if self.sampler == "qmc" else 0)
+        for _ in range(repeats):
             trial = self._study.ask()
             values = space.suggest(trial)
             if point_key(values) not in tried:
@@ -106,6 +115,12 @@ class Proposals:
 
     def _tell(self, copy: int, trial: FrozenTrial) -> None:
         running = optuna.Trial(self._study, self._find(copy)._trial_id)
+        for name, value in trial.params.items():
+            # Those that came up while the model was built.
+            if name not in running.params:
+                of = trial.distributions[name]
+                internal = of.to_internal_repr(value)
+                self._study._storage.set_trial_param(running._trial_id, name, internal, of)
         for step, value in trial.intermediate_values.items():
             running.report(value, step)
         is_complete = trial.state == TrialState.COMPLETE
@@ -117,9 +132,8 @@ class Proposals:
         return self._study.get_trials(deepcopy=False)[copy]
 
     def _next_of_grid(self, space: Space, tried: set[str]) -> FrozenTrial | None:
-        points = space.points()
-        assert points is not None, "checked by `check_space`"
-        for values in points:
+        check_grid(space)
+        for values in space.points() or ():
             if point_key(values) not in tried:
                 return _new_trial(space, values)
         return None
@@ -130,10 +144,11 @@ class Proposals:
         if points is not None and len(counted) <= MAX_COUNTED:
             untried = [values for values in counted if point_key(values) not in tried]
             return _new_trial(space, untried[random.integers(len(untried))]) if untried else None
-        while True:
+        for _ in range(MAX_DRAWS):
             values = space.walk(lambda parameter: _draw(parameter, random))
             if point_key(values) not in tried:
                 return _new_trial(space, values)
+        return None
 
     def _explore(
         self, space: Space, trials: Sequence[FrozenTrial], tried: set[str], random
@@ -143,21 +158,39 @@ class Proposals:
             return None
         counts = _count_choices(trials, (TrialState.COMPLETE, TrialState.RUNNING))
         # A value whose trials fail is not tried for ever.
-        attempts = _count_choices(trials, tuple(TrialState))
+        failures = _count_choices(trials, (TrialState.FAIL,))
         missing = {}
         for parameter in space.parameters.values():
             for value in _few_choices(parameter):
                 key = (parameter.name, value)
-                if attempts[key] < 2 * self.min_trials_per_choice:
-                    missing[key] = max(0, self.min_trials_per_choice - counts[key])
-        if not any(missing.values()):
-            return None
-        wanted = _with_those_below(space, missing)
-        for _ in range(MAX_REPEATS):
-            values = space.walk(lambda parameter: _draw(parameter, random, wanted))
-            if point_key(values) not in tried:
-                return values
+                owed = self.min_trials_per_choice - counts[key]
+                if owed > 0 and failures[key] < self.min_trials_per_choice:
+                    missing[key] = owed
+        while missing:
+            wanted = _with_those_below(space, missing)
+            for _ in range(MAX_REPEATS):
+                values = space.walk(partial(_draw, random=random, wanted=wanted))
+                if point_key(values) not in tried:
+                    return values
+            # What is missed most has no points left: the others' turn.
+            most = max(missing.values())
+            missing = {key: owed for key, owed in missing.items() if owed < most}
         return None
+
+
+def check_grid(space: Space) -> None:
+    """Raises `ValueError` naming the parameters that a grid cannot count out."""
+    endless = space.endless()
+    if endless:
+        raise ValueError(
+            f'`sampler="grid"` needs a `step` for {", ".join(endless)}: its values have no end.'
+        )
+
+
+def _points_of(trial: FrozenTrial) -> list[Values]:
+    """What was proposed, and what the model was built with if more came up by then."""
+    built = (trial.user_attrs.get(RESULT) or {}).get("values")
+    return [trial.user_attrs["values"], *([built] if built else [])]
 
 
 def _new_trial(
@@ -172,7 +205,12 @@ def _new_trial(
         state=TrialState.RUNNING,
         params=params,
         distributions=distributions,
-        user_attrs={"values": values, "explores": explores, "attempts": 1},
+        user_attrs={
+            "values": values,
+            "explores": explores,
+            "attempts": 1,
+            MIRRORS: space.mirrors(),
+        },
         system_attrs=dict(system_attrs or {}),
     )
 
@@ -186,9 +224,11 @@ def _count_choices(trials: Sequence[FrozenTrial], states: Sequence[TrialState]) 
 
 
 def _few_choices(parameter: Parameter) -> list[Any]:
-    found = choices(parameter.distribution) or []
+    found = choices(parameter.distribution)
+    if found is None:
+        return []
     is_choice = isinstance(parameter.distribution, CategoricalDistribution)
-    return found if is_choice or len(found) <= MAX_CHOICE_VALUES else []
+    return list(found) if is_choice or len(found) <= MAX_CHOICE_VALUES else []
 
 
 def _with_those_below(space: Space, missing: dict[tuple[str, Any], int]) -> dict:

@@ -30,7 +30,8 @@ def refit(
         tuner: `OptunaTuner` that has searched.
         x: As for `tuner.search`.
         y: `(rows,)` targets.
-        epochs: Int; None for as many as the best trial's best run took.
+        epochs: Int; None for as many as the best trial's runs took to their best epoch, in the
+            mean.
         validation_data: `(x, y)` of other rows.
         on_all_rows: Whether the validation rows are trained on too. Nothing then tells when to
             stop but `epochs`.
@@ -59,9 +60,10 @@ def refit(
             None,
         )
     keras.utils.set_random_seed(derive_seed(tuner.oracle.seed if seed is None else seed))
-    model = tuner.hypermodel.build(values)
+    model = tuner._build_hypermodel(values)
     if validation_data is not None:
         keywords["validation_data"] = validation_data
-    epochs = trials[0].best_step + 1 if epochs is None else epochs
+    if epochs is None:
+        epochs = trials[0].num_epochs or trials[0].best_step + 1
     tuner.hypermodel.fit(values, model, x, y, epochs=epochs, **keywords)
     return model

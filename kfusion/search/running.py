@@ -106,7 +106,7 @@ def search_fusion(
             cv,
             share,
             Path(directory) / NESTED_FOLDER,
-            {**named, **keywords, "max_trials": max_trials},
+            {**named, **keywords, "max_trials": max_trials, "log_dir": None},
         )
         tuner.nested = anew.cross_validate(x, y, NESTED_FOLDS if nested is True else nested)
     return tuner

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 import keras_tuner
@@ -49,10 +50,13 @@ class Parameter:
 
     def nearest(self, value: Any) -> Any:
         """The value itself, or the nearest to it that the distribution holds."""
-        options = choices(self.distribution)
-        if options is None or value in [self.to_value(option) for option in options]:
+        of = self.distribution
+        if isinstance(of, CategoricalDistribution) or choices(of) is None:
             return value
-        return min(map(self.to_value, options), key=lambda option: abs(option - value))
+        assert isinstance(of, (IntDistribution, FloatDistribution))
+        wanted = min(max(self.to_suggested(value), of.low), of.high)
+        step = of.step or 1
+        return self.to_value(_on_step(of.low, step, round((wanted - of.low) / step)))
 
 
 class Space:
@@ -122,6 +126,10 @@ class Space:
                 distributions[parameter.name] = parameter.distribution
         return params, distributions
 
+    def mirrors(self) -> dict[str, float]:
+        """The `mirror` of each parameter that has one, by name."""
+        return {p.name: p.mirror for p in self.parameters.values() if p.mirror is not None}
+
     def endless(self) -> list[str]:
         """Names of parameters that have no end of values."""
         return [p.name for p in self.parameters.values() if choices(p.distribution) is None]
@@ -137,7 +145,9 @@ class Space:
             if hp.name in values or not _is_active(hp, values):
                 continue
             parameter = self.parameters.get(position)
-            options = [hp.default] if parameter is None else choices(parameter.distribution) or []
+            options: Sequence[Any] = [hp.default]
+            if parameter is not None:
+                options = choices(parameter.distribution) or []
             for option in options:
                 value = option if parameter is None else parameter.to_value(option)
                 yield from self._points({**values, hp.name: value}, position + 1)
@@ -151,16 +161,23 @@ class Space:
         return json.loads(json.dumps(dict(zip(labels, configs, strict=True))))
 
 
-def choices(distribution: BaseDistribution) -> list[Any] | None:
+def choices(distribution: BaseDistribution) -> Sequence[Any] | None:
     """All values of a distribution, or None if they have no end."""
     if isinstance(distribution, CategoricalDistribution):
-        return list(distribution.choices)
+        return distribution.choices
     if isinstance(distribution, IntDistribution):
-        return list(range(distribution.low, distribution.high + 1, distribution.step))
+        return range(distribution.low, distribution.high + 1, distribution.step)
     if isinstance(distribution, FloatDistribution) and distribution.step is not None:
-        number = round((distribution.high - distribution.low) / distribution.step)
-        return [distribution.low + i * distribution.step for i in range(number + 1)]
+        low, step = distribution.low, distribution.step
+        number = round((distribution.high - low) / step)
+        return [_on_step(low, step, i) for i in range(number + 1)]
     return None
+
+
+def _on_step(low: float, step: float, number: int) -> float:
+    """The decimal number that is written so: 0.3, not 3 * 0.1."""
+    value = Decimal(str(low)) + number * Decimal(str(step))
+    return int(value) if isinstance(low, int) and isinstance(step, int) else float(value)
 
 
 def point_key(values: Mapping[str, Any]) -> str:
@@ -186,6 +203,14 @@ def _parameter(hp, label: str) -> Parameter | None:
     """None for what is fixed."""
     if isinstance(hp, hp_types.Fixed):
         return None
+    found = _searched_parameter(hp, label)
+    # A range from a number to itself.
+    return (
+        None if found.distribution.single() and found.nearest(hp.default) == hp.default else found
+    )
+
+
+def _searched_parameter(hp, label: str) -> Parameter:
     if isinstance(hp, hp_types.Boolean):
         return Parameter(label, CategoricalDistribution([False, True]))
     if isinstance(hp, hp_types.Choice):
@@ -205,7 +230,7 @@ def _parameter(hp, label: str) -> Parameter | None:
     if hp.step is None:
         return Parameter(label, FloatDistribution(hp.min_value, hp.max_value, is_log), mirror)
     number = int((hp.max_value - hp.min_value) / hp.step + 1e-9)
-    high = hp.min_value + number * hp.step
+    high = _on_step(float(hp.min_value), hp.step, number)
     return Parameter(label, FloatDistribution(hp.min_value, high, step=hp.step), mirror)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import uuid
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,8 +20,11 @@ from kfusion.search.quiet_optuna import quiet_optuna
 from kfusion.versions import library_versions
 
 DATABASE_FILE, RECORD_FILE, LOCK_FILE = "study.db", "about.json", ".lock"
+SPACE_FILE = "space.json"
 HISTORY_FILE, CONFUSION_FILE = "history.json", "confusion.json"
 STUDY_NAME = "kfusion"
+# What KerasTuner's own oracles leave.
+FOREIGN_FILE = "oracle.json"
 # Seconds that a process waits for others that write to the study.
 PATIENCE = 120
 
@@ -35,15 +39,11 @@ class StudyFolder:
         path: The study's folder.
         storage: URL of an Optuna storage; None for an SQLite file in the folder. The folder is
             shared in any case, and its file system has to know locks.
-        study_name: Name in the storage.
     """
 
-    def __init__(
-        self, path: str | os.PathLike, storage: str | None = None, study_name: str | None = None
-    ):
+    def __init__(self, path: str | os.PathLike, storage: str | None = None):
         self.path = Path(path)
         self.storage = storage
-        self.study_name = study_name or STUDY_NAME
         self._held: dict[int, filelock.BaseFileLock] = {}
         self._lock: filelock.BaseFileLock | None = None
 
@@ -57,7 +57,7 @@ class StudyFolder:
 
         Raises:
             OSError: If the folder cannot be written.
-            ValueError: If the study's file is corrupt.
+            ValueError: If the study's file is corrupt, or the folder one of KerasTuner's own.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -66,11 +66,37 @@ class StudyFolder:
             trace.unlink()
         except OSError as error:
             raise OSError(f"The study's folder {self.path} cannot be written: {error}") from error
+        if (self.path / FOREIGN_FILE).exists():
+            raise ValueError(
+                f"{self.path} holds a search of KerasTuner's own tuners ({FOREIGN_FILE}). Choose "
+                "another directory or project_name, or overwrite=True."
+            )
         if self.storage is None and self.database.exists():
             _check_database(self.database)
 
-    def make_storage(self) -> optuna.storages.BaseStorage:
-        """The study's storage, for this process."""
+    def open(
+        self, directions: list[StudyDirection], names: list[str]
+    ) -> tuple[optuna.Study, optuna.storages.BaseStorage]:
+        """The study, made if it is not there yet, and this process's way to it.
+
+        Args:
+            directions: `StudyDirection` of each objective.
+            names: Name of each objective.
+        """
+        with self.locked(), quiet_optuna(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            storage = self._make_storage()
+            study = optuna.create_study(
+                storage=storage,
+                study_name=self._find_name(),
+                directions=directions,
+                load_if_exists=True,
+            )
+            if study.metric_names is None:
+                study.set_metric_names(names)
+        return study, storage
+
+    def _make_storage(self) -> optuna.storages.BaseStorage:
         if self.storage is not None:
             return optuna.storages.get_storage(self.storage)
         # SQLite waits for other processes instead of giving up.
@@ -79,30 +105,16 @@ class StudyFolder:
             optuna.storages.RDBStorage(f"sqlite:///{self.database}", engine_kwargs=keywords)
         )
 
-    def open(
-        self,
-        storage: optuna.storages.BaseStorage,
-        directions: list[StudyDirection],
-        names: list[str],
-    ) -> optuna.Study:
-        """The study, made if it is not there yet.
-
-        Args:
-            storage: What `make_storage` gave.
-            directions: `StudyDirection` of each objective.
-            names: Name of each objective.
-        """
-        with self.locked(), quiet_optuna(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study = optuna.create_study(
-                storage=storage,
-                study_name=self.study_name,
-                directions=directions,
-                load_if_exists=True,
-            )
-            if study.metric_names is None:
-                study.set_metric_names(names)
-        return study
+    def _find_name(self) -> str:
+        """The study's name in its storage: in a shared one, a name that no other folder has."""
+        if self.storage is None:
+            return STUDY_NAME
+        record = self.path / RECORD_FILE
+        known = read_record(record) or {}
+        if "study_name" not in known:
+            known["study_name"] = f"{self.path.name}-{uuid.uuid4().hex[:12]}"
+            write_record(record, known)
+        return known["study_name"]
 
     def check_record(self, about: Mapping[str, Any]) -> None:
         """Keeps what the study is of, or raises `OtherWorkError` naming what differs from it.
@@ -155,6 +167,14 @@ class StudyFolder:
         """Lets go of a trial."""
         self._held.pop(number).release()
 
+    def read_space(self) -> dict[str, Any] | None:
+        """The space as far as it has grown while models were built; None if it has not."""
+        return read_record(self.path / SPACE_FILE)
+
+    def write_space(self, config: Mapping[str, Any]) -> None:
+        """Keeps a space that has grown, for other processes and for the search to go on."""
+        write_record(self.path / SPACE_FILE, config)
+
     def write_history(self, number: int, history: Any) -> None:
         """Keeps what the epochs of a trial's runs logged."""
         write_record(self.trial_folder(number) / HISTORY_FILE, history)
@@ -182,6 +202,8 @@ def _check_database(path: Path) -> None:
             found = connection.execute("PRAGMA quick_check").fetchone()
         if found != ("ok",):
             raise sqlite3.DatabaseError(found[0])
+    except sqlite3.OperationalError as error:
+        raise OSError(f"The study's file {path} cannot be read: {error}.") from error
     except sqlite3.DatabaseError as error:
         raise ValueError(
             f"The study's file {path} is corrupt ({error}). It is left as it is: move it away to "

@@ -17,6 +17,8 @@ from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+from kfusion.search.epoch_logs import to_numbers
+
 
 class TrialLog(keras.callbacks.Callback):
     """Writes one run of a trial for TensorBoard's tabs of scalars and HParams.
@@ -41,8 +43,8 @@ class TrialLog(keras.callbacks.Callback):
         self._write(hparams_pb(self.values, self.trial_id))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        for name, value in (logs or {}).items():
-            self._write(scalar_pb(name, float(value)), epoch)
+        for name, value in to_numbers(logs).items():
+            self._write(scalar_pb(name, value), epoch)
         self._writer.flush()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:

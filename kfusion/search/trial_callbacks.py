@@ -11,6 +11,8 @@ import keras
 import keras_tuner
 import numpy as np
 
+from kfusion.search.epoch_logs import to_numbers
+
 
 class BestWeights(keras.callbacks.Callback):
     """Keeps the weights of the epoch that is best by the objective, in memory.
@@ -26,10 +28,11 @@ class BestWeights(keras.callbacks.Callback):
         self._best: float | None = None
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if not self.objective.has_value(logs or {}):
+        numbers = to_numbers(logs)
+        if not self.objective.has_value(numbers):
             self.weights = None
             return
-        value = float(self.objective.get_value(logs))
+        value = float(self.objective.get_value(numbers))
         if self._best is None or self.objective.better_than(value, self._best):
             self._best, self.weights = value, self.model.get_weights()
 
@@ -42,15 +45,15 @@ class EpochHistory(keras.callbacks.Callback):
         self.history: dict[str, list[float]] = {}
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        for name, value in (logs or {}).items():
-            self.history.setdefault(name, []).append(float(value))
+        for name, value in to_numbers(logs).items():
+            self.history.setdefault(name, []).append(value)
 
 
 class StopNotFinite(keras.callbacks.Callback):
     """Ends a run as failed once its loss is not finite."""
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        loss = (logs or {}).get("loss", 0.0)
+        loss = to_numbers(logs).get("loss", 0.0)
         if not math.isfinite(loss):
             raise keras_tuner.errors.FailedTrialError(
                 f"The loss is {loss} after epoch {epoch + 1}: training diverged."
@@ -92,7 +95,34 @@ class StopWhenPruned(keras.callbacks.Callback):
         self.is_pruned = False
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if self.objective.has_value(logs or {}):
-            self.is_pruned = self.report(epoch, float(self.objective.get_value(logs)))
+        numbers = to_numbers(logs)
+        if self.objective.has_value(numbers):
+            self.is_pruned = self.report(epoch, float(self.objective.get_value(numbers)))
             if self.is_pruned:
                 self.model.stop_training = True
+
+
+class TunerHooks(keras.callbacks.Callback):
+    """Calls the methods that subclasses of KerasTuner's tuners may have.
+
+    Args:
+        tuner: `keras_tuner.Tuner`.
+        trial: Its trial.
+    """
+
+    def __init__(self, tuner: keras_tuner.Tuner, trial: Any):
+        super().__init__()
+        self.tuner = tuner
+        self.trial = trial
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.tuner.on_epoch_begin(self.trial, self.model, epoch, logs=logs)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.tuner.on_epoch_end(self.trial, self.model, epoch, logs=logs)
+
+    def on_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self.tuner.on_batch_begin(self.trial, self.model, batch, logs)
+
+    def on_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self.tuner.on_batch_end(self.trial, self.model, batch, logs)

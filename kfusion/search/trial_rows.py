@@ -52,7 +52,8 @@ def plan_trial_folds(
 ) -> list[Fold]:
     """The folds that every trial is judged by.
 
-    Classes keep their shares if `y` holds whole numbers, each often enough.
+    Of a number of folds, each has all classes in their shares, if `y` holds whole numbers and each
+    of them has as many rows, or groups, as there are folds.
 
     Args:
         arguments: `FitArguments` with arrays `x` and `y`.
@@ -72,12 +73,8 @@ def plan_trial_folds(
     labels, x = np.asarray(y), arguments.get("x")
     parts = x.values() if isinstance(x, Mapping) else x if is_several(x) else [x]
     check_lengths({**{f"input {i}": part for i, part in enumerate(parts)}, "y": labels})
-    stratified = None
-    if labels.ndim == 1 and labels.dtype.kind in "biu":
-        _, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
-        if not isinstance(folds, int) or counts.min() >= folds:
-            stratified = codes
-    return make_folds(len(labels), folds=folds, labels=stratified, groups=_array(groups), seed=seed)
+    classes = _classes(labels, groups, folds) if isinstance(folds, int) else None
+    return make_folds(len(labels), folds=folds, labels=classes, groups=groups, seed=seed)
 
 
 def describe_folds(folds: Sequence[Fold] | None) -> dict[str, np.ndarray]:
@@ -85,5 +82,13 @@ def describe_folds(folds: Sequence[Fold] | None) -> dict[str, np.ndarray]:
     return {f"fold {fold.number}": fold.test for fold in folds or ()}
 
 
-def _array(values: Any) -> np.ndarray | None:
-    return None if values is None else np.asarray(values)
+def _classes(labels: np.ndarray, groups: np.ndarray | None, folds: int) -> np.ndarray | None:
+    """Labels as numbers from 0, if each class has rows (groups) for all folds; else None."""
+    if labels.ndim != 1 or labels.dtype.kind not in "biuf" or (labels != np.round(labels)).any():
+        return None
+    units = np.arange(len(labels)) if groups is None else groups
+    if len(units) != len(labels):
+        return None
+    _, codes = np.unique(labels, return_inverse=True)
+    counts = [len(np.unique(units[codes == code])) for code in range(codes.max() + 1)]
+    return codes if min(counts) >= folds else None

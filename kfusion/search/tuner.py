@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import joblib
 import keras
 import keras_tuner
 import numpy as np
@@ -21,6 +22,7 @@ from keras_tuner.engine.trial import TrialStatus
 from kfusion.fingerprints import fingerprint, fingerprint_arrays
 from kfusion.folds import Fold
 from kfusion.search.confusion_counts import count_confusion
+from kfusion.search.epoch_logs import to_numbers
 from kfusion.search.oracle import StudyOracle, StudyTrial
 from kfusion.search.samplers import Pruner, Sampler
 from kfusion.search.tensorboard_logs import TrialLog
@@ -30,6 +32,7 @@ from kfusion.search.trial_callbacks import (
     StopAfterSeconds,
     StopNotFinite,
     StopWhenPruned,
+    TunerHooks,
 )
 from kfusion.search.trial_rows import FitArguments, describe_folds, plan_trial_folds
 from kfusion.search.workers import run_workers
@@ -39,8 +42,8 @@ from kfusion.seeds import derive_seed
 class OptunaTuner(keras_tuner.Tuner):
     """Searches the space of a KerasTuner hypermodel with an Optuna study.
 
-    The arguments, methods and files of results are KerasTuner's, so that a program changes its
-    tuner's class and nothing else. Behind them is an Optuna study in the project's folder:
+    The arguments and methods are KerasTuner's, so that a program changes its tuner's class and
+    nothing else. Behind them is an Optuna study in the project's folder:
 
     - any number of processes, started with `search(..., n_jobs=)` or by hand, share it;
     - a trial whose process was killed is run again, and a search that was stopped goes on;
@@ -54,7 +57,8 @@ class OptunaTuner(keras_tuner.Tuner):
         hypermodel: `keras_tuner.HyperModel`, or a function of hyperparameters that returns a
             compiled model.
         objective: Name of a metric, `keras_tuner.Objective(name, direction)` or a list of them.
-            "num_parameters" and "seconds" are there for every model.
+            "num_parameters" and "seconds" are there for every model. Epochs are judged by the first
+            one that they log.
         max_trials: Int, trials of all processes together.
         sampler: "tpe", "gp" (needs torch), "cmaes" (needs cmaes), "random", "qmc", "grid", or an
             Optuna sampler.
@@ -63,7 +67,8 @@ class OptunaTuner(keras_tuner.Tuner):
             prunes nothing: values that learn slowly are never told apart from bad ones.
         min_trials_per_choice: Int: so often every value of a choice is tried to completion
             before the sampler begins.
-        max_seconds_per_trial: Float: a run ends after the epoch in which they are over.
+        max_seconds_per_trial: Float: a run of a trial (one for each fold and seed) ends after the
+            epoch in which they are over.
         log_dir: Folder for TensorBoard: curves and hyperparameters of every trial, on any backend.
             A `keras.callbacks.TensorBoard` among the callbacks of `search` names one as well.
         seed: Int: the same search proposes and trains the same trials, if one process runs it.
@@ -115,7 +120,7 @@ class OptunaTuner(keras_tuner.Tuner):
         # The nested cross-validation of the search, from whoever ran one.
         self.nested: Any = None
         self._folds: list[Fold] | None = None
-        self._num_parameters: int | None = None
+        self._built: Any = None
         oracle = StudyOracle(
             objective,
             max_trials,
@@ -129,6 +134,7 @@ class OptunaTuner(keras_tuner.Tuner):
             allow_new_entries=allow_new_entries,
         )
         super().__init__(oracle, hypermodel, **keywords)
+        self.oracle.folder.check()
         if self.hypermodel is not None and not self.oracle.hyperparameters.space:
             raise ValueError(
                 "The space has no parameters: `hypermodel` asks for none, such as "
@@ -147,8 +153,8 @@ class OptunaTuner(keras_tuner.Tuner):
                 every fold and counts by its mean over the folds, of whose rows each judges once. A
                 pruner is told of folds instead of epochs, as "wilcoxon" wants it.
             groups: `(rows,)` values: rows that share one stay in one fold.
-            n_jobs: Int, processes that work on the study at once. joblib starts them: within
-                `joblib.parallel_config("ray")` they are those of a Ray cluster.
+            n_jobs: Int, processes that work on the study at once; -1 is one per core. joblib starts
+                them: within `joblib.parallel_config("ray")` they are those of a Ray cluster.
             **fit_kwargs: The same; `verbose=0` hides the progress.
 
         Raises:
@@ -166,6 +172,7 @@ class OptunaTuner(keras_tuner.Tuner):
                 "folds": fingerprint(describe_folds(self._folds)),
             }
         )
+        n_jobs = joblib.effective_n_jobs(n_jobs)
         if n_jobs > 1:
             run_workers(self, n_jobs, fit_args, fit_kwargs)
         # Also what was cut off in another process.
@@ -206,16 +213,18 @@ class OptunaTuner(keras_tuner.Tuner):
         for fold in (fold for fold in folds for _ in range(self.executions_per_trial)):
             pruning = []
             if report is not None and fold is None and not runs:
-                pruning = [StopWhenPruned(self.oracle.objective, report)]
+                pruning = [StopWhenPruned(self.oracle.epoch_objective, report)]
             rows = arguments if fold is None else arguments.of_fold(fold)
             runs.append(self._run(trial, len(runs), rows, pruning))
             trial.is_pruned = any(callback.is_pruned for callback in pruning)
             if report is not None and fold is not None:
-                value = runs[-1].sort_value(self.oracle.objective)
+                value = runs[-1].sort_value(self.oracle.epoch_objective)
                 trial.is_pruned = report(len(runs) - 1, value)
             if trial.is_pruned:
                 break
         self.oracle.folder.write_history(int(trial.trial_id), [run.history for run in runs])
+        lengths = [run.num_epochs(self.oracle.epoch_objective) for run in runs if run.history]
+        trial.num_epochs = round(float(np.mean(lengths))) if lengths else None
         if not trial.is_pruned:
             self._keep_median(trial, runs)
         return [run.result for run in runs]
@@ -223,8 +232,8 @@ class OptunaTuner(keras_tuner.Tuner):
     def _run(self, trial: StudyTrial, number: int, arguments: FitArguments, pruning: list) -> _Run:
         """One training of a trial's model."""
         keras.utils.set_random_seed(derive_seed(self.oracle.seed, int(trial.trial_id), number))
-        best, epochs = BestWeights(self.oracle.objective), EpochHistory()
-        own = [best, epochs, StopNotFinite(), *pruning]
+        best, epochs = BestWeights(self.oracle.epoch_objective), EpochHistory()
+        own = [TunerHooks(self, trial), best, epochs, StopNotFinite(), *pruning]
         if self.max_seconds_per_trial is not None:
             own.append(StopAfterSeconds(self.max_seconds_per_trial))
         named = dict(arguments.named)
@@ -266,12 +275,12 @@ class OptunaTuner(keras_tuner.Tuner):
         trial.seconds = time.perf_counter() - started
         if trial.is_pruned:
             raise keras_tuner.errors.FailedTrialError("Pruned: it fell behind those before it.")
-        objective = self.oracle.objective
+        objective = self.oracle.epoch_objective
         runs = [
             best_epoch(result, objective)
             for result in (results if isinstance(results, list) else [results])
         ]
-        own = {"seconds": trial.seconds, "num_parameters": self._num_parameters}
+        own = {"seconds": trial.seconds, "num_parameters": self._count_parameters()}
         names = set.intersection(*(set(metrics) for metrics, _ in runs))
         metrics = {name: float(np.mean([run[name] for run, _ in runs])) for name in names}
         metrics = {**{k: v for k, v in own.items() if v is not None}, **metrics}
@@ -303,12 +312,21 @@ class OptunaTuner(keras_tuner.Tuner):
 
     def _try_build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         self._built = super()._try_build(hp)
-        self._num_parameters = self._built.count_params() if self._built.built else None
         return self._built
+
+    def _count_parameters(self) -> int | None:
+        """Of the model that was trained last; None if there is none."""
+        is_known = self._built is not None and self._built.built
+        return self._built.count_params() if is_known else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Other processes build models themselves.
+        return {**self.__dict__, "_built": None}
 
     def _keep_median(self, trial: StudyTrial, runs: list[_Run]) -> None:
         """Writes the weights of the median run, whole or not at all, and what it takes for what."""
-        order = sorted(range(len(runs)), key=lambda i: runs[i].sort_value(self.oracle.objective))
+        objective = self.oracle.epoch_objective
+        order = sorted(range(len(runs)), key=lambda i: runs[i].sort_value(objective))
         median = runs[order[(len(runs) - 1) // 2]]
         model = self._built
         model.set_weights(median.weights)
@@ -316,7 +334,13 @@ class OptunaTuner(keras_tuner.Tuner):
         unfinished = path.with_name(f"unfinished_{path.name}")
         model.save_weights(unfinished)
         os.replace(unfinished, path)
-        counts = count_confusion(model, median.validation_data)
+        try:
+            counts = count_confusion(model, median.validation_data)
+        except Exception as error:
+            # What is kept beside a result does not decide about it.
+            told = f"Trial {trial.trial_id}: its classes were not counted. {error}"
+            warnings.warn(told, stacklevel=2)
+            return
         if counts is not None:
             self.oracle.folder.write_confusion(int(trial.trial_id), counts.tolist())
 
@@ -329,6 +353,13 @@ class _Run:
     weights: list[np.ndarray]
     history: dict[str, list[float]]
     validation_data: Any
+
+    def num_epochs(self, objective: keras_tuner.Objective) -> int:
+        """Epochs to the best one; all of them if they do not log the objective."""
+        values = self.history.get(objective.name)
+        if not values:
+            return max(map(len, self.history.values()))
+        return 1 + int(np.argmax(_preferences(values, objective)))
 
     def sort_value(self, objective: keras_tuner.Objective) -> float:
         """The objective at its best epoch; 0 if the run tells none."""
@@ -350,7 +381,7 @@ def best_epoch(result: Any, objective: keras_tuner.Objective) -> tuple[dict[str,
     if isinstance(result, keras.callbacks.History):
         length = max(map(len, result.history.values()), default=0)
         epochs = [
-            {name: float(values[i]) for name, values in result.history.items() if i < len(values)}
+            to_numbers({n: values[i] for n, values in result.history.items() if i < len(values)})
             for i in range(length)
         ]
         if not epochs:
@@ -358,15 +389,19 @@ def best_epoch(result: Any, objective: keras_tuner.Objective) -> tuple[dict[str,
         best = len(epochs) - 1
         if all(objective.has_value(logs) for logs in epochs):
             values = [float(objective.get_value(logs)) for logs in epochs]
-            sign = 1 if objective.direction == "max" else -1
-            finite = [sign * v if math.isfinite(v) else -math.inf for v in values]
-            best = int(np.argmax(finite))
+            best = int(np.argmax(_preferences(values, objective)))
         return epochs[best], best
     if isinstance(result, Mapping):
-        return {name: float(value) for name, value in result.items()}, 0
+        return to_numbers(result), 0
     if isinstance(result, (int, float, np.number)):
         return {objective.name: float(result)}, 0
     raise keras_tuner.errors.FatalTypeError(
         "A trial must return a History, a dict of metrics or a number, or a list of these. "
         f"Received: {type(result).__name__}."
     )
+
+
+def _preferences(values: list[float], objective: keras_tuner.Objective) -> list[float]:
+    """Numbers that are larger for better values; the least for those that are not finite."""
+    sign = 1 if objective.direction == "max" else -1
+    return [sign * value if math.isfinite(value) else -math.inf for value in values]
