@@ -1,9 +1,10 @@
 """A search by three processes that are killed (`kill -9`) at random moments: is anything lost?
 
 Each process runs trials of one study, begun anew whenever it was killed. In the end one more
-process finishes the study. Told: kills; trials; completed ones; those given up because they were
-killed twice; trials that are not in the study, are in it twice, or whose value is not the one that
-their run returned. The exit status is 1 if there is any of the last three.
+process finishes the study. Told: kills; processes that ended with an error of their own; trials;
+completed ones; those given up because they were killed twice; trials that are not in the study, are
+in it twice, or whose value is not the one that their run returned. The exit status is 1 if there is
+any of these three or of the errors.
 
 usage: python benchmarks/kill_search.py [--kills 40] [--processes 3] [--trials 60] [--seed 0]
 """
@@ -21,7 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
-RUNS = "runs.jsonl"
+RUNS, ERRORS = "runs.jsonl", "errors.txt"
 
 
 def work(folder: Path, trials: int) -> None:
@@ -56,15 +57,20 @@ def work(folder: Path, trials: int) -> None:
 
 def start(folder: Path, trials: int) -> subprocess.Popen:
     program = [sys.executable, __file__, "--work", str(folder), "--trials", str(trials)]
-    return subprocess.Popen(program, stderr=subprocess.DEVNULL)
+    with open(folder / ERRORS, "a", encoding="utf-8") as errors:
+        return subprocess.Popen(program, stderr=errors)
 
 
-def kill_at_random(folder: Path, arguments: argparse.Namespace) -> int:
-    """Kills until that was often enough or all is done; returns how often."""
+def kill_at_random(folder: Path, arguments: argparse.Namespace) -> tuple[int, int]:
+    """Kills until that was often enough or all is done; returns how often, and how many crashed."""
     draw = random.Random(arguments.seed)
     processes = [start(folder, arguments.trials) for _ in range(arguments.processes)]
-    kills = 0
+    kills = crashed = 0
     while kills < arguments.kills:
+        for i, process in enumerate(processes):
+            if process.poll() not in (None, 0):
+                crashed += 1
+                processes[i] = start(folder, arguments.trials)
         alive = [i for i, process in enumerate(processes) if process.poll() is None]
         if not alive:
             break
@@ -82,7 +88,7 @@ def kill_at_random(folder: Path, arguments: argparse.Namespace) -> int:
     for process in processes:
         process.kill()
         process.wait()
-    return kills
+    return kills, crashed
 
 
 def main() -> None:
@@ -98,12 +104,16 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        kills = kill_at_random(folder, arguments)
-        if start(folder, arguments.trials).wait():
+        kills, crashed = kill_at_random(folder, arguments)
+        failed = start(folder, arguments.trials).wait()
+        if failed or crashed:
+            print((folder / ERRORS).read_text("utf-8"), file=sys.stderr)
+        if failed:
             raise SystemExit("The study could not be opened again.")
         result = judge(folder, arguments.trials)
-    print(json.dumps({"benchmark": "kill_search", "kills": kills, **result}))
-    raise SystemExit(int(any(result[name] for name in ("lost", "twice", "other_value"))))
+    print(json.dumps({"benchmark": "kill_search", "kills": kills, "crashed": crashed, **result}))
+    wrong = crashed + sum(result[name] for name in ("lost", "twice", "other_value"))
+    raise SystemExit(int(wrong > 0))
 
 
 def judge(folder: Path, trials: int) -> dict[str, int]:

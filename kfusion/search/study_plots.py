@@ -66,7 +66,7 @@ def plot_importances(importances: pd.DataFrame) -> Figure:
         ax.barh(places + shift, rows[name], height=0.36, color=color, label=_spelled(name))
     ax.set_yticks(places, list(rows.index))
     ax.set_xlim(left=0)
-    ax.legend(fontsize=SMALL_SIZE, frameon=False, loc="lower right")
+    figure.legend(ncols=2, fontsize=SMALL_SIZE, frameon=False, loc="outside upper center")
     return _finish(figure, ax, "importance", None)
 
 
