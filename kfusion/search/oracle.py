@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import keras_tuner
@@ -48,6 +49,27 @@ class StudyTrial(Trial):
     num_epochs: int | None = None
     seconds: float | None = None
     is_pruned: bool = False
+
+    def __init__(
+        self,
+        make_hyperparameters: Callable[[], keras_tuner.HyperParameters],
+        *args: Any,
+        **keywords: Any,
+    ):
+        self._make_hyperparameters = make_hyperparameters
+        self._hyperparameters: keras_tuner.HyperParameters | None = None
+        super().__init__(None, *args, **keywords)
+
+    @property
+    def hyperparameters(self) -> keras_tuner.HyperParameters:
+        """Made when they are asked for: of many trials, few are looked at so closely."""
+        if self._hyperparameters is None:
+            self._hyperparameters = self._make_hyperparameters()
+        return self._hyperparameters
+
+    @hyperparameters.setter
+    def hyperparameters(self, value: keras_tuner.HyperParameters | None) -> None:
+        self._hyperparameters = value
 
 
 class StudyOracle(keras_tuner.Oracle):
@@ -181,7 +203,7 @@ class StudyOracle(keras_tuner.Oracle):
             if found is None and (self.max_trials is None or len(trials) < self.max_trials):
                 found = self._propose(trials)
         if found is None:
-            return StudyTrial(self.hyperparameters.copy(), status=TrialStatus.STOPPED)
+            return StudyTrial(self.hyperparameters.copy, status=TrialStatus.STOPPED)
         trial = self._to_trial(found)
         self._running[trial.trial_id] = self.ongoing_trials[tuner_id] = trial
         self._display.on_trial_begin(trial)
@@ -406,9 +428,11 @@ class StudyOracle(keras_tuner.Oracle):
         if trial_id in self._finished:
             return self._finished[trial_id]
         result = found.user_attrs.get(RESULT, {})
-        hyperparameters = self.hyperparameters.copy()
-        hyperparameters.values = dict(result.get("values") or found.user_attrs["values"])
-        trial = StudyTrial(hyperparameters, trial_id, STATUSES[found.state], result.get("message"))
+        values = result.get("values") or found.user_attrs["values"]
+        make_hyperparameters = partial(self._with_values, values)
+        trial = StudyTrial(
+            make_hyperparameters, trial_id, STATUSES[found.state], result.get("message")
+        )
         trial.best_step = result.get("best_step", 0)
         trial.num_runs = result.get("num_runs", 1)
         trial.num_epochs = result.get("num_epochs")
@@ -422,6 +446,11 @@ class StudyOracle(keras_tuner.Oracle):
         if found.state.is_finished():
             self._finished[trial_id] = trial
         return trial
+
+    def _with_values(self, values: Mapping[str, Any]) -> keras_tuner.HyperParameters:
+        hyperparameters = self.hyperparameters.copy()
+        hyperparameters.values = dict(values)
+        return hyperparameters
 
     def _sum(self, values: list[float]) -> float:
         """As KerasTuner's: the sum of what is minimised less that of what is maximised."""
