@@ -71,12 +71,12 @@ def main() -> None:
         learning_rate_schedules="step",
         decay_factors=(0.3, 0.8),
         decay_epochs=10,
-        units=lambda hp, name: hp.Int(name, 8, 28),
+        units=lambda hp, name: hp.Int(name, 8, 28, default=18),
         head_units=28,
         head_depths=2,
-        dropouts=lambda hp, name: hp.Float(name, 0.3, 0.7),
+        dropouts=lambda hp, name: hp.Float(name, 0.3, 0.7, default=0.5),
         rising_dropout=True,
-        l2s=lambda hp, name: hp.Float(name, 1e-4, 1e-1, sampling="log"),
+        l2s=lambda hp, name: hp.Float(name, 1e-4, 1e-1, sampling="log", default=1e-3),
         fit_keywords={"patience": None},
     )
     logs = arguments.out / "logs"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -86,7 +87,7 @@ class FusionHyperModel(keras_tuner.HyperModel):
         >>> hypermodel.build(hp).name
         'fusion_model'
         >>> hypermodel.keywords(hp)["fit"]
-        {'optimizer': 'adam', 'learning_rate_factor': 0.1, 'learning_rate_schedule': 'cosine'}
+        {'optimizer': 'adam', 'learning_rate_factor': 1.0, 'learning_rate_schedule': 'cosine'}
 
         With a tuner of KerasTuner's own, give it the task's objective and its direction:
 
@@ -291,7 +292,9 @@ def _declare_range(
     if lowest == highest:
         hp.Fixed(name, lowest)
     else:
-        hp.Float(name, lowest, highest, sampling=sampling)
+        # The first trial is that of the defaults.
+        middle = math.sqrt(lowest * highest) if sampling == "log" else (lowest + highest) / 2
+        hp.Float(name, lowest, highest, sampling=sampling, default=middle)
 
 
 def _check_branch_parts(

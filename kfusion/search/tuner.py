@@ -47,8 +47,8 @@ class OptunaTuner(keras_tuner.Tuner):
 
     - any number of processes, started with `search(..., n_jobs=)` or by hand, share it;
     - a trial whose process was killed is run again, and a search that was stopped goes on;
-    - the first trial is that of the defaults; no point is tried twice, and a space with no points
-      left ends the search;
+    - the first trial is that of the defaults (the least value of a range that has none); no point
+      is tried twice, and a space with no points left ends the search;
     - a trial that fails (not finite, out of memory, an exception, too large) is kept with its
       reason, and the search goes on;
     - of several runs of a trial the mean counts, and the weights kept are of the median run.
