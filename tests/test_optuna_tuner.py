@@ -161,6 +161,10 @@ class TestKerasTunersProgram:
         first = [trial.score for trial in searched.oracle.trials.values()][:2]
         assert [trial.score for trial in again.oracle.trials.values()] == first
 
+    def test_other_settings_of_fit_are_another_study(self, searched):
+        with pytest.raises(ValueError, match=r"holds another search: fit \(epochs\) differ"):
+            searched.search(**ROWS, epochs=3)
+
     def test_other_data_are_another_study(self, searched):
         with pytest.raises(ValueError, match="holds another search: data differ"):
             searched.search(**{**ROWS, "y": 1 - ROWS["y"]}, epochs=2)
@@ -362,6 +366,14 @@ class TestFailures:
         with pytest.raises(keras_tuner.errors.FatalValueError, match="'val_f1' is not .*val_loss"):
             tuner.search(**ROWS, epochs=1)
 
+    def test_a_forgotten_validation_is_told(self, tmp_path):
+        tuner = OptunaTuner(build_model, "val_loss", 1, directory=tmp_path)
+        rows = {name: value for name, value in ROWS.items() if name != "validation_data"}
+        with pytest.raises(
+            keras_tuner.errors.FatalValueError, match="There are no validation rows"
+        ):
+            tuner.search(**rows, epochs=1)
+
     def test_a_time_limit_stops_a_run_after_its_epoch(self, tmp_path):
         tuner = OptunaTuner(
             build_model, "val_loss", 1, directory=tmp_path, max_seconds_per_trial=1e-9
@@ -444,7 +456,7 @@ class TestSeveralObjectives:
         assert best == [{"a": a, "b": False} for a in (3, 2, 1)]
 
     def test_the_number_of_parameters_is_an_objective(self, tmp_path):
-        objectives = ["val_loss", keras_tuner.Objective("num_parameters", "min")]
+        objectives = ["val_loss", "num_parameters"]
         tuner = OptunaTuner(build_model, objectives, 2, directory=tmp_path, sampler="random")
         tuner.search(**ROWS, epochs=1)
         sizes = {

@@ -293,6 +293,23 @@ class TestSpace:
             with pytest.raises(ValueError, match=message):
                 FusionHyperModel(BUILDERS, task="binary", branch_parts=wrong)
 
+    def test_a_tuple_of_two_is_a_range_and_a_list_a_choice(self):
+        hp = keras_tuner.HyperParameters()
+        choice = {"learning_rate_factors": [0.5, 1.0, 2.0]}
+        FusionHyperModel(BUILDERS, task="binary", **choice).declare_hyperparameters(hp)
+        (factor,) = [each for each in hp.space if each.name == "learning_rate_factor"]
+        assert factor.values == [0.5, 1.0, 2.0]
+        with pytest.raises(ValueError, match=r"`learning_rate_factors` must be `\(lowest, high"):
+            FusionHyperModel(BUILDERS, task="binary", learning_rate_factors=(0.5, 1.0, 2.0))
+
+    def test_what_cannot_be_declared(self):
+        hp = keras_tuner.HyperParameters()
+        wrong = {"dropouts": lambda hp, name: hp.Float("drop", 0.0, 0.5)}
+        with pytest.raises(ValueError, match="'first_dropout' must declare the name"):
+            FusionHyperModel(BUILDERS, task="binary", **wrong).declare_hyperparameters(hp)
+        with pytest.raises(ValueError, match="no values for 'head_units'"):
+            FusionHyperModel(BUILDERS, task="binary", head_units=[]).declare_hyperparameters(hp)
+
     def test_a_step_is_there_only_where_it_decays(self):
         hypermodel = FusionHyperModel(
             BUILDERS, task="binary", learning_rate_schedules=["cosine", "step"]

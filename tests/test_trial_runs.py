@@ -102,6 +102,7 @@ class TestFolds:
             ({"cv": 3, "validation_data": (X, Y)}, "leave `validation_data` out"),
             ({"cv": 3, "validation_split": 0.2}, "leave `validation_split` out"),
             ({"cv": 61}, "61"),
+            ({"groups": GROUPS, "validation_data": (X, Y)}, "in the folds of `cv`"),
             ({"cv": 3, "groups": GROUPS[:-1]}, "`groups` has 59 entries for 60 rows"),
         ],
     )

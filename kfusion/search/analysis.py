@@ -67,8 +67,8 @@ class StudyAnalysis:
             sampler settles on late looks important for that alone: where the two disagree, trust
             neither without trials at random.
         values: DataFrame by parameter and value (of many, by range): how many trials were proposed,
-            completed, pruned and failed, and the mean, 95 % interval (Student's t) and best of the
-            completed ones.
+            completed, pruned and failed, and the mean, 95 % interval (Student's t, of 3 trials or
+            more) and best of the completed ones.
         warnings: Sentences: what the study does not show.
         log: Names of parameters that were searched on a logarithmic scale.
         histories: Values of each epoch by metric, of the first run of the best trials, by name.
@@ -98,7 +98,10 @@ class StudyAnalysis:
     def summary(self) -> str:
         """Counts, importances, scores by value and warnings as text."""
         counts = self.trials["state"].value_counts()
-        lines = [f"{len(self.trials)} trials: " + ", ".join(f"{n} {s}" for s, n in counts.items())]
+        lines = [
+            f"{len(self.trials)} trials by {self.objective}: "
+            + ", ".join(f"{n} {s}" for s, n in counts.items())
+        ]
         if len(self.importances):
             lines += ["", self.importances.round(3).to_string()]
         shown = self.values.drop(columns="running").round(4)
@@ -107,7 +110,7 @@ class StudyAnalysis:
         return "\n".join(lines)
 
     def plots(
-        self, num_parameters: int = 6, class_names: Sequence[str] | None = None
+        self, num_parameters: int = 9, class_names: Sequence[str] | None = None
     ) -> dict[str, Figure]:
         """Pictures by name; those that have no data are left out.
 
@@ -115,7 +118,8 @@ class StudyAnalysis:
         "parallel" (coordinates), "learning_curves" and "confusion" (of the best trial).
 
         Args:
-            num_parameters: Int, how many of the most important ones are shown.
+            num_parameters: Int, how many of the most important ones are shown; of a study too small
+                for importances, the first ones.
             class_names: Of the targets; by default their numbers.
         """
         shown = self.parameters[:num_parameters]
@@ -332,7 +336,8 @@ def _tell(trials: list[FrozenTrial], direction: str) -> dict[str, Any]:
     }
     if len(scores):
         told["best"] = scores.max() if direction == "max" else scores.min()
-    if len(scores) > 1 and scores.std() > 0:
+    # Of two, it would reach beyond what a score can be.
+    if len(scores) > 2 and scores.std() > 0:
         told["low"], told["high"] = stats.t.interval(
             0.95, len(scores) - 1, scores.mean(), stats.sem(scores)
         )

@@ -52,11 +52,11 @@ class FusionHyperModel(keras_tuner.HyperModel):
         task: `Task`, "binary" or "regression".
         fusions: Names from `FUSIONS`.
         optimizers: Names of Keras optimizers.
-        learning_rate_factors: `(lowest, highest)`, range of the learning rate as multiples of
+        learning_rate_factors: Tuple `(lowest, highest)`, range of the learning rate as multiples of
             each optimizer's usual one, searched on a log scale: a rate that suits Adam stalls
-            SGD, so the rates themselves share no range.
+            SGD, so the rates themselves share no range. A list is a choice here too.
         learning_rate_schedules: "cosine", "constant" or "step".
-        decay_factors: `(lowest, highest)`, range of what "step" multiplies the rate by.
+        decay_factors: Tuple `(lowest, highest)`, range of what "step" multiplies the rate by.
         decay_epochs: How many epochs lie between two steps.
         units: Widths of each branch's features.
         head_units: Widths of the layers after the fusion.
@@ -142,6 +142,15 @@ class FusionHyperModel(keras_tuner.HyperModel):
             unknown = [] if callable(part) else sorted(set(_listed(part)) - set(known))
             if unknown:
                 raise ValueError(f"`{name}` must be among {sorted(known)}. Received: {unknown}.")
+        for name, part in {
+            "learning_rate_factors": learning_rate_factors,
+            "decay_factors": decay_factors,
+        }.items():
+            if isinstance(part, tuple) and len(part) != 2:
+                raise ValueError(
+                    f"`{name}` must be `(lowest, highest)`, or a list of values to choose from. "
+                    f"Received: {part}."
+                )
         self.branches = dict(branches)
         self.branch_parts = {name: dict(parts) for name, parts in (branch_parts or {}).items()}
         _check_branch_parts(self.branches, self.branch_parts)
@@ -269,6 +278,11 @@ def _declare(hp: keras_tuner.HyperParameters, name: str, part: Part) -> None:
     """Declares one part of the space: fixed, a choice, or as its callable does."""
     if callable(part):
         part(hp, name)
+        if name not in hp.values:
+            raise ValueError(
+                f"The function for {name!r} must declare the name that it is given, such as "
+                f"`lambda hp, name: hp.Float(name, 0.3, 0.7)`. Declared: {sorted(hp.values)}."
+            )
         return
     values = _listed(part)
     if not values:
@@ -284,8 +298,8 @@ def _declare(hp: keras_tuner.HyperParameters, name: str, part: Part) -> None:
 def _declare_range(
     hp: keras_tuner.HyperParameters, name: str, part: Part, *, sampling: str
 ) -> None:
-    """Declares a number between two, both fixed if they are the same."""
-    if callable(part) or not isinstance(part, Sequence):
+    """Declares a number between the two of a tuple, fixed if they are the same."""
+    if not isinstance(part, tuple):
         _declare(hp, name, part)
         return
     lowest, highest = part

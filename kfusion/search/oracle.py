@@ -103,11 +103,17 @@ class StudyOracle(keras_tuner.Oracle):
         **keywords: Any,
     ):
         check_sampler(sampler)
-        if isinstance(objective, (list, tuple)) and len(objective) == 1:
-            objective = objective[0]
+        named = objective if isinstance(objective, (list, tuple)) else [objective]
+        known = [
+            keras_tuner.Objective(each, "min")
+            if isinstance(each, str) and each in TOLD_AFTER_TRAINING
+            else each
+            for each in named
+        ]
+        objective = known if len(known) > 1 else known[0]
         self.sampler = sampler
         self.pruner = make_pruner(pruner)
-        if pruner is not None and isinstance(objective, (list, tuple)):
+        if pruner is not None and isinstance(objective, list):
             raise ValueError("`pruner` needs one objective: trials are given up by it.")
         self.min_trials_per_choice = min_trials_per_choice
         self.storage = storage

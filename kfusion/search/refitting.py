@@ -34,7 +34,7 @@ def refit(
             mean.
         validation_data: `(x, y)` of other rows.
         on_all_rows: Whether the validation rows are trained on too. Nothing then tells when to
-            stop but `epochs`.
+            stop but `epochs`, and a `HyperModel.fit` of your own has to do without validation data.
         hyperparameters: Values to train with; None for the best trial's. A changed copy of
             `tuner.get_best_hyperparameters()[0]` is what picked values are.
         seed: Int; None for the search's.

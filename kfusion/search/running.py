@@ -79,6 +79,8 @@ def search_fusion(
             raise ValueError(f"`{name}` must be 1 or more. Received: {value}.")
     if (validation_data is None) == (cv is None):
         raise ValueError("Trials are judged by `validation_data` or by `cv`: give one of them.")
+    if groups is not None and cv is None and not nested:
+        raise ValueError("`groups` keep rows together in the folds of `cv` or `nested`.")
     if nested and cv is not None and not isinstance(cv, int) and not hasattr(cv, "split"):
         raise ValueError("`nested` folds other rows: give `cv` as a number or a splitter.")
     tuner = OptunaTuner(

@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from kfusion.plots import COLORS, COLUMN_WIDTH, GUIDE, PAGE_WIDTH, SMALL_SIZE, TEXT_SIZE
 
@@ -86,6 +87,7 @@ def plot_values(values: pd.DataFrame, parameters: Sequence[str]) -> Figure:
                 ax.bar(places, part[state], bottom=below, color=color, label=state)
                 below = below + part[state].to_numpy()
         _name_values(ax, part["value"])
+        ax.yaxis.set_major_locator(MaxNLocator(integer=True))
         _finish(figure, ax, name, "trials" if ax is axes[0] else None)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(
@@ -189,6 +191,7 @@ def plot_learning_curves(
                 label = name if style == "-" else None
                 ax.plot(epochs, history[key], style, color=color, linewidth=1.1, label=label)
     ax.legend(fontsize=SMALL_SIZE, frameon=False)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return _finish(figure, ax, "epoch", metric)
 
 

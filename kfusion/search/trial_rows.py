@@ -36,6 +36,15 @@ class FitArguments:
             return self.positional[ROWS.index(name)]
         return self.named.get(name)
 
+    def settings(self) -> dict[str, Any]:
+        """The numbers and words among them that say how a model is trained, by name."""
+        kinds = (bool, int, float, str)
+        return {
+            name: value
+            for name, value in sorted(self.named.items())
+            if isinstance(value, kinds) and name != "verbose"
+        }
+
     def of_fold(self, fold: Fold) -> FitArguments:
         """The same with a fold's rows to train on, and its others as validation data."""
         positional = tuple(take_rows(values, fold.train) for values in self.positional)

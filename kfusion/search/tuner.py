@@ -34,7 +34,7 @@ from kfusion.search.trial_callbacks import (
     StopWhenPruned,
     TunerHooks,
 )
-from kfusion.search.trial_rows import FitArguments, describe_folds, plan_trial_folds
+from kfusion.search.trial_rows import JUDGES, FitArguments, describe_folds, plan_trial_folds
 from kfusion.search.workers import run_workers
 from kfusion.seeds import derive_seed
 
@@ -162,6 +162,8 @@ class OptunaTuner(keras_tuner.Tuner):
             TypeError: If the hypermodel cannot be sent to other processes.
             RuntimeError: If no trial completed; quotes the first one's reason.
         """
+        if groups is not None and cv is None:
+            raise ValueError("`groups` keep rows together in the folds of `cv`: give it as well.")
         arguments = FitArguments(fit_args, fit_kwargs)
         self._folds = (
             None if cv is None else plan_trial_folds(arguments, cv, groups, self.oracle.seed)
@@ -170,6 +172,7 @@ class OptunaTuner(keras_tuner.Tuner):
             {
                 "data": fingerprint_arrays([fit_args, fit_kwargs]),
                 "folds": fingerprint(describe_folds(self._folds)),
+                "fit": arguments.settings(),
             }
         )
         n_jobs = joblib.effective_n_jobs(n_jobs)
@@ -286,8 +289,14 @@ class OptunaTuner(keras_tuner.Tuner):
         metrics = {**{k: v for k, v in own.items() if v is not None}, **metrics}
         missing = [each.name for each in self.oracle.objectives if each.name not in metrics]
         if missing:
+            arguments = FitArguments(fit_args, fit_kwargs)
+            judged = self._folds or any(arguments.get(name) is not None for name in JUDGES)
+            hint = (
+                "" if judged else " There are no validation rows: give `validation_data` or `cv`."
+            )
             raise keras_tuner.errors.FatalValueError(
                 f"The objective {missing[0]!r} is not among what trials report: {sorted(metrics)}."
+                f"{hint}"
             )
         if len(runs) > 1:
             first = self.oracle.objectives[0].name

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import sys
 import warnings
 from typing import Any
 
@@ -44,4 +46,6 @@ def run_workers(tuner: Any, num_workers: int, fit_args: tuple, fit_kwargs: dict[
 
 
 def _work(tuner: Any, fit_args: tuple, fit_kwargs: dict[str, Any]) -> None:
-    tuner.search_here(*fit_args, **fit_kwargs)
+    # The caller's stdout may be for results; what several processes print there would be mixed.
+    with contextlib.redirect_stdout(sys.stderr):
+        tuner.search_here(*fit_args, **fit_kwargs)
