@@ -126,3 +126,9 @@ class TunerHooks(keras.callbacks.Callback):
 
     def on_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self.tuner.on_batch_end(self.trial, self.model, batch, logs)
+
+
+def has_hooks(tuner: keras_tuner.Tuner) -> bool:
+    """Whether a tuner has methods of its own for epochs or batches, for which Keras waits."""
+    names = ("on_epoch_begin", "on_epoch_end", "on_batch_begin", "on_batch_end")
+    return any(getattr(type(tuner), name) is not getattr(keras_tuner.Tuner, name) for name in names)

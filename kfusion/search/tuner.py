@@ -33,10 +33,14 @@ from kfusion.search.trial_callbacks import (
     StopNotFinite,
     StopWhenPruned,
     TunerHooks,
+    has_hooks,
 )
 from kfusion.search.trial_rows import JUDGES, FitArguments, describe_folds, plan_trial_folds
 from kfusion.search.workers import run_workers
 from kfusion.seeds import derive_seed
+
+# Models that are built before garbage is collected.
+BUILDS_PER_COLLECTION = 5
 
 
 class OptunaTuner(keras_tuner.Tuner):
@@ -121,6 +125,7 @@ class OptunaTuner(keras_tuner.Tuner):
         self.nested: Any = None
         self._folds: list[Fold] | None = None
         self._built: Any = None
+        self._num_builds = 0
         oracle = StudyOracle(
             objective,
             max_trials,
@@ -236,7 +241,9 @@ class OptunaTuner(keras_tuner.Tuner):
         """One training of a trial's model."""
         keras.utils.set_random_seed(derive_seed(self.oracle.seed, int(trial.trial_id), number))
         best, epochs = BestWeights(self.oracle.epoch_objective), EpochHistory()
-        own = [TunerHooks(self, trial), best, epochs, StopNotFinite(), *pruning]
+        own = [best, epochs, StopNotFinite(), *pruning]
+        if has_hooks(self):
+            own.append(TunerHooks(self, trial))
         if self.max_seconds_per_trial is not None:
             own.append(StopAfterSeconds(self.max_seconds_per_trial))
         named = dict(arguments.named)
@@ -320,8 +327,23 @@ class OptunaTuner(keras_tuner.Tuner):
             trial.status = TrialStatus.COMPLETED
 
     def _try_build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
-        self._built = super()._try_build(hp)
-        return self._built
+        """As KerasTuner's, but for garbage, which takes as long to collect as a model to build."""
+        keras.backend.clear_session()
+        self._num_builds += 1
+        if self._num_builds % BUILDS_PER_COLLECTION == 0:
+            gc.collect()
+        model = self._build_hypermodel(hp)
+        if not isinstance(model, keras.Model):
+            raise keras_tuner.errors.FatalTypeError(
+                f"The hypermodel must return a Keras model. Received: {type(model).__name__}."
+            )
+        size = model.count_params() if model.built else 0
+        if self.max_model_size and size > self.max_model_size:
+            raise keras_tuner.errors.FailedTrialError(
+                f"Oversized model: {size} parameters, above max_model_size={self.max_model_size}."
+            )
+        self._built = model
+        return model
 
     def _count_parameters(self) -> int | None:
         """Of the model that was trained last; None if there is none."""
