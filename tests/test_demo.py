@@ -2,15 +2,11 @@
 
 import json
 
-import numpy as np
-
-from kfusion import datasets, demo
+from kfusion import demo
 
 
-def test_from_files_to_what_the_saved_model_answers(tmp_path, monkeypatch):
-    whole = datasets.load_landcover()
-    kept = np.flatnonzero(np.isin(whole.groups, np.unique(whole.groups)[::5]))
-    monkeypatch.setattr(demo, "load_landcover", lambda: whole[kept])
+def test_from_files_to_what_the_saved_model_answers(tmp_path, some_places, monkeypatch):
+    monkeypatch.setattr(demo, "load_landcover", lambda: some_places)
     monkeypatch.setattr(demo, "EPOCHS", 1)
     monkeypatch.setattr(demo, "TRIALS", 1)
     told = []

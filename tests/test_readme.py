@@ -4,26 +4,15 @@ import re
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 import kfusion as kf
 
 README = Path(__file__).parents[1] / "README.md"
 
 
-@pytest.fixture
-def some_places(monkeypatch):
-    """A part of the land-cover data: what is shown runs alike, in less time."""
-    whole = kf.datasets.load_landcover()
-    kept = np.isin(whole.groups, np.unique(whole.groups)[::5])
-    part = whole[np.flatnonzero(kept)]
-    assert len(set(part.y)) == len(part.class_names)
-    monkeypatch.setattr(kf.datasets, "load_landcover", lambda: part)
-
-
-@pytest.mark.usefixtures("some_places")
-def test_the_examples_train_export_predict_and_search(tmp_path, monkeypatch):
+def test_the_examples_train_export_predict_and_search(tmp_path, some_places, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(kf.datasets, "load_landcover", lambda: some_places)
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     scope: dict = {}
     for block in blocks:

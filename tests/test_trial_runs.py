@@ -73,7 +73,7 @@ class TestFolds:
 
     def test_groups_are_not_split(self, tmp_path):
         hypermodel = Told(mean_of_held)
-        search(hypermodel, tmp_path, cv=3, groups=GROUPS)
+        search(hypermodel, tmp_path, cv=3, groups=GROUPS.tolist())
         group_of = {tuple(row): group for row, group in zip(X, GROUPS, strict=True)}
         for _, x, _, (test, _) in hypermodel.calls:
             assert not {group_of[tuple(r)] for r in x} & {group_of[tuple(r)] for r in test}

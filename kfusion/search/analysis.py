@@ -28,7 +28,7 @@ from scipy import stats
 
 from kfusion.plots import plot_confusion_counts
 from kfusion.search import study_plots
-from kfusion.search.proposals import MIRRORS
+from kfusion.search.proposals import MIRRORS, RESULT
 from kfusion.search.space import MAX_CHOICE_VALUES, choices
 
 # Bins of a parameter with many values.
@@ -240,7 +240,7 @@ def _completed(trials: list[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def _result(trial: FrozenTrial, name: str) -> Any:
-    return trial.user_attrs.get("result", {}).get(name)
+    return trial.user_attrs.get(RESULT, {}).get(name)
 
 
 def _frame(trials: list[FrozenTrial]) -> pd.DataFrame:

@@ -64,7 +64,8 @@ def _labels(y: np.ndarray, units: int) -> np.ndarray | None:
 def _predict(model: keras.Model, x: Any) -> np.ndarray | None:
     """`(rows, units)`, or None if the model has several outputs or predicts what is no vector."""
     if isinstance(x, Mapping):
-        names = [tensor.name for tensor in getattr(model, "inputs", None) or x]
+        known = getattr(model, "inputs", None)
+        names = [tensor.name for tensor in known] if known else list(x)
         # Keys that the model does not use are left out, as in `fit`.
         inputs = {name: x[name] for name in names} if set(names) <= set(x) else dict(x)
     else:

@@ -14,7 +14,7 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from kfusion.search.proposals import RESULT, Proposals, check_grid
+from kfusion.search.proposals import RESULT, Proposals, add_parameters, check_grid
 from kfusion.search.samplers import GRID, Pruner, Sampler, check_sampler, make_pruner
 from kfusion.search.space import Space
 from kfusion.search.study_folder import StudyFolder
@@ -169,12 +169,11 @@ class StudyOracle(keras_tuner.Oracle):
             OSError: If the folder cannot be written.
             ValueError: If the study is corrupt, or of other things: says which.
         """
-        space = Space(self.hyperparameters)
         self.folder.check()
         self.folder.check_record(
             {
                 "objectives": [[each.name, each.direction] for each in self.objectives],
-                "space": space.describe(),
+                "space": Space(self.hyperparameters).describe(),
                 **about,
             }
         )
@@ -303,10 +302,8 @@ class StudyOracle(keras_tuner.Oracle):
     def _store_new_parameters(self, found: FrozenTrial, trial: StudyTrial) -> None:
         """Tells the study of hyperparameters that came up while the model was built."""
         _, storage = self._opened()
-        params, distributions = Space(self.hyperparameters).suggested(trial.hyperparameters.values)
-        for name in params.keys() - found.params.keys():
-            internal = distributions[name].to_internal_repr(params[name])
-            storage.set_trial_param(found._trial_id, name, internal, distributions[name])
+        space = Space(self.hyperparameters)
+        add_parameters(storage, found, *space.suggested(trial.hyperparameters.values))
 
     def reporter(self, trial: StudyTrial) -> Callable[[int, float], bool] | None:
         """What tells the pruner of an epoch's value and hears whether to give the trial up.
@@ -314,11 +311,12 @@ class StudyOracle(keras_tuner.Oracle):
         None if nothing is pruned, or this trial is to be completed for what it explores.
         """
         pruner = self.pruner
+        if pruner is None:
+            return None
         found = self._find(int(trial.trial_id))
-        if pruner is None or found.user_attrs["explores"]:
+        if found.user_attrs["explores"]:
             return None
         study, storage = self._opened()
-
         reported: dict[int, float] = {}
 
         def report(epoch: int, value: float) -> bool:
@@ -394,9 +392,7 @@ class StudyOracle(keras_tuner.Oracle):
         objective; then those that only the former beat, and so on.
         """
         complete = [t for t in self._read_trials() if t.state == TrialState.COMPLETE]
-        signs = [1 if objective.direction == "min" else -1 for objective in self.objectives]
-        costs = [[s * v for s, v in zip(signs, t.values, strict=True)] for t in complete]
-        order = rank_costs(costs, num_trials)
+        order = rank_costs([self._costs(trial.values) for trial in complete], num_trials)
         return [self._to_trial(complete[i]) for i in order]
 
     def remaining_trials(self) -> int | None:
@@ -458,10 +454,16 @@ class StudyOracle(keras_tuner.Oracle):
         hyperparameters.values = dict(values)
         return hyperparameters
 
+    def _costs(self, values: list[float]) -> list[float]:
+        """Values of the objectives, so turned that less is better."""
+        return [
+            value if objective.direction == "min" else -value
+            for objective, value in zip(self.objectives, values, strict=True)
+        ]
+
     def _sum(self, values: list[float]) -> float:
         """As KerasTuner's: the sum of what is minimised less that of what is maximised."""
-        signs = [1 if objective.direction == "min" else -1 for objective in self.objectives]
-        return float(sum(sign * value for sign, value in zip(signs, values, strict=True)))
+        return float(sum(self._costs(values)))
 
     def __getstate__(self) -> dict[str, Any]:
         """For another process, which opens the study itself."""

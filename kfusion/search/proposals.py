@@ -10,7 +10,13 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -115,12 +121,7 @@ class Proposals:
 
     def _tell(self, copy: int, trial: FrozenTrial) -> None:
         running = optuna.Trial(self._study, self._find(copy)._trial_id)
-        for name, value in trial.params.items():
-            # Those that came up while the model was built.
-            if name not in running.params:
-                of = trial.distributions[name]
-                internal = of.to_internal_repr(value)
-                self._study._storage.set_trial_param(running._trial_id, name, internal, of)
+        add_parameters(self._study._storage, self._find(copy), trial.params, trial.distributions)
         for step, value in trial.intermediate_values.items():
             running.report(value, step)
         is_complete = trial.state == TrialState.COMPLETE
@@ -176,6 +177,18 @@ class Proposals:
             most = max(missing.values())
             missing = {key: owed for key, owed in missing.items() if owed < most}
         return None
+
+
+def add_parameters(
+    storage: BaseStorage,
+    running: FrozenTrial,
+    params: Values,
+    distributions: Mapping[str, BaseDistribution],
+) -> None:
+    """Gives a running trial those parameters that came up while its model was built."""
+    for name in params.keys() - running.params.keys():
+        of = distributions[name]
+        storage.set_trial_param(running._trial_id, name, of.to_internal_repr(params[name]), of)
 
 
 def check_grid(space: Space) -> None:

@@ -80,6 +80,7 @@ def plan_trial_folds(
     if y is None:
         raise ValueError("`cv` needs `x` and `y`, arrays with an entry per row.")
     labels, x = np.asarray(y), arguments.get("x")
+    groups = None if groups is None else np.asarray(groups)
     parts = x.values() if isinstance(x, Mapping) else x if is_several(x) else [x]
     check_lengths({**{f"input {i}": part for i, part in enumerate(parts)}, "y": labels})
     classes = _classes(labels, groups, folds) if isinstance(folds, int) else None

@@ -39,9 +39,6 @@ from kfusion.search.trial_rows import JUDGES, FitArguments, describe_folds, plan
 from kfusion.search.workers import run_workers
 from kfusion.seeds import derive_seed
 
-# Models that are built before garbage is collected.
-BUILDS_PER_COLLECTION = 5
-
 
 class OptunaTuner(keras_tuner.Tuner):
     """Searches the space of a KerasTuner hypermodel with an Optuna study.
@@ -125,7 +122,6 @@ class OptunaTuner(keras_tuner.Tuner):
         self.nested: Any = None
         self._folds: list[Fold] | None = None
         self._built: Any = None
-        self._num_builds = 0
         oracle = StudyOracle(
             objective,
             max_trials,
@@ -327,23 +323,8 @@ class OptunaTuner(keras_tuner.Tuner):
             trial.status = TrialStatus.COMPLETED
 
     def _try_build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
-        """As KerasTuner's, but for garbage, which takes as long to collect as a model to build."""
-        keras.backend.clear_session()
-        self._num_builds += 1
-        if self._num_builds % BUILDS_PER_COLLECTION == 0:
-            gc.collect()
-        model = self._build_hypermodel(hp)
-        if not isinstance(model, keras.Model):
-            raise keras_tuner.errors.FatalTypeError(
-                f"The hypermodel must return a Keras model. Received: {type(model).__name__}."
-            )
-        size = model.count_params() if model.built else 0
-        if self.max_model_size and size > self.max_model_size:
-            raise keras_tuner.errors.FailedTrialError(
-                f"Oversized model: {size} parameters, above max_model_size={self.max_model_size}."
-            )
-        self._built = model
-        return model
+        self._built = super()._try_build(hp)
+        return self._built
 
     def _count_parameters(self) -> int | None:
         """Of the model that was trained last; None if there is none."""
