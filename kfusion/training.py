@@ -20,6 +20,7 @@ from kfusion.optimizers import CONSTANT, COSINE, StepDecay, make_optimizer
 from kfusion.prediction import check_data, feed
 from kfusion.residual import starts_from_the_best
 from kfusion.tasks import Task, as_task, check_variety
+from kfusion.traced_gradients import traced_gradients_forgotten
 
 AUXILIARY_LOSS_WEIGHT = 0.3
 # What is logged of the training rows; by instance, whose variables are there before training.
@@ -169,18 +170,19 @@ def fit(
                 sample_weight=rows["sample_weight"],
             )
         }
-    history = model.fit(
-        **rows,
-        epochs=epochs,
-        # The scorer comes first: those behind it see its scores.
-        callbacks=[
-            *([scorer, keeper] if scorer else []),
-            *callbacks,
-            *([EpochBar(model.name, task)] if verbose else []),
-        ],
-        verbose=0,
-        **keywords,
-    )
+    with traced_gradients_forgotten():
+        history = model.fit(
+            **rows,
+            epochs=epochs,
+            # The scorer comes first: those behind it see its scores.
+            callbacks=[
+                *([scorer, keeper] if scorer else []),
+                *callbacks,
+                *([EpochBar(model.name, task)] if verbose else []),
+            ],
+            verbose=0,
+            **keywords,
+        )
     if scorer is not None and scorer.diverged_in is not None:
         if scorer.diverged_in == scorer.first_epoch and not count_start:
             raise RuntimeError(

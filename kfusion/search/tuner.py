@@ -38,6 +38,7 @@ from kfusion.search.trial_callbacks import (
 from kfusion.search.trial_rows import JUDGES, FitArguments, describe_folds, plan_trial_folds
 from kfusion.search.workers import run_workers
 from kfusion.seeds import derive_seed
+from kfusion.traced_gradients import traced_gradients_forgotten
 
 
 class OptunaTuner(keras_tuner.Tuner):
@@ -245,9 +246,10 @@ class OptunaTuner(keras_tuner.Tuner):
         named = dict(arguments.named)
         copies = self._deepcopy_callbacks(named.pop("callbacks", []))
         self._configure_tensorboard_dir(copies, trial, number)
-        result = self._build_and_fit_model(
-            trial, *arguments.positional, **named, callbacks=[*copies, *own]
-        )
+        with traced_gradients_forgotten():
+            result = self._build_and_fit_model(
+                trial, *arguments.positional, **named, callbacks=[*copies, *own]
+            )
         weights = self._built.get_weights() if best.weights is None else best.weights
         return _Run(result, weights, epochs.history, arguments.get("validation_data"))
 
@@ -323,6 +325,8 @@ class OptunaTuner(keras_tuner.Tuner):
             trial.status = TrialStatus.COMPLETED
 
     def _try_build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
+        # The last trial's model is garbage from here on.
+        self._built = None
         self._built = super()._try_build(hp)
         return self._built
 
