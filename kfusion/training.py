@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kfusion.backend_memory import traced_gradients_forgotten
 from kfusion.balanced_batches import BalancedBatches
 from kfusion.epoch_callbacks import BestWeights, EpochBar, ExactScores
 from kfusion.inputs import check_lengths, check_same_keys
@@ -20,7 +21,6 @@ from kfusion.optimizers import CONSTANT, COSINE, StepDecay, make_optimizer
 from kfusion.prediction import check_data, feed
 from kfusion.residual import starts_from_the_best
 from kfusion.tasks import Task, as_task, check_variety
-from kfusion.traced_gradients import traced_gradients_forgotten
 
 AUXILIARY_LOSS_WEIGHT = 0.3
 # What is logged of the training rows; by instance, whose variables are there before training.

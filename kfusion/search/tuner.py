@@ -19,6 +19,7 @@ import keras_tuner
 import numpy as np
 from keras_tuner.engine.trial import TrialStatus
 
+from kfusion.backend_memory import free_compiled_functions, traced_gradients_forgotten
 from kfusion.fingerprints import fingerprint, fingerprint_arrays
 from kfusion.folds import Fold
 from kfusion.search.confusion_counts import count_confusion
@@ -38,7 +39,9 @@ from kfusion.search.trial_callbacks import (
 from kfusion.search.trial_rows import JUDGES, FitArguments, describe_folds, plan_trial_folds
 from kfusion.search.workers import run_workers
 from kfusion.seeds import derive_seed
-from kfusion.traced_gradients import traced_gradients_forgotten
+
+# JAX compiles what models share anew after so many: seldom enough to cost next to nothing.
+MODELS_BETWEEN_COMPILATIONS = 10
 
 
 class OptunaTuner(keras_tuner.Tuner):
@@ -123,6 +126,7 @@ class OptunaTuner(keras_tuner.Tuner):
         self.nested: Any = None
         self._folds: list[Fold] | None = None
         self._built: Any = None
+        self._num_built = 0
         oracle = StudyOracle(
             objective,
             max_trials,
@@ -327,6 +331,9 @@ class OptunaTuner(keras_tuner.Tuner):
     def _try_build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         # The last trial's model is garbage from here on.
         self._built = None
+        self._num_built += 1
+        if self._num_built % MODELS_BETWEEN_COMPILATIONS == 0:
+            free_compiled_functions()
         self._built = super()._try_build(hp)
         return self._built
 

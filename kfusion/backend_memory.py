@@ -1,4 +1,4 @@
-"""What TensorFlow keeps, for the life of the process, of each training step that it traced."""
+"""What TensorFlow and JAX keep of models that are gone, for the life of the process, freed."""
 
 from __future__ import annotations
 
@@ -28,6 +28,17 @@ def traced_gradients_forgotten() -> Iterator[None]:
         for name in set(registry) - before:
             if _is_sum_over_replicas(registry[name].get("type")):
                 del registry[name]
+
+
+def free_compiled_functions() -> None:
+    """Drops all that JAX has compiled: what is called again is compiled again.
+
+    A training step that JAX compiled outlives its model in JAX's caches. On other backends nothing
+    is done.
+    """
+    jax = sys.modules.get("jax")
+    if jax is not None:
+        jax.clear_caches()
 
 
 def _gradient_registry() -> dict[str, dict[str, Any]]:
