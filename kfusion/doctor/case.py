@@ -1,0 +1,76 @@
+"""What the doctor examines: a model, its data and, if there is one, the history of a training."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from kfusion.tasks import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Inputs by name, targets as they were given, and groups.
+
+    Attributes:
+        x: Arrays `(rows, ...)` by the name of the model's input.
+        y: Array `(rows, ...)`: class indices, one-hot rows or values, as they were given.
+        groups: `(rows,)` array or None.
+    """
+
+    x: dict[str, np.ndarray]
+    y: np.ndarray
+    groups: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """Attributes:
+    model: Any `keras.Model`, compiled or not.
+    train: Training rows.
+    task: `Task`.
+    validation: Validation rows, or None.
+    history: Values of each epoch by name, such as "loss" and "val_auc"; or None.
+    column_names: Names of the columns of an input, by the input's name.
+    batch_size: Int, that of the training.
+    epochs: Int, that of the training, or None.
+    seed: Int.
+    """
+
+    model: keras.Model
+    train: Rows
+    task: Task
+    validation: Rows | None = None
+    history: Mapping[str, Sequence[float]] | None = None
+    column_names: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    batch_size: int = 32
+    epochs: int | None = None
+    seed: int = 0
+
+
+def name_inputs(model: keras.Model, x: Any, called: str = "x") -> dict[str, np.ndarray]:
+    """An array, a list of arrays or a mapping -> the arrays of the model's inputs by name.
+
+    Raises:
+        ValueError: If there are others than the model takes.
+    """
+    names = [tensor.name for tensor in getattr(model, "inputs", None) or []]
+    if isinstance(x, Mapping):
+        lacking = [name for name in names if name not in x]
+        if lacking:
+            raise ValueError(f"`{called}` lacks the input(s) {lacking}. It has: {list(x)}.")
+        return {name: np.asarray(x[name]) for name in names or x}
+    arrays = list(x) if isinstance(x, (list, tuple)) else [x]
+    names = names or [f"input_{i + 1}" for i in range(len(arrays))]
+    if len(arrays) != len(names):
+        raise ValueError(
+            f"{model.name!r} takes {len(names)} input(s), {names}. `{called}` holds {len(arrays)}."
+        )
+    return dict(zip(names, map(np.asarray, arrays), strict=True))
