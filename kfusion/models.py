@@ -8,12 +8,16 @@ import keras
 
 from kfusion.layers import (
     BatchEnsembleDense,
+    CategoryEmbedding,
     ConcatFusion,
     GatedFusion,
     LowRankFusion,
     MemberMean,
+    ModalityDropout,
     MultiplyFusion,
     NormalizedDense,
+    Presence,
+    StandIn,
     WeightedFusion,
 )
 from kfusion.tasks import Task, as_task
@@ -38,6 +42,7 @@ def build_fusion_model(
     dropout: float = 0.0,
     l2: float = 0.0,
     auxiliary_heads: bool = False,
+    modality_dropout: float | None = None,
     name: str = "fusion_model",
 ) -> keras.Model:
     """Joins the feature vectors of several branches and predicts one target.
@@ -54,6 +59,10 @@ def build_fusion_model(
         auxiliary_heads: Whether each branch also predicts the target alone, which keeps a
             strong branch from starving the others. The outputs are then a dict: "prediction"
             and "<branch>_prediction"; `prediction_model` leaves the first.
+        modality_dropout: Float in [0, 1]: the model takes rows that lack an input, and in training
+            each row's inputs are dropped at this rate, but never all of them; see
+            `layers.ModalityDropout`. An image of zeros alone is missing, as is a row of a table in
+            which every value is. None makes a model that takes all for what it is.
         name: Name of the model.
 
     Returns:
@@ -83,7 +92,10 @@ def build_fusion_model(
             "A fusion joins at least two branches; `build_unimodal_model` takes one. Received: "
             f"{list(branches)}."
         )
-    fused = layer(list(features.values()))
+    joined = features
+    if modality_dropout is not None:
+        joined = _with_stand_ins(branches, inputs, features, modality_dropout)
+    fused = layer(list(joined.values()))
     for i in range(head_depth):
         fused = NormalizedDense(head_units, dropout=dropout, l2=l2, name=f"head_{i + 1}")(fused)
     prediction = _predict(fused, task, PREDICTION)
@@ -213,6 +225,28 @@ def join_branches(branches: Mapping[str, keras.Model]):
             )
         features[name] = branch(shared)
     return inputs, features
+
+
+def _with_stand_ins(branches: Mapping[str, keras.Model], inputs, features, rate: float):
+    """Features by branch with a learned vector where the branch's input is missing or dropped."""
+    presence = {}
+    for branch in branches.values():
+        name = branch.inputs[0].name
+        if name not in presence:
+            codes = sum(
+                len(layer.num_codes)
+                for layer in branch.layers
+                if isinstance(layer, CategoryEmbedding)
+            )
+            presence[name] = Presence(codes, name=f"{name}_presence")(inputs[name])
+    if len(presence) > 1:
+        kept = keras.layers.Concatenate(name="presence")(list(presence.values()))
+        kept = ModalityDropout(rate, name="modality_dropout")(kept)
+        presence = {name: kept[:, i : i + 1] for i, name in enumerate(presence)}
+    return {
+        name: StandIn(name=f"{name}_or_stand_in")([vector, presence[branches[name].inputs[0].name]])
+        for name, vector in features.items()
+    }
 
 
 def _predict(features, task: Task, name: str):

@@ -44,6 +44,20 @@ def codes(generator, shape):
     return np.arange(np.prod(shape)).reshape(shape[::-1]).T.astype("float32") % 3
 
 
+def flags(generator, shape):
+    """0 and 1, some of each in every column."""
+    halves = np.repeat([0.0, 1.0], shape[0] // 2)[:, None] * np.ones(shape)
+    return generator.permuted(halves, axis=0).astype("float32")
+
+
+def sparse_numbers(generator, shape):
+    """NaN for numbers and 0 for codes but in some rows."""
+    table = np.full(shape, np.nan, "float32")
+    table[:, 2:] = 0
+    table[generator.permutation(shape[0])[:3], 1] = 1.5
+    return table
+
+
 # The layer's arguments, each off its default; the shapes it takes, without rows; what they hold.
 EXAMPLES = {
     "ApplicationPreprocessing": ({"application": "VGG16"}, [(4, 5, 3)], pixels),
@@ -67,6 +81,7 @@ EXAMPLES = {
     "LogLinearPool": ({"num_members": 2, "activation": "softmax"}, [(3,), (3,)], shares),
     "LowRankFusion": ({"units": 4, "rank": 2}, THREE_VECTORS, numbers),
     "MemberMean": ({}, [(3, 5)], numbers),
+    "ModalityDropout": ({"rate": 0.5, "seed": 7}, [(3,)], flags),
     "MultiplyFusion": ({"units": 4, "activation": "linear"}, THREE_VECTORS, numbers),
     "NormalizedConv": (
         {"filters": 4, "kernel_size": 5, "strides": 2, "pool": 3, "dropout": 0.2, "l2": 0.01},
@@ -88,6 +103,7 @@ EXAMPLES = {
         [(2,)],
         numbers,
     ),
+    "Presence": ({"num_categories": 2}, [(4,)], sparse_numbers),
     "PrincipalComponents": ({"num_components": 3, "divisor": 255.0}, [(4, 5, 2)], pixels),
     "QuantileScaling": (
         {"quantiles": [[-1.0, 0.0, 0.0, 2.0], [1.0]], "flagged": [1], "limit": 2.0},
@@ -99,6 +115,7 @@ EXAMPLES = {
         THREE_VECTORS,
         shares,
     ),
+    "StandIn": ({}, [(3,), (1,)], flags),
     "TreeEnsemble": (
         {
             "levels": [[3, 1, 0], [2, 0, 6], [0, 0, 4]],
@@ -114,7 +131,9 @@ EXAMPLES = {
 }
 # A pool takes a list too, but also of one.
 FUSIONS = [
-    name for name, (_, shapes, _) in EXAMPLES.items() if len(shapes) > 1 and name != "LogLinearPool"
+    name
+    for name, (_, shapes, _) in EXAMPLES.items()
+    if len(shapes) > 1 and name not in ("LogLinearPool", "StandIn")
 ]
 # Layers of which an example at its defaults takes another road through the code.
 AT_DEFAULTS = {

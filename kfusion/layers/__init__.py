@@ -10,14 +10,17 @@ from kfusion.layers.gated_fusion import GatedFusion
 from kfusion.layers.log_linear_pool import LogLinearPool
 from kfusion.layers.low_rank_fusion import LowRankFusion
 from kfusion.layers.member_mean import MemberMean
+from kfusion.layers.modality_dropout import ModalityDropout
 from kfusion.layers.multiply_fusion import MultiplyFusion
 from kfusion.layers.normalized_conv import NormalizedConv
 from kfusion.layers.normalized_dense import NormalizedDense
 from kfusion.layers.number_scaling import NumberScaling
 from kfusion.layers.periodic_embedding import PeriodicEmbedding
+from kfusion.layers.presence import Presence
 from kfusion.layers.principal_components import PrincipalComponents
 from kfusion.layers.quantile_scaling import QuantileScaling
 from kfusion.layers.residual_fusion import ResidualFusion
+from kfusion.layers.stand_in import StandIn
 from kfusion.layers.tree_ensemble import TreeEnsemble
 from kfusion.layers.weighted_fusion import WeightedFusion
 
@@ -32,14 +35,17 @@ __all__ = [
     "LogLinearPool",
     "LowRankFusion",
     "MemberMean",
+    "ModalityDropout",
     "MultiplyFusion",
     "NormalizedConv",
     "NormalizedDense",
     "NumberScaling",
     "PeriodicEmbedding",
+    "Presence",
     "PrincipalComponents",
     "QuantileScaling",
     "ResidualFusion",
+    "StandIn",
     "TreeEnsemble",
     "WeightedFusion",
 ]
