@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from kfusion.blending import fit_blend
 from kfusion.cross_validation import CrossValidation, FoldError, FoldResult
 from kfusion.fold_folder import FoldFolder
 from kfusion.folds import Fold
 from kfusion.members import Member, Rows
 from kfusion.prediction import predict
+from kfusion.presence_blends import fit_presence_blends, rows_by_presence
 from kfusion.progress import progress
 from kfusion.tasks import Task
 from kfusion.tasks import task as make_task
@@ -79,17 +79,32 @@ def bag(
 
 def _fit(name: str, member: Member, rows: Rows, fold: Fold, task: Task, seed: int) -> FoldResult:
     started = time.perf_counter()
-    train, held = rows.take(fold.train), rows.take(fold.test)
+    train, test = rows.take(fold.train), rows.take(fold.test)
+    train = train.take(train.having(member.modalities))
+    is_judged = test.having(member.modalities)
+    held = test.take(is_judged)
+    # What a member has no input for, it knows as much of as the class rates or the mean tell.
+    predictions = np.tile(_mean_answer(rows.take(fold.train), task), (len(test), 1))
     # The same start for members that differ in what they see alone.
     drawn = int(np.random.SeedSequence([seed, fold.number]).generate_state(1)[0] % 2**31)
     try:
+        if not (len(train) and len(held)):
+            raise ValueError(f"No rows have all of {', '.join(member.modalities)}.")
         model = member.fit(train, held, _task_of(train, task), drawn)
-        predictions = task.check_predictions(predict(model, held.x), len(held))
+        predictions[is_judged] = task.check_predictions(predict(model, held.x), len(held))
     except Exception as error:
         raise FoldError(
             f"Member {name!r} failed in fold {fold.number + 1}. {type(error).__name__}: {error}"
         ) from error
     return FoldResult(fold, predictions, time.perf_counter() - started, model)
+
+
+def _mean_answer(rows: Rows, task: Task) -> np.ndarray:
+    """`(units,)`: the class rates, or the mean target."""
+    if task.kind == "regression":
+        return np.array([rows.y.mean()])
+    rates = np.bincount(rows.y, minlength=len(task.class_names)) / len(rows)
+    return rates[-task.units :]
 
 
 def _task_of(rows: Rows, task: Task) -> Task:
@@ -102,6 +117,8 @@ def _task_of(rows: Rows, task: Task) -> Task:
 def blend_outside(
     results: Mapping[str, CrossValidation],
     *,
+    modalities: Mapping[str, Collection[str]] | None = None,
+    present: Mapping[str, np.ndarray] | None = None,
     weights: np.ndarray | None = None,
     groups: np.ndarray | None = None,
     seed: int = 0,
@@ -112,12 +129,18 @@ def blend_outside(
 
     Args:
         results: `CrossValidation` by member, on the same folds.
+        modalities: Names of the inputs that each member learned from, by member; None for rows of
+            which none lacks any.
+        present: `(rows,)` booleans by input.
         weights: `(rows,)` floats, how much each row counts, or None.
         groups: `(rows,)` values, or None.
         seed: Int.
     """
     first = next(iter(results.values()))
     task, y = first.task, first.y
+    modalities = modalities or dict.fromkeys(results, ())
+    known = {name for used in modalities.values() for name in used}
+    there = {name: mask for name, mask in (present or {}).items() if name in known}
     repeats = {result.fold.repeat for result in first.folds}
     members = {
         repeat: {name: _of_repeat(result, repeat) for name, result in results.items()}
@@ -135,16 +158,20 @@ def blend_outside(
             beside = members[fold.repeat]
             judged = np.flatnonzero(np.isfinite(next(iter(beside.values()))).all(axis=1))
             others = np.setdiff1d(judged, fold.test[part])
-            blend = fit_blend(
+            own_present = {name: mask[fold.test[part]] for name, mask in there.items()}
+            blends = fit_presence_blends(
                 {name: values[others] for name, values in beside.items()},
                 y[others],
+                modalities=modalities,
+                present={name: mask[others] for name, mask in there.items()},
                 sample_weight=None if weights is None else weights[others],
+                wanted=[inputs for inputs, _ in rows_by_presence(own_present)],
             )
             own = {
                 name: pooled(results[name].folds[number].predictions[part], task)
                 for name in results
             }
-            predictions[part] = _unpooled(blend.apply(own), task)
+            predictions[part] = _unpooled(blends.apply(own, own_present), task)
         found.append(FoldResult(fold, predictions, 0.0))
     return CrossValidation(task, y, found)
 

@@ -7,17 +7,22 @@ from collections.abc import Mapping, Sequence
 import keras
 
 from kfusion.blending import Blend
-from kfusion.layers import LogLinearPool
-from kfusion.models import PREDICTION, prediction_model
+from kfusion.layers import LogLinearPool, Presence, PresenceSwitch
+from kfusion.models import PREDICTION, prediction_model, presence_name
 from kfusion.prediction import input_specs
+from kfusion.presence_blends import PresenceBlends
+from kfusion.tables import TableSchema
 from kfusion.tasks import Task
+
+TABULAR = "tabular"
 
 
 def build_blended_model(
     members: Mapping[str, Sequence[keras.Model]],
-    blend: Blend,
+    blends: PresenceBlends,
     *,
     task: Task,
+    schema: TableSchema | None = None,
     encoders: Mapping[str, keras.Model] | None = None,
     name: str = "blended_model",
 ) -> keras.Model:
@@ -26,8 +31,9 @@ def build_blended_model(
     Args:
         members: By name, the models of one member, whose mean prediction counts; each from named
             inputs to a prediction of the task. Those of weight 0 are left out.
-        blend: `Blend` of their mean predictions.
+        blends: `PresenceBlends` of their mean predictions.
         task: `Task`.
+        schema: `TableSchema` of the "tabular" input, if it may be missing.
         encoders: By the name of a member's input, a model that makes it from another input, such
             as "image_features" from "image"; run once for all members.
         name: Name of the model.
@@ -35,26 +41,63 @@ def build_blended_model(
     Returns:
         Uncompiled `keras.Model` from a dict of inputs to `(rows, task.units)`.
     """
-    kept = {member: models for member, models in members.items() if blend.weights[member] > 0}
+    tensors = _Tensors(encoders or {})
+    means = _Means(members, tensors)
+    last = None if blends.partial else PREDICTION
+    outputs = _pool(blends.whole, blends.whole, means, task, name=last)
+    if blends.partial:
+        is_there = [
+            Presence(
+                len(schema.categories) if schema is not None and key == TABULAR else 0,
+                name=presence_name(key),
+            )(tensors.inputs[key])
+            for key in blends.inputs
+        ]
+        joined = (
+            keras.layers.Concatenate(name="presence")(is_there) if is_there[1:] else is_there[0]
+        )
+        partial = [_pool(blend, blends.whole, means, task) for blend in blends.partial.values()]
+        patterns = [[key in inputs for key in blends.inputs] for inputs in blends.partial]
+        activation = task.activation or "linear"
+        switch = PresenceSwitch(patterns, activation, dtype="float32", name=PREDICTION)
+        outputs = switch([joined, outputs, *partial])
+    return keras.Model(tensors.inputs, outputs, name=name)
+
+
+def _pool(blend: Blend, whole: Blend, means: _Means, task: Task, name: str | None = None):
+    """The pool of the members that count."""
+    kept = [member for member in means.members if blend.weights.get(member, 0) > 0]
     if not kept:
         # All that is left of members of no use is the class rates: the graph still needs an input.
-        kept = dict(list(members.items())[:1])
-    tensors = _Tensors(encoders or {})
-    predictions = []
-    for member, models in kept.items():
+        kept = [max(blend.weights, key=lambda member: whole.weights[member])]
+    pool = LogLinearPool(len(kept), task.activation or "linear", dtype="float32", name=name)
+    outputs = pool([means.of(member) for member in kept])
+    pool.set_blend(blend, kept)
+    return outputs
+
+
+class _Means:
+    """Each member's mean prediction, put into the graph when it is first asked for."""
+
+    def __init__(self, members: Mapping[str, Sequence[keras.Model]], tensors: _Tensors):
+        self.members = members
+        self._tensors = tensors
+        self._means: dict[str, keras.KerasTensor] = {}
+
+    def of(self, member: str) -> keras.KerasTensor:
+        if member in self._means:
+            return self._means[member]
         parts = []
-        for number, model in enumerate(models):
-            given = {key: tensors.of(key, spec) for key, spec in input_specs(model).items()}
+        plain = member.replace(" ", "_")
+        for number, model in enumerate(self.members[member]):
+            given = {key: self._tensors.of(key, spec) for key, spec in input_specs(model).items()}
             part = prediction_model(model)
             # Layers of one model must have different names; these were all called the same.
-            part.name = f"{member.replace(' ', '_')}_{number}"
+            part.name = f"{plain}_{number}"
             parts.append(part(given if isinstance(part.input, dict) else list(given.values())))
-        mean = keras.layers.Average(dtype="float32", name=f"{member.replace(' ', '_')}_mean")
-        predictions.append(mean(parts) if len(parts) > 1 else parts[0])
-    pool = LogLinearPool(len(kept), task.activation or "linear", dtype="float32", name=PREDICTION)
-    outputs = pool(predictions)
-    pool.set_blend(blend, list(kept))
-    return keras.Model(tensors.inputs, outputs, name=name)
+        mean = keras.layers.Average(dtype="float32", name=f"{plain}_mean")
+        self._means[member] = mean(parts) if len(parts) > 1 else parts[0]
+        return self._means[member]
 
 
 class _Tensors:

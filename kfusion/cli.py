@@ -228,8 +228,8 @@ def _export(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _predict(arguments: argparse.Namespace) -> dict[str, Any]:
     from kfusion.images import BadImageError
-    from kfusion.loading import load_images, read_csv
-    from kfusion.serving import load_exported
+    from kfusion.loading import NO_FILE, load_images, read_csv
+    from kfusion.serving import IMAGE, load_exported
 
     with _user_input():
         if arguments.out and not Path(arguments.out).absolute().parent.is_dir():
@@ -249,6 +249,8 @@ def _predict(arguments: argparse.Namespace) -> dict[str, Any]:
                 model.image_shape,
                 image_folder=arguments.image_folder or Path(arguments.csv).parent,
             )
+            if IMAGE in model.may_be_missing:
+                bad_images = [bad for bad in bad_images if bad.path != NO_FILE]
             if bad_images:
                 raise BadImageError(bad_images, len(frame))
             files = frame[column].tolist()

@@ -12,11 +12,14 @@ import numpy as np
 import pandas as pd
 
 from kfusion.fusion_data import FusionData
-from kfusion.images import BadImageError
+from kfusion.images import BadImageError, rows_with_image
 from kfusion.inputs import InputSpec, check_lengths, select_inputs
-from kfusion.loading import load_images
+from kfusion.loading import NO_FILE, is_blank, load_images
+from kfusion.tables import TableSchema
 
 IMAGE, TABULAR = "image", "tabular"
+# With so many rows that lack a table, members learn what it means.
+MIN_EMPTY_ROWS = 20
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".npy")
 
 
@@ -65,7 +68,8 @@ def read_modalities(
         TypeError: If `x` is none of these.
         ValueError: If a column or key is missing or unknown, there are no columns, lengths or
             shapes differ, or images are no uint8. The message names the column, key or row.
-        BadImageError: If files cannot be read; lists every one by row.
+        BadImageError: If files cannot be read; lists every one by row. An empty cell is no file:
+            its image is missing, zeros alone.
     """
     if isinstance(x, FusionData):
         return Modalities(_check_images(x.images, image_shape), x.frame, x.column_kinds)
@@ -98,6 +102,37 @@ def _warn_of_images(frame: pd.DataFrame) -> None:
                 f"as text: pass `image_column={name!r}` to see the images.",
                 stacklevel=4,
             )
+
+
+def present_rows(x: Mapping[str, np.ndarray], schema: TableSchema | None) -> dict[str, np.ndarray]:
+    """Which rows have each modality, of those that members can do without.
+
+    An image of zeros alone is missing, and so is a row of a table in which every value is. Where
+    there are no other modalities, or enough rows to learn from lack their table, what is missing
+    is a value like others.
+
+    Args:
+        x: Encoded inputs by name.
+        schema: `TableSchema` of the table, or None.
+
+    Returns:
+        `(rows,)` booleans by modality.
+
+    Raises:
+        ValueError: If no row has an image.
+    """
+    if schema is None or IMAGE not in x:
+        return {}
+    images = rows_with_image(x[IMAGE])
+    if not images.any():
+        raise ValueError("No row has an image: all are empty, or hold zeros alone.")
+    present: dict[str, np.ndarray] = {IMAGE: images}
+    num_numbers = len(schema.numbers)
+    numbers, codes = x[TABULAR][:, :num_numbers], x[TABULAR][:, num_numbers:]
+    tables = np.any(~np.isnan(numbers), axis=1) | np.any(codes > 0, axis=1)
+    if np.sum(~tables) < MIN_EMPTY_ROWS:
+        present[TABULAR] = tables
+    return present
 
 
 def table_of(x: Any) -> pd.DataFrame | None:
@@ -144,24 +179,28 @@ def _from_mapping(x: Mapping[str, Any], image_shape) -> Modalities:
 
 def _from_column(column: pd.Series, folder, image_shape, verbose) -> np.ndarray:
     cells = column.tolist()
-    is_array = [isinstance(cell, np.ndarray) for cell in cells]
-    if not any(is_array):
+    arrays = {row: cell for row, cell in enumerate(cells) if isinstance(cell, np.ndarray)}
+    if not arrays:
         images, bad = load_images(column, image_shape, image_folder=folder, verbose=verbose)
+        bad = [each for each in bad if each.path != NO_FILE]
         if bad:
             raise BadImageError(bad, len(column))
         return images
-    if not all(is_array):
-        row = is_array.index(False)
+    empty = set(np.flatnonzero(is_blank(column.where(~column.index.isin(arrays), "array"))))
+    wrong = [row for row in range(len(cells)) if row not in arrays and row not in empty]
+    if wrong:
         raise ValueError(
-            f"Column {column.name!r} holds arrays, but not in row {row}: {cells[row]!r}."
+            f"Column {column.name!r} holds arrays, but not in row {wrong[0]}: {cells[wrong[0]]!r}."
         )
-    odd = [row for row, cell in enumerate(cells) if cell.shape != cells[0].shape]
+    first, shape = next((row, cell.shape) for row, cell in arrays.items())
+    odd = [row for row, cell in arrays.items() if cell.shape != shape]
     if odd:
         raise ValueError(
-            f"The images of column {column.name!r} must have one shape: row 0 has "
-            f"{cells[0].shape}, row {odd[0]} has {cells[odd[0]].shape} ({len(odd)} in all)."
+            f"The images of column {column.name!r} must have one shape: row {first} has "
+            f"{shape}, row {odd[0]} has {cells[odd[0]].shape} ({len(odd)} in all)."
         )
-    return _check_images(np.stack(cells), image_shape)
+    nothing = np.zeros(shape, np.uint8)
+    return _check_images(np.stack([arrays.get(r, nothing) for r in range(len(cells))]), image_shape)
 
 
 def _check_images(images: Any, image_shape) -> np.ndarray:

@@ -34,6 +34,7 @@ from kfusion.estimator_inputs import (
     TABULAR,
     Modalities,
     as_frame,
+    present_rows,
     read_modalities,
     table_of,
 )
@@ -46,6 +47,7 @@ from kfusion.json_values import describe
 from kfusion.members import IMAGE_COMPONENTS, IMAGE_FEATURES, Member, Rows, standard_members
 from kfusion.out_of_fold import BLEND, OutOfFold
 from kfusion.prediction import predict
+from kfusion.presence_blends import PresenceBlends
 from kfusion.principal_components import fit_principal_components
 from kfusion.tables import UNSEEN_CODE, TableSchema
 from kfusion.tasks import Task, check_variety
@@ -168,7 +170,8 @@ class _FusionEstimator(BaseEstimator):
             if given.frame is None
             else TableSchema.fit(given.frame, given.kinds or None, allow_empty=True)
         )
-        self._encoders: dict[str, keras.Model] = self._make_encoders(given, seed)
+        present = present_rows(self._encode(given), self.schema_)
+        self._encoders: dict[str, keras.Model] = self._make_encoders(given, present, seed)
         x = self._encode_for_members(given)
         shapes = {name: array.shape[1:] for name, array in x.items()}
         members = self._choose_members(shapes, effort)
@@ -183,7 +186,7 @@ class _FusionEstimator(BaseEstimator):
             about = {"rows": fingerprint(data), **describe(settings)}
         results = bag(
             members,
-            Rows(x, targets, weights),
+            Rows(x, targets, weights, present),
             folds,
             task=task,
             seed=seed,
@@ -199,20 +202,24 @@ class _FusionEstimator(BaseEstimator):
             groups,
             weights,
             seed,
+            present,
         )
-        self._set_blend()
+        blends = self._set_blend()
         self.model_ = build_blended_model(
             {name: result.models for name, result in self.results_.items()},
-            self.blend_,
+            blends,
             task=task,
+            schema=self.schema_,
             encoders=self._encoders,
         )
         return self
 
-    def _set_blend(self) -> None:
-        self.blend_ = self._out_of_fold.fit_blend()
+    def _set_blend(self) -> PresenceBlends:
+        blends = self._out_of_fold.fit_blends()
+        self.blend_ = blends.whole
         self.weights_ = dict(self.blend_.weights)
         self._evidence: Comparison | None = None
+        return blends
 
     @property
     def evidence_(self) -> Comparison:
@@ -415,15 +422,15 @@ class _FusionEstimator(BaseEstimator):
             del x[IMAGE]
         return x
 
-    def _make_encoders(self, given: Modalities, seed: int) -> dict[str, keras.Model]:
+    def _make_encoders(self, given: Modalities, present, seed: int) -> dict[str, keras.Model]:
         if given.images is None:
             return {}
         encoders = {}
-        source, values = IMAGE, given.images
+        source, values = IMAGE, given.images[present.get(IMAGE, slice(None))]
         if self.image_backbone is not None:
             encoder = self._make_backbone(given.images.shape[1:])
             encoders[IMAGE_FEATURES] = encoder
-            source, values = IMAGE_FEATURES, predict(encoder, {IMAGE: given.images})
+            source, values = IMAGE_FEATURES, predict(encoder, {IMAGE: values})
         inputs = keras.Input(values.shape[1:], dtype=str(values.dtype), name=source)
         layer = fit_principal_components(values, NUM_COMPONENTS, seed=seed, name="components")
         encoders[IMAGE_COMPONENTS] = keras.Model(inputs, layer(inputs), name=IMAGE_COMPONENTS)
@@ -546,7 +553,9 @@ class FusionClassifier(ClassifierMixin, _FusionEstimator):
     Rows (`X`) are a DataFrame, whose `image_column`, if there is one, holds paths or arrays; a
     dict with "image" (uint8 images) and "tabular" (a DataFrame or numbers), or one of them;
     `FusionData`; or numbers, `(rows, columns)`. Missing values and categories not seen before
-    are fine; images have to be there. Columns are those of `fit`, in its order: take out what is no
+    are fine. Where there are an image and a table, rows may lack one of them, in `fit` and after
+    it: an empty cell, or an image of zeros alone; nothing but missing values. The members that do
+    without it answer for such rows, by a blend of their own. Columns are those of `fit`, in its order: take out what is no
     input, such as the target or the column of `groups`. Image files are resized to the size seen at
     `fit`, arrays of another size refused.
 

@@ -15,8 +15,15 @@ import keras
 import numpy as np
 import pandas as pd
 
-from kfusion.layers import CategoryEmbedding, Frozen, MemberMean, NumberScaling, QuantileScaling
-from kfusion.models import prediction_model
+from kfusion.layers import (
+    CategoryEmbedding,
+    Frozen,
+    MemberMean,
+    NumberScaling,
+    Presence,
+    QuantileScaling,
+)
+from kfusion.models import prediction_model, presence_name
 from kfusion.prediction import feed, input_specs, predict
 from kfusion.raw_columns import encode_tensors, raw_columns, raw_dtype, sample_frame, served_names
 from kfusion.serving import DESCRIPTION_FILE, ENCODED_SIGNATURE, RAW_SIGNATURE, TABULAR
@@ -94,6 +101,7 @@ def export_saved_model(
         "class_names": list(names),
         "image_column": image_column,
         "inputs": {name: [list(spec.shape), spec.dtype] for name, spec in specs.items()},
+        "may_be_missing": _may_be_missing(model),
         "schema": None if schema is None else json.loads(schema.to_json()),
         "served_names": {} if schema is None else _served_names(schema, specs),
         "versions": library_versions(),
@@ -180,6 +188,12 @@ def _layers_within(model: keras.Model) -> Iterator[keras.layers.Layer]:
         inner = layer.model if isinstance(layer, Frozen) else layer
         if isinstance(inner, keras.Model):
             yield from _layers_within(inner)
+
+
+def _may_be_missing(model: keras.Model) -> list[str]:
+    """Names of the inputs of which the model knows rows that lack them."""
+    known = [layer.name for layer in _layers_within(model) if isinstance(layer, Presence)]
+    return [name for name in input_specs(model) if presence_name(name) in known]
 
 
 def _served_names(schema: TableSchema, specs: dict) -> dict[str, str]:

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL
@@ -122,6 +122,11 @@ def read_images(
             stacklevel=2,
         )
     return images, bad_images
+
+
+def rows_with_image(images: np.ndarray) -> Any:
+    """`(rows,)` booleans: an image that holds zeros alone is missing."""
+    return np.any(images.reshape(len(images), -1), axis=1)
 
 
 def check_image_shape(shape: Sequence[int]) -> tuple[int, int, int]:

@@ -13,7 +13,13 @@ import numpy as np
 import pandas as pd
 
 from kfusion.fusion_data import FusionData
-from kfusion.images import BadImage, BadImageError, describe_bad_images, read_images
+from kfusion.images import (
+    BadImage,
+    BadImageError,
+    describe_bad_images,
+    read_images,
+    rows_with_image,
+)
 from kfusion.tables import (
     TableSchema,
     check_unique_columns,
@@ -27,6 +33,8 @@ from kfusion.tasks import MAX_INFERRED_CLASSES, TASK_KINDS, check_variety, task
 
 # Whole numbers up to here are told apart as float32.
 _MAX_WHOLE_FLOAT32 = 2**24
+# The path of a bad image where the table names none.
+NO_FILE = "(empty)"
 
 
 def load_table(
@@ -40,6 +48,7 @@ def load_table(
     kind: str | None = None,
     image_folder: str | os.PathLike | None = None,
     on_bad_image: str = "error",
+    on_missing_image: str | None = None,
     use_cache: bool = True,
     verbose: int | bool = 1,
 ) -> FusionData:
@@ -61,6 +70,9 @@ def load_table(
         image_folder: Where relative paths start; by default the CSV's folder, or the working
             directory for a DataFrame.
         on_bad_image: "error", or "drop" to leave such rows out with a warning.
+        on_missing_image: What becomes of rows that name no file: "keep" makes their image zeros
+            alone, which is how a missing one is told (`FusionClassifier` and models with
+            `modality_dropout` know it); "error" or "drop"; None, as `on_bad_image`.
         use_cache: Whether to keep decoded images on disk; see `read_images`.
         verbose: 0 hides the progress bars.
 
@@ -75,6 +87,12 @@ def load_table(
     """
     if on_bad_image not in ("error", "drop"):
         raise ValueError(f'`on_bad_image` must be "error" or "drop". Received: {on_bad_image!r}.')
+    if on_missing_image not in (None, "error", "drop", "keep"):
+        raise ValueError(
+            '`on_missing_image` must be "error", "drop", "keep" or None. Received: '
+            f"{on_missing_image!r}."
+        )
+    on_missing_image = on_missing_image or on_bad_image
     frame, folder = _read_table(csv_or_frame)
     if not len(frame):
         raise ValueError("The table has no rows.")
@@ -94,8 +112,17 @@ def load_table(
         use_cache=use_cache,
         verbose=verbose,
     )
-    if bad_images and on_bad_image == "error":
-        raise BadImageError(bad_images, len(frame))
+    missing = [bad for bad in bad_images if bad.path == NO_FILE]
+    if on_missing_image == "keep":
+        bad_images = [bad for bad in bad_images if bad.path != NO_FILE]
+        _warn_of_black(images, [bad.row for bad in [*missing, *bad_images]])
+    refused = [
+        bad
+        for bad in bad_images
+        if (on_missing_image if bad.path == NO_FILE else on_bad_image) == "error"
+    ]
+    if refused:
+        raise BadImageError(refused, len(frame))
     data = FusionData(
         images=images,
         frame=table.reset_index(drop=True),
@@ -143,7 +170,7 @@ def load_images(
     full = [str(root / text) if text else "" for text in texts]
     images, bad_images = read_images(full, image_shape, use_cache=use_cache, verbose=verbose)
     return images, [
-        bad if texts[bad.row] else BadImage(bad.row, "(empty)", "the table names no file")
+        bad if texts[bad.row] else BadImage(bad.row, NO_FILE, "the table names no file")
         for bad in bad_images
     ]
 
@@ -291,7 +318,7 @@ def _read_target(series: pd.Series, kind: str | None) -> tuple[np.ndarray, str, 
     if kind is not None and kind not in TASK_KINDS:
         raise ValueError(f"`kind` must be one of {list(TASK_KINDS)}. Received: kind={kind!r}.")
     is_number = infer_kind(series) == "number"
-    missing = np.flatnonzero(is_missing_text(series) if is_number else _is_blank(series))
+    missing = np.flatnonzero(is_missing_text(series) if is_number else is_blank(series))
     if missing.size:
         raise ValueError(
             f"Target {series.name!r} has no value in {missing.size} row(s): "
@@ -336,7 +363,7 @@ def _class_labels(series: pd.Series, is_number: bool) -> tuple[tuple[str, ...], 
 
 
 def _read_groups(series: pd.Series) -> np.ndarray:
-    missing = np.flatnonzero(_is_blank(series))
+    missing = np.flatnonzero(is_blank(series))
     if missing.size:
         raise ValueError(
             f"Group column {series.name!r} has no value in row {missing[0]} ({missing.size} in "
@@ -345,8 +372,20 @@ def _read_groups(series: pd.Series) -> np.ndarray:
     return pd.factorize(series)[0]
 
 
-def _is_blank(series: pd.Series) -> pd.Series:
+def is_blank(series: pd.Series) -> pd.Series:
+    """Which cells are missing or hold nothing but spaces."""
     return series.isna() | (series.astype(str).str.strip() == "")
+
+
+def _warn_of_black(images: np.ndarray, known: Sequence[int]) -> None:
+    """Says so where a file holds zeros alone: it cannot be told from a missing one."""
+    black = np.setdiff1d(np.flatnonzero(~rows_with_image(images)), known)
+    if black.size:
+        warnings.warn(
+            f"The image of row {black[0]} holds zeros alone and counts as missing ({black.size} in "
+            "all).",
+            stacklevel=3,
+        )
 
 
 def _drop_bad_images(data: FusionData, bad_images: Sequence[BadImage]) -> FusionData:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -40,11 +40,15 @@ TREES = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Rows:
-    """Encoded rows: arrays by input name, targets, and how much each row counts."""
+    """Encoded rows: arrays by input name, targets, how much each row counts, and what it has.
+
+    `present` holds `(rows,)` booleans by modality; those not in it are there in every row.
+    """
 
     x: Mapping[str, np.ndarray]
     y: np.ndarray
     weights: np.ndarray | None = None
+    present: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.y)
@@ -52,7 +56,13 @@ class Rows:
     def take(self, rows: np.ndarray) -> Rows:
         """The given rows."""
         x = {name: array[rows] for name, array in self.x.items()}
-        return Rows(x, self.y[rows], None if self.weights is None else self.weights[rows])
+        present = {name: mask[rows] for name, mask in self.present.items()}
+        return Rows(x, self.y[rows], None if self.weights is None else self.weights[rows], present)
+
+    def having(self, modalities: Collection[str]) -> np.ndarray:
+        """`(rows,)` booleans: which rows have all of these modalities."""
+        masks = [mask for name, mask in self.present.items() if name in modalities]
+        return np.logical_and.reduce([np.ones(len(self), bool), *masks])
 
 
 Fit = Callable[[Rows, Rows, Task, int], keras.Model]

@@ -227,6 +227,11 @@ def join_branches(branches: Mapping[str, keras.Model]):
     return inputs, features
 
 
+def presence_name(input_name: str) -> str:
+    """Name of the layer that tells which rows have an input."""
+    return f"{input_name}_presence"
+
+
 def _with_stand_ins(branches: Mapping[str, keras.Model], inputs, features, rate: float):
     """Features by branch with a learned vector where the branch's input is missing or dropped."""
     presence = {}
@@ -238,7 +243,7 @@ def _with_stand_ins(branches: Mapping[str, keras.Model], inputs, features, rate:
                 for layer in branch.layers
                 if isinstance(layer, CategoryEmbedding)
             )
-            presence[name] = Presence(codes, name=f"{name}_presence")(inputs[name])
+            presence[name] = Presence(codes, name=presence_name(name))(inputs[name])
     if len(presence) > 1:
         kept = keras.layers.Concatenate(name="presence")(list(presence.values()))
         kept = ModalityDropout(rate, name="modality_dropout")(kept)

@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 
 from kfusion.bagging import blend_outside, pooled
-from kfusion.blending import Blend, fit_blend
 from kfusion.comparison import Comparison, compare_results
 from kfusion.cross_validation import CrossValidation, FoldResult
 from kfusion.delong import number_groups
 from kfusion.disagreements import which_rows
 from kfusion.folds import Fold
 from kfusion.modality_shapley import shapley_values
+from kfusion.presence_blends import PresenceBlends, fit_presence_blends
 from kfusion.tasks import Task
 
 BLEND = "blend"
@@ -33,6 +33,7 @@ class OutOfFold:
         groups: `(rows,)` values that keep rows together, or None.
         weights: `(rows,)` floats, how much each row counts, or None.
         seed: Int.
+        present: `(rows,)` booleans by input: which rows have it.
     """
 
     results: Mapping[str, CrossValidation]
@@ -40,6 +41,7 @@ class OutOfFold:
     groups: np.ndarray | None = None
     weights: np.ndarray | None = None
     seed: int = 0
+    present: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @property
     def task(self) -> Task:
@@ -55,13 +57,15 @@ class OutOfFold:
     def _first(self) -> CrossValidation:
         return next(iter(self.results.values()))
 
-    def fit_blend(self) -> Blend:
-        """The blend of all members, learned on all rows that were judged."""
+    def fit_blends(self) -> PresenceBlends:
+        """The blends of all members, learned on all rows that were judged."""
         members = {name: pooled(r.predictions, self.task) for name, r in self.results.items()}
         judged = np.isfinite(next(iter(members.values()))).all(axis=1)
-        return fit_blend(
+        return fit_presence_blends(
             {name: values[judged] for name, values in members.items()},
             self.y[judged],
+            modalities=self.modalities,
+            present={name: mask[judged] for name, mask in self.present.items()},
             sample_weight=None if self.weights is None else self.weights[judged],
         )
 
@@ -130,6 +134,7 @@ class OutOfFold:
             arrays["groups"] = number_groups(self.groups, len(self.y))
         if self.weights is not None:
             arrays["weights"] = self.weights
+        arrays |= {f"present_{name}": mask for name, mask in self.present.items()}
         for i, result in enumerate(self._first.folds):
             arrays |= {f"train_{i}": result.fold.train, f"test_{i}": result.fold.test}
         for m, found in enumerate(self.results.values()):
@@ -158,10 +163,23 @@ class OutOfFold:
             )
             for m, name in enumerate(modalities)
         }
-        return cls(results, modalities, arrays.get("groups"), arrays.get("weights"), seed)
+        prefix = "present_"
+        present = {
+            name.removeprefix(prefix): mask
+            for name, mask in arrays.items()
+            if name.startswith(prefix)
+        }
+        return cls(results, modalities, arrays.get("groups"), arrays.get("weights"), seed, present)
 
     def _blend_outside(self, results: Mapping[str, Any]) -> CrossValidation:
-        return blend_outside(results, weights=self.weights, groups=self.groups, seed=self.seed)
+        return blend_outside(
+            results,
+            modalities={name: self.modalities[name] for name in results},
+            present=self.present,
+            weights=self.weights,
+            groups=self.groups,
+            seed=self.seed,
+        )
 
     def _score_of_nothing(self) -> float:
         score = self.task.score()

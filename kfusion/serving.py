@@ -31,6 +31,8 @@ class ExportedModel:
         schema: `TableSchema` of the raw columns, or None if only encoded inputs are served.
         image_shape: `(height, width, channels)` of the input `image`, or None if there is none.
         image_column: Name of the column of image files.
+        may_be_missing: Names of the inputs that rows may lack: an image of zeros alone, a table of
+            which every value is missing.
         served_names: Name of each raw column in the signature `serving_default`.
     """
 
@@ -47,6 +49,7 @@ class ExportedModel:
         self.class_names = tuple(description["class_names"])
         self.image_column: str = description["image_column"]
         self.served_names: dict[str, str] = description["served_names"]
+        self.may_be_missing = tuple(description.get("may_be_missing", ()))
         schema = description["schema"]
         self.schema = None if schema is None else TableSchema.from_json(json.dumps(schema))
         self.image_shape: tuple[int, int, int] | None = None

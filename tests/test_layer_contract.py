@@ -50,6 +50,10 @@ def flags(generator, shape):
     return generator.permuted(halves, axis=0).astype("float32")
 
 
+def flags_then_numbers(generator, shape):
+    return (flags if shape[1:] == (2,) else numbers)(generator, shape)
+
+
 def sparse_numbers(generator, shape):
     """NaN for numbers and 0 for codes but in some rows."""
     table = np.full(shape, np.nan, "float32")
@@ -104,6 +108,11 @@ EXAMPLES = {
         numbers,
     ),
     "Presence": ({"num_categories": 2}, [(4,)], sparse_numbers),
+    "PresenceSwitch": (
+        {"patterns": [[True, False], [False, True]], "activation": "softmax"},
+        [(2,), (3,), (3,), (3,)],
+        flags_then_numbers,
+    ),
     "PrincipalComponents": ({"num_components": 3, "divisor": 255.0}, [(4, 5, 2)], pixels),
     "QuantileScaling": (
         {"quantiles": [[-1.0, 0.0, 0.0, 2.0], [1.0]], "flagged": [1], "limit": 2.0},
@@ -133,7 +142,7 @@ EXAMPLES = {
 FUSIONS = [
     name
     for name, (_, shapes, _) in EXAMPLES.items()
-    if len(shapes) > 1 and name not in ("LogLinearPool", "StandIn")
+    if len(shapes) > 1 and name not in ("LogLinearPool", "PresenceSwitch", "StandIn")
 ]
 # Layers of which an example at its defaults takes another road through the code.
 AT_DEFAULTS = {

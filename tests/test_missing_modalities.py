@@ -2,11 +2,28 @@
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from kfusion import build_fusion_model, fit, image_branch, layers, predict, tabular_branch
+from kfusion import (
+    BadImageError,
+    FusionClassifier,
+    build_fusion_model,
+    fit,
+    fit_blend,
+    image_branch,
+    layers,
+    load_exported,
+    load_table,
+    predict,
+    tabular_branch,
+)
+from kfusion.bagging import pooled
+from kfusion.images import rows_with_image
 from kfusion.models import FUSIONS
+from kfusion.presence_blends import fit_presence_blends
 
 
 def numbers(*rows):
@@ -112,3 +129,145 @@ def test_every_fusion_takes_rows_that_lack_an_input(fusion, tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(predict(loaded, x), predictions)
+
+
+@pytest.fixture(scope="module")
+def data():
+    x, y = two_inputs(240, 0)
+    frame = pd.DataFrame({"size": x["tabular"][:, 0], "color": np.where(y, "red", "blue")})
+    frame["color"] = np.random.default_rng(1).permutation(frame["color"])
+    return {"image": x["image"], "tabular": frame}, y
+
+
+@pytest.fixture(scope="module")
+def fitted(data):
+    x, y = data
+    x = without(x, "image", slice(0, 80))
+    model = FusionClassifier(members=["image", "table", "trees", "fused"], num_folds=2, epochs=2)
+    return model.fit(x, y)
+
+
+class TestEstimator:
+    """`FusionClassifier` on rows of which some lack an image."""
+
+    def test_without_an_image_the_members_of_the_table_answer(self, fitted, data):
+        x = without(data[0], "image")
+        table = {"tabular": fitted.schema_.encode(x["tabular"]), "image": x["image"]}
+        members = {
+            name: np.mean(
+                [pooled(predict(model, table), fitted.task_) for model in result.models], axis=0
+            )
+            for name, result in fitted.results_.items()
+            if name in ("table", "trees")
+        }
+        blend = fit_blend(
+            {n: pooled(fitted.results_[n].predictions, fitted.task_) for n in members}, data[1]
+        )
+        np.testing.assert_allclose(fitted.predict_proba(x), blend.apply(members), atol=1e-5)
+
+    def test_a_row_that_lacks_all_gets_the_class_rates(self, fitted, data):
+        nothing = {
+            "image": np.zeros((1, 6, 6, 1), "uint8"),
+            "tabular": pd.DataFrame({"size": [np.nan], "color": [None]}),
+        }
+        rates = np.bincount(data[1][80:], minlength=2) / 160
+        np.testing.assert_allclose(fitted.predict_proba(nothing)[0], rates, atol=1e-5)
+
+    def test_members_of_images_see_no_row_without_one(self, data, monkeypatch):
+        seen = []
+
+        def watched(*arguments, **keywords):
+            seen.append(arguments[1]["image"])
+            return fit(*arguments, **keywords)
+
+        monkeypatch.setattr("kfusion.members.fit", watched)
+        x, y = data
+        x = without(x, "image", slice(0, 80))
+        FusionClassifier(members=["image"], num_folds=2, epochs=1).fit(x, y)
+        assert sum(map(len, seen)) == 160
+        assert all(images.any(axis=(1, 2, 3)).all() for images in seen)
+
+    def test_saved_and_served_it_answers_the_same(self, fitted, data, tmp_path):
+        x = without(data[0], "image", slice(100, 120))
+        expected = fitted.predict_proba(x)
+        loaded = FusionClassifier.load(fitted.save(tmp_path / "saved"))
+        np.testing.assert_array_equal(loaded.predict_proba(x), expected)
+        assert loaded.evidence_.pairs["blend"] == fitted.evidence_.pairs["blend"]
+        served = load_exported(fitted.export(tmp_path / "exported"))
+        assert served.may_be_missing == ("image", "tabular")
+        answers = served.predict(x["tabular"], x["image"])["probabilities"]
+        np.testing.assert_allclose(answers, expected, atol=1e-5)
+
+    def test_empty_cells_are_missing_images_and_unreadable_files_errors(
+        self, fitted, data, tmp_path
+    ):
+        x, _ = data
+        frame = x["tabular"].head(3).assign(path=["0.png", "", None])
+        keras.utils.save_img(tmp_path / "0.png", x["image"][0], scale=False)
+        by_path = FusionClassifier(image_column="path", image_folder=tmp_path)
+        by_path.__dict__ |= {k: v for k, v in vars(fitted).items() if k.endswith("_")}
+        arrays = without({key: part[:3] for key, part in x.items()}, "image", slice(1, 3))
+        by_path.feature_names_in_ = np.array(["size", "color"], object)
+        expected = fitted.predict_proba(arrays)
+        np.testing.assert_allclose(by_path.predict_proba(frame), expected, atol=1e-6)
+        cells = frame.assign(path=[x["image"][0], np.nan, None])
+        np.testing.assert_allclose(by_path.predict_proba(cells), expected, atol=1e-6)
+        with pytest.raises(BadImageError, match=r"row 1: .*absent\.png"):
+            by_path.predict(frame.assign(path=["0.png", "absent.png", ""]))
+
+    def test_images_that_are_all_missing(self, data):
+        with pytest.raises(ValueError, match="No row has an image"):
+            FusionClassifier().fit(without(data[0], "image"), data[1])
+
+
+def test_a_table_keeps_rows_that_name_no_image(tmp_path):
+    generator = np.random.default_rng(0)
+    for i in range(3):
+        keras.utils.save_img(
+            tmp_path / f"{i}.png", generator.integers(1, 256, (4, 4, 3)), scale=False
+        )
+    Image.new("RGB", (4, 4)).save(tmp_path / "black.png")
+    frame = pd.DataFrame(
+        {
+            "path": ["0.png", "1.png", "2.png", "", None, "black.png"],
+            "size": range(6),
+            "y": ["a", "b"] * 3,
+        }
+    )
+
+    def load(frame, **keywords):
+        return load_table(
+            frame, image_column="path", target="y", image_folder=tmp_path, verbose=0, **keywords
+        )
+
+    with pytest.warns(UserWarning, match=r"row 5 holds zeros alone and counts as missing \(1 in"):
+        data = load(frame, on_missing_image="keep")
+    np.testing.assert_array_equal(rows_with_image(data.images), [1, 1, 1, 0, 0, 0])
+    with pytest.raises(BadImageError, match=r"(?s)2 of 6.*row 3: \(empty\).*row 4: \(empty\)"):
+        load(frame)
+    bad = frame.assign(path=["0.png", "absent.png", "2.png", "", "1.png", "1.png"])
+    with pytest.raises(BadImageError, match=r"(?s)1 of 6.*row 1: .*absent\.png"):
+        load(bad, on_missing_image="keep")
+    with pytest.warns(UserWarning, match=r"(?s)1 of 6.*row 1"):
+        dropped = load(bad, on_missing_image="keep", on_bad_image="drop")
+    np.testing.assert_array_equal(dropped.rows, [0, 2, 3, 4, 5])
+
+
+def test_blends_by_presence_are_those_of_their_rows_and_members():
+    generator = np.random.default_rng(0)
+    y = generator.integers(2, size=300)
+    sure = np.clip(
+        0.5 + (y[:, None] - 0.5) * [0.3, 0.5, 0.6] + 0.2 * generator.normal(size=(300, 3)),
+        0.01,
+        0.99,
+    )
+    members = {name: np.stack([1 - p, p], 1) for name, p in zip("abc", sure.T, strict=True)}
+    modalities = {"a": ("image",), "b": ("tabular",), "c": ("image", "tabular")}
+    image = np.arange(300) % 3 > 0
+    present = {"image": image, "tabular": np.ones(300, bool)}
+    blends = fit_presence_blends(members, y, modalities=modalities, present=present)
+    whole = fit_blend({name: part[image] for name, part in members.items()}, y[image])
+    table = fit_blend({"b": members["b"]}, y)
+    expected = np.where(image[:, None], whole.apply(members), table.apply(members))
+    np.testing.assert_allclose(blends.apply(members, present), expected)
+    assert set(blends.partial) == {frozenset({"image"}), frozenset({"tabular"}), frozenset()}

@@ -17,6 +17,7 @@ from kfusion.layers.normalized_dense import NormalizedDense
 from kfusion.layers.number_scaling import NumberScaling
 from kfusion.layers.periodic_embedding import PeriodicEmbedding
 from kfusion.layers.presence import Presence
+from kfusion.layers.presence_switch import PresenceSwitch
 from kfusion.layers.principal_components import PrincipalComponents
 from kfusion.layers.quantile_scaling import QuantileScaling
 from kfusion.layers.residual_fusion import ResidualFusion
@@ -42,6 +43,7 @@ __all__ = [
     "NumberScaling",
     "PeriodicEmbedding",
     "Presence",
+    "PresenceSwitch",
     "PrincipalComponents",
     "QuantileScaling",
     "ResidualFusion",
