@@ -555,9 +555,9 @@ class FusionClassifier(ClassifierMixin, _FusionEstimator):
     `FusionData`; or numbers, `(rows, columns)`. Missing values and categories not seen before
     are fine. Where there are an image and a table, rows may lack one of them, in `fit` and after
     it: an empty cell, or an image of zeros alone; nothing but missing values. The members that do
-    without it answer for such rows, by a blend of their own. Columns are those of `fit`, in its order: take out what is no
-    input, such as the target or the column of `groups`. Image files are resized to the size seen at
-    `fit`, arrays of another size refused.
+    without it answer for such rows, by a blend of their own. Columns are those of `fit`, in its
+    order: take out what is no input, such as the target or the column of `groups`. Image files are
+    resized to the size seen at `fit`, arrays of another size refused.
 
     Args:
         image_column: Name of the DataFrame's column of images.
