@@ -1,7 +1,9 @@
 """Asks an exported model with TensorFlow alone: no kfusion, raw strings and pixels.
 
-Works for models whose images need no resizing. Names of columns are those of `served_names` in the
-folder's kfusion.json; values are text or numbers as its schema says, empty where missing.
+Works for models whose images need no resizing. A row that names no file is sent as zeros, which
+models that list "image" in `may_be_missing` of the folder's kfusion.json know as missing. Names of
+columns are those of `served_names` there; values are text or numbers as its schema says, empty
+where missing.
 
 usage: python examples/serve_without_kfusion.py kfusion-demo/saved_model kfusion-demo/landcover.csv
 """
@@ -20,6 +22,12 @@ from PIL import Image
 ROWS = 5
 
 
+def read_image(folder: Path, name: str, shape: list[int]) -> np.ndarray:
+    if not name:
+        return np.zeros(shape, np.uint8)
+    return np.asarray(Image.open(folder / name)).reshape(shape)
+
+
 def main(model_dir: str, csv_path: str) -> None:
     loaded = tf.saved_model.load(model_dir)
     serve = loaded.signatures["serving_default"]
@@ -28,7 +36,8 @@ def main(model_dir: str, csv_path: str) -> None:
         rows = list(csv.DictReader(file))[:ROWS]
 
     column = description["image_column"]
-    images = [np.asarray(Image.open(Path(csv_path).parent / row[column])) for row in rows]
+    shape = description["inputs"]["image"][0]
+    images = [read_image(Path(csv_path).parent, row[column], shape) for row in rows]
     given = {"image": tf.constant(np.stack(images))}
     dtypes = serve.structured_input_signature[1]
     for name, served in description["served_names"].items():

@@ -216,6 +216,41 @@ def _check_buildable(builders, fusions: Sequence[str]) -> None:
         get_fusion(fusion)
 
 
+def _doctor(arguments: argparse.Namespace) -> dict[str, Any]:
+    train, validation = _split(_load(arguments), arguments)
+    import keras
+
+    from kfusion import branches, models, runs, training
+    from kfusion.doctor import examine
+    from kfusion.trained_models import read_model
+
+    with _user_input((ValueError, FileNotFoundError)):
+        if arguments.model is None:
+            keras.utils.set_random_seed(arguments.seed)
+            parts = {
+                "image": branches.image_branch(train.image_shape),
+                "tabular": branches.tabular_branch(train.schema),
+            }
+            model = models.build_fusion_model(parts, task=train.task)
+        elif Path(arguments.model).is_dir():
+            run = runs.load_run(arguments.model)
+            model, schema = run.model, run.schema
+            if schema is not None:
+                train, validation = train.with_schema(schema), validation.with_schema(schema)
+        else:
+            model = read_model(arguments.model)
+        diagnosis = examine(
+            model,
+            train,
+            validation_data=validation,
+            batch_size=arguments.batch_size or training.default_batch_size(len(train)),
+            epochs=arguments.epochs,
+            seed=arguments.seed,
+        )
+    _tell(str(diagnosis))
+    return diagnosis.to_dict()
+
+
 def _export(arguments: argparse.Namespace) -> dict[str, Any]:
     from kfusion.runs import export_run, load_run
 
@@ -407,6 +442,14 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--jobs", type=int, default=1, help="folds at once; -1: one per core")
     compare.set_defaults(command=_compare)
 
+    doctor = commands.add_parser("doctor", help="say why a model does not learn, or a fusion loses")
+    _add_data_arguments(doctor)
+    doctor.add_argument(
+        "--model", metavar="PATH", help="a run's folder or a .keras file (default: a fresh fusion)"
+    )
+    doctor.add_argument("--epochs", type=_positive, help="of the training")
+    doctor.set_defaults(command=_doctor)
+
     export = commands.add_parser("export", help="write a trained run as a SavedModel")
     export.add_argument("run", metavar="RUN_DIR", help="folder written by fit or search")
     export.add_argument("--out", required=True, help="folder to write")
@@ -423,13 +466,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_training_arguments(parser: argparse.ArgumentParser, *, epochs: int) -> None:
+def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("csv", metavar="CSV")
     add("--image", required=True, metavar="COL", help="column of image files")
     add("--target", required=True, metavar="COL", help="column to predict")
     add("--group", metavar="COL", help="rows with equal values are never split")
-    add("--out", required=True, metavar="DIR", help="folder for the run")
     add("--columns", nargs="+", metavar="COL", help="columns to learn from (default: all others)")
     add("--drop", nargs="+", default=[], metavar="COL", help="columns to leave out")
     add("--categories", nargs="+", default=[], metavar="COL", help="numbers that are categories")
@@ -437,6 +479,15 @@ def _add_training_arguments(parser: argparse.ArgumentParser, *, epochs: int) -> 
     add("--image-shape", type=_numbers(3), metavar="HxWxC", help="default: that of the files")
     add("--image-folder", metavar="DIR", help="where relative paths start (default: the CSV's)")
     add("--on-bad-image", choices=["error", "drop"], default="error")
+    add("--batch-size", type=_positive, help="default: 64, or less for a small table")
+    add("--validation", type=float, default=0.2, help="share of rows (default: %(default)s)")
+    add("--seed", type=int, default=0)
+
+
+def _add_training_arguments(parser: argparse.ArgumentParser, *, epochs: int) -> None:
+    _add_data_arguments(parser)
+    add = parser.add_argument
+    add("--out", required=True, metavar="DIR", help="folder for the run")
     add("--backbone", default="conv", help='"conv" or a name in keras.applications')
     add("--weights", help='weights of an application: "imagenet" or a file')
     add("--freeze", action="store_true", help="keep the backbone as it is")
@@ -444,10 +495,7 @@ def _add_training_arguments(parser: argparse.ArgumentParser, *, epochs: int) -> 
     add("--augment", action="store_true", help="flip and shift training images")
     add("--fusions", nargs="+", metavar="NAME", help="default: concat multiply; searched: all")
     add("--epochs", type=_positive, default=epochs)
-    add("--batch-size", type=_positive, help="default: 64, or less for a small table")
     add("--class-weight", choices=["balanced"])
-    add("--validation", type=float, default=0.2, help="share of rows (default: %(default)s)")
-    add("--seed", type=int, default=0)
     add("--overwrite", action="store_true")
 
 

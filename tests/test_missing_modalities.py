@@ -1,5 +1,10 @@
 """Rows that lack an image or a table: learned from, predicted and served."""
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import keras
 import numpy as np
 import pandas as pd
@@ -197,6 +202,23 @@ class TestEstimator:
         assert served.may_be_missing == ("image", "tabular")
         answers = served.predict(x["tabular"], x["image"])["probabilities"]
         np.testing.assert_allclose(answers, expected, atol=1e-5)
+
+    def test_raw_rows_without_an_image_are_served_without_kfusion(self, fitted, data, tmp_path):
+        x = without(data[0], "image", slice(1, 2))
+        folder = fitted.export(tmp_path / "exported")
+        keras.utils.save_img(tmp_path / "0.png", x["image"][0], scale=False)
+        rows = x["tabular"].head(2).assign(image=["0.png", ""])
+        rows.to_csv(tmp_path / "rows.csv", index=False)
+        program = Path(__file__).parents[1] / "examples" / "serve_without_kfusion.py"
+        done = subprocess.run(
+            [sys.executable, "-P", program, folder, tmp_path / "rows.csv"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        served = [json.loads(line)[2] for line in done.stdout.splitlines()]
+        expected = fitted.predict_proba({key: part[:2] for key, part in x.items()})
+        np.testing.assert_allclose(served, expected, atol=1e-5)
 
     def test_empty_cells_are_missing_images_and_unreadable_files_errors(
         self, fitted, data, tmp_path

@@ -1,0 +1,146 @@
+"""The whole examination: every check on one case, and the short one before a training."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from kfusion.doctor import (
+    column_checks,
+    data_checks,
+    history_checks,
+    modality_checks,
+    split_checks,
+    wiring_checks,
+)
+from kfusion.doctor.case import Case, Rows, name_inputs
+from kfusion.doctor.findings import Diagnosis, Finding, Undecided, to_diagnosis
+from kfusion.fusion_data import FusionData
+from kfusion.inputs import check_lengths
+from kfusion.tables import TableSchema
+from kfusion.tasks import Task, as_task
+
+TABULAR = "tabular"
+Check = Callable[[Case], Iterator[Finding | Undecided]]
+
+CHECKS: tuple[Check, ...] = (
+    *data_checks.CHECKS,
+    *column_checks.CHECKS,
+    *split_checks.CHECKS,
+    *wiring_checks.CHECKS,
+    *history_checks.CHECKS,
+    *modality_checks.CHECKS,
+)
+
+
+class DoctorWarning(UserWarning):
+    """Something that the doctor found before a training."""
+
+
+def examine(
+    model: keras.Model,
+    x: Any,
+    y: Any = None,
+    *,
+    task: Task | str | None = None,
+    history: keras.callbacks.History | Mapping[str, Sequence[float]] | None = None,
+    validation_data: Any = None,
+    groups: Any = None,
+    validation_groups: Any = None,
+    schema: TableSchema | None = None,
+    batch_size: int = 32,
+    epochs: int | None = None,
+    seed: int = 0,
+) -> Diagnosis:
+    """Says why a model does not learn, or a fusion loses: findings with evidence and cure.
+
+    Looks at the data, at what training and validation rows share, at how the model is wired to
+    its loss and its parts to each other, and, if there is one, at the history of a training. The
+    model is left as it was: nothing is trained. For the checks of a trained model's answers pass it
+    after training, with its `history` and `validation_data`.
+
+    Args:
+        model: Any `keras.Model` with known inputs, compiled or not.
+        x: Dict of `(rows, ...)` arrays by input name, an array, a list of arrays; or `FusionData`,
+            which brings its targets, task, groups and schema.
+        y: `(rows,)` labels or values, or one-hot rows; as `Model.fit` was or will be given them.
+        task: `Task`, "binary" or "regression".
+        history: What `fit` returned, or its dict.
+        validation_data: `(x, y)`, or `FusionData`.
+        groups: `(rows,)` values: rows that share one belong together.
+        validation_groups: The same of the validation rows.
+        schema: `TableSchema` of the "tabular" input, whose columns findings then name.
+        batch_size: Int, of the training.
+        epochs: Int, of the training, or None.
+        seed: Int, of the rows that are drawn where there are many.
+
+    Returns:
+        `Diagnosis`.
+
+    Raises:
+        TypeError: If `y` or `task` is missing where `x` does not bring it.
+        ValueError: If inputs are missing or lengths differ.
+
+    Example:
+        >>> x = np.random.default_rng(0).normal(size=(200, 4)) * 1000
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, "sigmoid")])
+        >>> diagnosis = examine(model, x, np.arange(200) % 2, task="binary")
+        >>> print(diagnosis.names)
+        ['unscaled_inputs']
+    """
+    if isinstance(x, FusionData):
+        y = x.y if y is None else y
+        task, schema = task or x.task, schema or x.schema
+        groups = x.groups if groups is None else groups
+    if y is None or task is None:
+        raise TypeError("`examine` needs `y` and `task`, unless `x` is FusionData.")
+    validation = None
+    if isinstance(validation_data, FusionData):
+        if validation_groups is None:
+            validation_groups = validation_data.groups
+        validation_data = (validation_data.x, validation_data.y)
+    if validation_data is not None:
+        validation = _to_rows(model, *validation_data, validation_groups, "validation x")
+    if isinstance(history, keras.callbacks.History):
+        history = history.history
+    names = {} if schema is None else {TABULAR: [column.name for column in schema.matrix_columns]}
+    case = Case(
+        model=model,
+        train=_to_rows(model, x.x if isinstance(x, FusionData) else x, y, groups, "x"),
+        task=as_task(task),
+        validation=validation,
+        history=history,
+        column_names=names,
+        batch_size=batch_size,
+        epochs=epochs,
+        seed=seed,
+    )
+    return run_checks(case, CHECKS)
+
+
+def run_checks(case: Case, checks: Iterable[Check]) -> Diagnosis:
+    """What the checks say of a case."""
+    checks = list(checks)
+    return to_diagnosis([said for check in checks for said in check(case)], len(checks))
+
+
+def warn_of(diagnosis: Diagnosis, stacklevel: int = 3) -> None:
+    """Warns of each finding but notes."""
+    for finding in diagnosis:
+        if finding.severity != "note":
+            warnings.warn(str(finding), DoctorWarning, stacklevel=stacklevel)
+
+
+def _to_rows(model: keras.Model, x: Any, y: Any, groups: Any, called: str) -> Rows:
+    inputs = name_inputs(model, x, called)
+    rows = Rows(inputs, np.asarray(y), None if groups is None else np.asarray(groups))
+    arrays = {f"{called}[{name!r}]": array for name, array in inputs.items()}
+    arrays[called.replace("x", "y")] = rows.y
+    if rows.groups is not None:
+        arrays[called.replace("x", "groups")] = rows.groups
+    check_lengths(arrays)
+    return rows
