@@ -440,7 +440,12 @@ def _add_training_arguments(parser: argparse.ArgumentParser, *, epochs: int) -> 
     add("--freeze", action="store_true", help="keep the backbone as it is")
     add("--resize", type=_numbers(2), metavar="HxW", help="resize inside the model")
     add("--augment", action="store_true", help="flip and shift training images")
-    add("--fusions", nargs="+", metavar="NAME", help="default: concat multiply; searched: all")
+    add(
+        "--fusions",
+        nargs="+",
+        metavar="NAME",
+        help="default: concat multiply; searched: all of vectors",
+    )
     add("--epochs", type=_positive, default=epochs)
     add("--batch-size", type=_positive, help="default: 64, or less for a small table")
     add("--class-weight", choices=["balanced"])

@@ -7,8 +7,11 @@ from collections.abc import Mapping
 import keras
 
 from kfusion.layers import (
+    DAFT,
     BatchEnsembleDense,
     ConcatFusion,
+    CrossAttentionFusion,
+    FiLM,
     GatedFusion,
     LowRankFusion,
     MemberMean,
@@ -17,14 +20,22 @@ from kfusion.layers import (
     WeightedFusion,
 )
 from kfusion.tasks import Task, as_task
+from kfusion.trained_models import pool_features
 
 FUSIONS = {
     "concat": ConcatFusion,
+    "cross_attention": CrossAttentionFusion,
+    "daft": DAFT,
+    "film": FiLM,
     "gated": GatedFusion,
     "low_rank": LowRankFusion,
     "multiply": MultiplyFusion,
     "weighted": WeightedFusion,
 }
+VECTOR_FUSIONS = tuple(
+    name for name, fusion in FUSIONS.items() if not getattr(fusion, "takes_maps", False)
+)
+POOLINGS = (keras.layers.GlobalAveragePooling1D, keras.layers.GlobalAveragePooling2D)
 PREDICTION, MEMBER_PREDICTIONS = "prediction", "member_predictions"
 
 
@@ -42,9 +53,15 @@ def build_fusion_model(
 ) -> keras.Model:
     """Joins the feature vectors of several branches and predicts one target.
 
+    Some fusions work on maps ("film", "daft", "cross_attention"; any layer whose `takes_maps` is
+    true): of the first branch they get what it averages over positions at its end (see
+    `feature_maps`), or its vector if it averages nothing; of all others the vectors. If the
+    fusion gives maps, a hidden layer for each position and the average over positions follow.
+
     Args:
         branches: Two or more branches by name. Those whose inputs have one name share it, as an
-            image and an edge branch do. "multiply" takes the first branch as the one gated.
+            image and an edge branch do. "multiply" gates the first branch, "film" and "daft"
+            scale and shift its maps, "cross_attention" looks at them, by all the others.
         task: `Task`, "binary" or "regression".
         fusion: One of `FUSIONS` by name, or a Keras layer from a list of vectors to a vector.
         head_units: Int, width of the hidden layers after the fusion.
@@ -83,7 +100,20 @@ def build_fusion_model(
             "A fusion joins at least two branches; `build_unimodal_model` takes one. Received: "
             f"{list(branches)}."
         )
-    fused = layer(list(features.values()))
+    vectors = list(features.values())
+    first, branch = next(iter(branches.items()))
+    if getattr(layer, "takes_maps", False) and feature_maps(branch) is not None:
+        given = inputs[branch.inputs[0].name]
+        if auxiliary_heads:
+            vectors[0], features[first] = _up_to_maps(branch, branch.output)(given)
+        else:
+            (vectors[0],) = _up_to_maps(branch)(given)
+    fused = layer(vectors)
+    if len(fused.shape) > 2:
+        # The average of scaled and shifted maps would be the average of the maps, scaled and
+        # shifted: what is done to positions needs something behind it that is not linear.
+        positions = NormalizedDense(fused.shape[-1], l2=l2, name="fused_positions")
+        fused = pool_features(positions(fused))
     for i in range(head_depth):
         fused = NormalizedDense(head_units, dropout=dropout, l2=l2, name=f"head_{i + 1}")(fused)
     prediction = _predict(fused, task, PREDICTION)
@@ -157,6 +187,29 @@ def get_fusion(fusion: str | keras.layers.Layer) -> keras.layers.Layer:
             f"`fusion` must be a layer or one of {sorted(FUSIONS)}. Received: fusion={fusion!r}."
         )
     return FUSIONS[fusion](name="fusion")
+
+
+def feature_maps(branch: keras.Model) -> keras.KerasTensor | None:
+    """What a branch averages over positions at its end; None if it does not.
+
+    Returns:
+        The input of its global average pooling, `(rows, height, width, channels)` or `(rows,
+        steps, width)`, if only layers of one input follow: an image branch's maps.
+    """
+    tensor = branch.outputs[0]
+    while True:
+        layer, node, _ = tensor._keras_history
+        given = layer._inbound_nodes[node].input_tensors
+        if len(given) != 1:
+            return None
+        if isinstance(layer, POOLINGS):
+            return given[0]
+        tensor = given[0]
+
+
+def _up_to_maps(branch: keras.Model, *outputs: keras.KerasTensor) -> keras.Model:
+    """The part of a branch that gives its maps, and further outputs of it."""
+    return keras.Model(branch.inputs, [feature_maps(branch), *outputs], name=branch.name)
 
 
 def prediction_model(model: keras.Model) -> keras.Model:

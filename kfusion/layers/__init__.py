@@ -4,7 +4,10 @@ from kfusion.layers.application_preprocessing import ApplicationPreprocessing
 from kfusion.layers.batch_ensemble_dense import BatchEnsembleDense
 from kfusion.layers.category_embedding import CategoryEmbedding
 from kfusion.layers.concat_fusion import ConcatFusion
+from kfusion.layers.cross_attention_fusion import CrossAttentionFusion
+from kfusion.layers.daft import DAFT
 from kfusion.layers.edge_magnitude import EdgeMagnitude
+from kfusion.layers.film import FiLM
 from kfusion.layers.frozen import Frozen
 from kfusion.layers.gated_fusion import GatedFusion
 from kfusion.layers.log_linear_pool import LogLinearPool
@@ -22,11 +25,14 @@ from kfusion.layers.tree_ensemble import TreeEnsemble
 from kfusion.layers.weighted_fusion import WeightedFusion
 
 __all__ = [
+    "DAFT",
     "ApplicationPreprocessing",
     "BatchEnsembleDense",
     "CategoryEmbedding",
     "ConcatFusion",
+    "CrossAttentionFusion",
     "EdgeMagnitude",
+    "FiLM",
     "Frozen",
     "GatedFusion",
     "LogLinearPool",
