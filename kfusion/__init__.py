@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from kfusion.freezing import freeze, unfreeze
     from kfusion.fusion_data import FusionData
     from kfusion.gates import gate_values
+    from kfusion.gradient_modulation import GradientModulation
     from kfusion.images import BadImageError, read_images
     from kfusion.loading import load_images, load_table
     from kfusion.modality_shapley import shapley_values
@@ -60,6 +61,7 @@ _MODULES = {
     "kfusion.freezing": ["freeze", "unfreeze"],
     "kfusion.fusion_data": ["FusionData"],
     "kfusion.gates": ["gate_values"],
+    "kfusion.gradient_modulation": ["GradientModulation"],
     "kfusion.images": ["BadImageError", "read_images"],
     "kfusion.loading": ["load_images", "load_table"],
     "kfusion.modality_shapley": ["shapley_values"],

@@ -13,6 +13,7 @@ from kfusion.layers import (
     CrossAttentionFusion,
     FiLM,
     GatedFusion,
+    GradientScale,
     LowRankFusion,
     MemberMean,
     MultiplyFusion,
@@ -37,6 +38,7 @@ VECTOR_FUSIONS = tuple(
 )
 POOLINGS = (keras.layers.GlobalAveragePooling1D, keras.layers.GlobalAveragePooling2D)
 PREDICTION, MEMBER_PREDICTIONS = "prediction", "member_predictions"
+GRADIENT = "gradient"
 
 
 def build_fusion_model(
@@ -49,6 +51,7 @@ def build_fusion_model(
     dropout: float = 0.0,
     l2: float = 0.0,
     auxiliary_heads: bool = False,
+    gradient_scales: bool = False,
     name: str = "fusion_model",
 ) -> keras.Model:
     """Joins the feature vectors of several branches and predicts one target.
@@ -71,6 +74,8 @@ def build_fusion_model(
         auxiliary_heads: Whether each branch also predicts the target alone, which keeps a
             strong branch from starving the others. The outputs are then a dict: "prediction"
             and "<branch>_prediction"; `prediction_model` leaves the first.
+        gradient_scales: Whether to put a `GradientScale`, "<branch>_gradient", behind each branch,
+            for `GradientModulation`. Predictions stay what they are.
         name: Name of the model.
 
     Returns:
@@ -100,15 +105,12 @@ def build_fusion_model(
             "A fusion joins at least two branches; `build_unimodal_model` takes one. Received: "
             f"{list(branches)}."
         )
-    vectors = list(features.values())
-    first, branch = next(iter(branches.items()))
-    if getattr(layer, "takes_maps", False) and feature_maps(branch) is not None:
-        given = inputs[branch.inputs[0].name]
-        if auxiliary_heads:
-            vectors[0], features[first] = _up_to_maps(branch, branch.output)(given)
-        else:
-            (vectors[0],) = _up_to_maps(branch)(given)
-    fused = layer(vectors)
+    fused_from = dict(features)
+    if getattr(layer, "takes_maps", False):
+        _take_maps(branches, inputs, fused_from, features, auxiliary_heads)
+    if gradient_scales:
+        _scale_gradients(fused_from, features)
+    fused = layer(list(fused_from.values()))
     if len(fused.shape) > 2:
         # The average of scaled and shifted maps would be the average of the maps, scaled and
         # shifted: what is done to positions needs something behind it that is not linear.
@@ -207,9 +209,28 @@ def feature_maps(branch: keras.Model) -> keras.KerasTensor | None:
         tensor = given[0]
 
 
-def _up_to_maps(branch: keras.Model, *outputs: keras.KerasTensor) -> keras.Model:
-    """The part of a branch that gives its maps, and further outputs of it."""
-    return keras.Model(branch.inputs, [feature_maps(branch), *outputs], name=branch.name)
+def _take_maps(branches, inputs, fused_from, features, needs_vector: bool) -> None:
+    """Puts the first branch's maps in place of its vector, if it has any."""
+    first, branch = next(iter(branches.items()))
+    maps = feature_maps(branch)
+    if maps is None:
+        return
+    given = inputs[branch.inputs[0].name]
+    # Run once for both: a second run would move the statistics of its normalisations twice.
+    outputs = [maps, branch.output] if needs_vector else [maps]
+    found = keras.Model(branch.inputs, outputs, name=branch.name)(given)
+    fused_from[first] = found[0]
+    if needs_vector:
+        features[first] = found[1]
+
+
+def _scale_gradients(fused_from, features) -> None:
+    """Puts a scale behind each branch, the same for what is fused and for its auxiliary head."""
+    for branch, fused in fused_from.items():
+        scale = GradientScale(name=f"{branch}_{GRADIENT}")
+        fused_from[branch] = scale(fused)
+        shared = features[branch] is fused
+        features[branch] = fused_from[branch] if shared else scale(features[branch])
 
 
 def prediction_model(model: keras.Model) -> keras.Model:

@@ -72,6 +72,7 @@ EXAMPLES = {
     "FiLM": ({"use_shift": False}, MAPS_AND_VECTORS, numbers),
     "Frozen": ({"model": small_network, "unfrozen": [0]}, [(3,)], numbers),
     "GatedFusion": ({"units": 4}, THREE_VECTORS, numbers),
+    "GradientScale": ({}, [(3, 2)], numbers),
     "LogLinearPool": ({"num_members": 2, "activation": "softmax"}, [(3,), (3,)], shares),
     "LowRankFusion": ({"units": 4, "rank": 2}, THREE_VECTORS, numbers),
     "MemberMean": ({}, [(3, 5)], numbers),

@@ -10,6 +10,7 @@ from kfusion.layers.edge_magnitude import EdgeMagnitude
 from kfusion.layers.film import FiLM
 from kfusion.layers.frozen import Frozen
 from kfusion.layers.gated_fusion import GatedFusion
+from kfusion.layers.gradient_scale import GradientScale
 from kfusion.layers.log_linear_pool import LogLinearPool
 from kfusion.layers.low_rank_fusion import LowRankFusion
 from kfusion.layers.member_mean import MemberMean
@@ -35,6 +36,7 @@ __all__ = [
     "FiLM",
     "Frozen",
     "GatedFusion",
+    "GradientScale",
     "LogLinearPool",
     "LowRankFusion",
     "MemberMean",
