@@ -45,6 +45,11 @@ def codes(generator, shape):
     return np.arange(np.prod(shape)).reshape(shape[::-1]).T.astype("float32") % 3
 
 
+def steps_and_mask(generator, shape):
+    """Numbers of rank 3; a mask, of rank 2, that holds both 0 and 1."""
+    return numbers(generator, shape) if len(shape) == 3 else pixels(generator, shape) % 2
+
+
 # The layer's arguments, each off its default; the shapes it takes, without rows; what they hold.
 EXAMPLES = {
     "ApplicationPreprocessing": ({"application": "VGG16"}, [(4, 5, 3)], pixels),
@@ -75,6 +80,12 @@ EXAMPLES = {
     "GradientScale": ({}, [(3, 2)], numbers),
     "LogLinearPool": ({"num_members": 2, "activation": "softmax"}, [(3,), (3,)], shares),
     "LowRankFusion": ({"units": 4, "rank": 2}, THREE_VECTORS, numbers),
+    "MaskedConv": (
+        {"filters": 4, "kernel_size": 3, "pool": 3, "dropout": 0.2, "l2": 0.01},
+        [(7, 2), (7,)],
+        steps_and_mask,
+    ),
+    "MaskedPool": ({"mode": "max"}, [(7, 2), (7,)], steps_and_mask),
     "MemberMean": ({}, [(3, 5)], numbers),
     "MultiplyFusion": ({"units": 4, "activation": "linear"}, THREE_VECTORS, numbers),
     "NormalizedConv": (
@@ -92,6 +103,7 @@ EXAMPLES = {
         [(2,)],
         numbers,
     ),
+    "ObservedNormalization": ({"flag_missing": True}, [(3, 2)], numbers),
     "PeriodicEmbedding": (
         {"units": 4, "frequencies": 3, "frequency_scale": 0.5},
         [(2,)],
@@ -121,9 +133,10 @@ EXAMPLES = {
     ),
     "WeightedFusion": ({"units": 4, "per_unit": True}, THREE_VECTORS, numbers),
 }
-# A pool takes a list too, but also of one.
+# A pool takes a list too, but also of one; those that are masked take a mask.
+NO_FUSIONS = {"LogLinearPool", "MaskedConv", "MaskedPool"}
 FUSIONS = [
-    name for name, (_, shapes, _) in EXAMPLES.items() if len(shapes) > 1 and name != "LogLinearPool"
+    name for name, (_, shapes, _) in EXAMPLES.items() if len(shapes) > 1 and name not in NO_FUSIONS
 ]
 # What those that work on maps may be given first, and what next.
 MAP_FUSIONS = {
@@ -138,6 +151,7 @@ AT_DEFAULTS = {
     "CrossAttentionFusion": {},
     "DAFT": {},
     "FiLM": {},
+    "MaskedPool": {},
     "MultiplyFusion": {},
     "ResidualFusion": {},
     "TreeEnsemble": {"levels": [[1, 0, 0], [0, 0, 2]]},

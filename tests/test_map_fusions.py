@@ -1,7 +1,5 @@
 """Fusions that work on maps: FiLM, DAFT and cross-attention, alone and in whole models."""
 
-import warnings
-
 import keras
 import numpy as np
 import pytest
@@ -142,9 +140,8 @@ class TestModels:
             pair(), task="binary", fusion=fusion, auxiliary_heads=auxiliary_heads
         )
         x, y = data()
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # Keras warns of weights without a gradient.
-            fit(model, x, y, task="binary", validation_data=(x, y), epochs=1, verbose=0)
+        # Keras warns of weights without a gradient, and warnings are errors here.
+        fit(model, x, y, task="binary", validation_data=(x, y), epochs=1, verbose=0)
         model.save(tmp_path / "model.keras")
         loaded = keras.saving.load_model(tmp_path / "model.keras")
         np.testing.assert_array_equal(predict(loaded, x), predict(model, x))

@@ -13,11 +13,14 @@ from kfusion.layers.gated_fusion import GatedFusion
 from kfusion.layers.gradient_scale import GradientScale
 from kfusion.layers.log_linear_pool import LogLinearPool
 from kfusion.layers.low_rank_fusion import LowRankFusion
+from kfusion.layers.masked_conv import MaskedConv
+from kfusion.layers.masked_pool import MaskedPool
 from kfusion.layers.member_mean import MemberMean
 from kfusion.layers.multiply_fusion import MultiplyFusion
 from kfusion.layers.normalized_conv import NormalizedConv
 from kfusion.layers.normalized_dense import NormalizedDense
 from kfusion.layers.number_scaling import NumberScaling
+from kfusion.layers.observed_normalization import ObservedNormalization
 from kfusion.layers.periodic_embedding import PeriodicEmbedding
 from kfusion.layers.principal_components import PrincipalComponents
 from kfusion.layers.quantile_scaling import QuantileScaling
@@ -39,11 +42,14 @@ __all__ = [
     "GradientScale",
     "LogLinearPool",
     "LowRankFusion",
+    "MaskedConv",
+    "MaskedPool",
     "MemberMean",
     "MultiplyFusion",
     "NormalizedConv",
     "NormalizedDense",
     "NumberScaling",
+    "ObservedNormalization",
     "PeriodicEmbedding",
     "PrincipalComponents",
     "QuantileScaling",
