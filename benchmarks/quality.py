@@ -112,6 +112,9 @@ def methods(seed: int = 0) -> dict[str, Callable[[FusionData, Any], Any]]:
         "naive concat": plain_concat(epochs=30),
         "normalised concat": fused("concat", epochs=30),
         "multiply": fused("multiply", epochs=30),
+        "film": fused("film", epochs=30),
+        "daft": fused("daft", epochs=30),
+        "cross attention": fused("cross_attention", epochs=30),
         "residual": fit_residual,
         **{effort: estimator(effort=effort, random_state=seed) for effort in ESTIMATORS},
     }

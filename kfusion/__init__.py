@@ -12,7 +12,16 @@ if TYPE_CHECKING:
     from kfusion import datasets, layers, metrics, plots
     from kfusion.baselines import boosted_trees, fused, single_input, standard_single_inputs
     from kfusion.blending import fit_blend
-    from kfusion.branches import edge_branch, image_branch, tabular_branch
+    from kfusion.branches import (
+        edge_branch,
+        embedding_branch,
+        image_branch,
+        image_set_branch,
+        sequence_branch,
+        tabular_branch,
+        text_branch,
+        text_vectorization,
+    )
     from kfusion.calibration import fit_isotonic, fit_temperature
     from kfusion.comparison import compare, compare_results
     from kfusion.cross_validation import cross_validate
@@ -22,6 +31,7 @@ if TYPE_CHECKING:
     from kfusion.freezing import freeze, unfreeze
     from kfusion.fusion_data import FusionData
     from kfusion.gates import gate_values
+    from kfusion.gradient_modulation import GradientModulation
     from kfusion.images import BadImageError, read_images
     from kfusion.loading import load_images, load_table
     from kfusion.modality_shapley import shapley_values
@@ -36,6 +46,7 @@ if TYPE_CHECKING:
     from kfusion.serving import load_exported
     from kfusion.tables import TableSchema
     from kfusion.tasks import Task, task
+    from kfusion.texts import Vocabulary
     from kfusion.thresholds import (
         threshold_by_cost,
         threshold_by_sensitivity,
@@ -50,7 +61,16 @@ __version__ = "0.1.0"
 _MODULES = {
     "kfusion.baselines": ["boosted_trees", "fused", "single_input", "standard_single_inputs"],
     "kfusion.blending": ["fit_blend"],
-    "kfusion.branches": ["edge_branch", "image_branch", "tabular_branch"],
+    "kfusion.branches": [
+        "edge_branch",
+        "embedding_branch",
+        "image_branch",
+        "image_set_branch",
+        "sequence_branch",
+        "tabular_branch",
+        "text_branch",
+        "text_vectorization",
+    ],
     "kfusion.calibration": ["fit_isotonic", "fit_temperature"],
     "kfusion.comparison": ["compare", "compare_results"],
     "kfusion.cross_validation": ["cross_validate"],
@@ -60,6 +80,7 @@ _MODULES = {
     "kfusion.freezing": ["freeze", "unfreeze"],
     "kfusion.fusion_data": ["FusionData"],
     "kfusion.gates": ["gate_values"],
+    "kfusion.gradient_modulation": ["GradientModulation"],
     "kfusion.images": ["BadImageError", "read_images"],
     "kfusion.loading": ["load_images", "load_table"],
     "kfusion.modality_shapley": ["shapley_values"],
@@ -80,6 +101,7 @@ _MODULES = {
     "kfusion.serving": ["load_exported"],
     "kfusion.tables": ["TableSchema"],
     "kfusion.tasks": ["Task", "task"],
+    "kfusion.texts": ["Vocabulary"],
     "kfusion.thresholds": [
         "threshold_by_cost",
         "threshold_by_sensitivity",

@@ -493,7 +493,12 @@ def _add_training_arguments(parser: argparse.ArgumentParser, *, epochs: int) -> 
     add("--freeze", action="store_true", help="keep the backbone as it is")
     add("--resize", type=_numbers(2), metavar="HxW", help="resize inside the model")
     add("--augment", action="store_true", help="flip and shift training images")
-    add("--fusions", nargs="+", metavar="NAME", help="default: concat multiply; searched: all")
+    add(
+        "--fusions",
+        nargs="+",
+        metavar="NAME",
+        help="default: concat multiply; searched: all of vectors",
+    )
     add("--epochs", type=_positive, default=epochs)
     add("--class-weight", choices=["balanced"])
     add("--overwrite", action="store_true")

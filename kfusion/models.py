@@ -7,10 +7,14 @@ from collections.abc import Mapping
 import keras
 
 from kfusion.layers import (
+    DAFT,
     BatchEnsembleDense,
     CategoryEmbedding,
     ConcatFusion,
+    CrossAttentionFusion,
+    FiLM,
     GatedFusion,
+    GradientScale,
     LowRankFusion,
     MemberMean,
     ModalityDropout,
@@ -21,15 +25,24 @@ from kfusion.layers import (
     WeightedFusion,
 )
 from kfusion.tasks import Task, as_task
+from kfusion.trained_models import pool_features
 
 FUSIONS = {
     "concat": ConcatFusion,
+    "cross_attention": CrossAttentionFusion,
+    "daft": DAFT,
+    "film": FiLM,
     "gated": GatedFusion,
     "low_rank": LowRankFusion,
     "multiply": MultiplyFusion,
     "weighted": WeightedFusion,
 }
+VECTOR_FUSIONS = tuple(
+    name for name, fusion in FUSIONS.items() if not getattr(fusion, "takes_maps", False)
+)
+POOLINGS = (keras.layers.GlobalAveragePooling1D, keras.layers.GlobalAveragePooling2D)
 PREDICTION, MEMBER_PREDICTIONS = "prediction", "member_predictions"
+GRADIENT = "gradient"
 
 
 def build_fusion_model(
@@ -43,13 +56,20 @@ def build_fusion_model(
     l2: float = 0.0,
     auxiliary_heads: bool = False,
     modality_dropout: float | None = None,
+    gradient_scales: bool = False,
     name: str = "fusion_model",
 ) -> keras.Model:
     """Joins the feature vectors of several branches and predicts one target.
 
+    Some fusions work on maps ("film", "daft", "cross_attention"; any layer whose `takes_maps` is
+    true): of the first branch they get what it averages over positions at its end (see
+    `feature_maps`), or its vector if it averages nothing; of all others the vectors. If the
+    fusion gives maps, a hidden layer for each position and the average over positions follow.
+
     Args:
         branches: Two or more branches by name. Those whose inputs have one name share it, as an
-            image and an edge branch do. "multiply" takes the first branch as the one gated.
+            image and an edge branch do. "multiply" gates the first branch, "film" and "daft"
+            scale and shift its maps, "cross_attention" looks at them, by all the others.
         task: `Task`, "binary" or "regression".
         fusion: One of `FUSIONS` by name, or a Keras layer from a list of vectors to a vector.
         head_units: Int, width of the hidden layers after the fusion.
@@ -63,6 +83,8 @@ def build_fusion_model(
             each row's inputs are dropped at this rate, but never all of them; see
             `layers.ModalityDropout`. An image of zeros alone is missing, as is a row of a table in
             which every value is. None makes a model that takes all for what it is.
+        gradient_scales: Whether to put a `GradientScale`, "<branch>_gradient", behind each branch,
+            for `GradientModulation`. Predictions stay what they are.
         name: Name of the model.
 
     Returns:
@@ -92,10 +114,19 @@ def build_fusion_model(
             "A fusion joins at least two branches; `build_unimodal_model` takes one. Received: "
             f"{list(branches)}."
         )
-    joined = features
+    fused_from = dict(features)
+    if getattr(layer, "takes_maps", False):
+        _take_maps(branches, inputs, fused_from, features, auxiliary_heads)
+    if gradient_scales:
+        _scale_gradients(fused_from, features)
     if modality_dropout is not None:
-        joined = _with_stand_ins(branches, inputs, features, modality_dropout)
-    fused = layer(list(joined.values()))
+        fused_from = _with_stand_ins(branches, inputs, fused_from, modality_dropout)
+    fused = layer(list(fused_from.values()))
+    if len(fused.shape) > 2:
+        # The average of scaled and shifted maps would be the average of the maps, scaled and
+        # shifted: what is done to positions needs something behind it that is not linear.
+        positions = NormalizedDense(fused.shape[-1], l2=l2, name="fused_positions")
+        fused = pool_features(positions(fused))
     for i in range(head_depth):
         fused = NormalizedDense(head_units, dropout=dropout, l2=l2, name=f"head_{i + 1}")(fused)
     prediction = _predict(fused, task, PREDICTION)
@@ -169,6 +200,48 @@ def get_fusion(fusion: str | keras.layers.Layer) -> keras.layers.Layer:
             f"`fusion` must be a layer or one of {sorted(FUSIONS)}. Received: fusion={fusion!r}."
         )
     return FUSIONS[fusion](name="fusion")
+
+
+def feature_maps(branch: keras.Model) -> keras.KerasTensor | None:
+    """What a branch averages over positions at its end; None if it does not.
+
+    Returns:
+        The input of its global average pooling, `(rows, height, width, channels)` or `(rows,
+        steps, width)`, if only layers of one input follow: an image branch's maps.
+    """
+    tensor = branch.outputs[0]
+    while True:
+        layer, node, _ = tensor._keras_history
+        given = layer._inbound_nodes[node].input_tensors
+        if len(given) != 1:
+            return None
+        if isinstance(layer, POOLINGS):
+            return given[0]
+        tensor = given[0]
+
+
+def _take_maps(branches, inputs, fused_from, features, needs_vector: bool) -> None:
+    """Puts the first branch's maps in place of its vector, if it has any."""
+    first, branch = next(iter(branches.items()))
+    maps = feature_maps(branch)
+    if maps is None:
+        return
+    given = inputs[branch.inputs[0].name]
+    # Run once for both: a second run would move the statistics of its normalisations twice.
+    outputs = [maps, branch.output] if needs_vector else [maps]
+    found = keras.Model(branch.inputs, outputs, name=branch.name)(given)
+    fused_from[first] = found[0]
+    if needs_vector:
+        features[first] = found[1]
+
+
+def _scale_gradients(fused_from, features) -> None:
+    """Puts a scale behind each branch, the same for what is fused and for its auxiliary head."""
+    for branch, fused in fused_from.items():
+        scale = GradientScale(name=f"{branch}_{GRADIENT}")
+        fused_from[branch] = scale(fused)
+        shared = features[branch] is fused
+        features[branch] = fused_from[branch] if shared else scale(features[branch])
 
 
 def prediction_model(model: keras.Model) -> keras.Model:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -81,8 +81,13 @@ def check_data(
     return inputs, labels
 
 
-def predict_batches(model: keras.Model, inputs: dict[str, np.ndarray], batch_size: int):
-    """Predicts checked inputs; see `predict`."""
+def predict_batches(
+    model: keras.Model,
+    inputs: dict[str, np.ndarray],
+    batch_size: int,
+    heads: Sequence[str] = (PREDICTION,),
+):
+    """Predicts checked inputs; see `predict`. What several heads answer stands side by side."""
     rows = len(next(iter(inputs.values())))
     batch_size = min(batch_size, rows)
     parts = []
@@ -93,7 +98,7 @@ def predict_batches(model: keras.Model, inputs: dict[str, np.ndarray], batch_siz
             batch = {name: array[first : first + batch_size] for name, array in inputs.items()}
             outputs = model.predict_on_batch(feed(model, batch))
             if isinstance(outputs, dict):
-                outputs = outputs[PREDICTION]
+                outputs = np.concatenate([np.asarray(outputs[head]) for head in heads], axis=-1)
             parts.append(np.asarray(outputs, np.float32)[start - first :])
     return np.concatenate(parts)
 

@@ -14,6 +14,8 @@ ROOT = Path(__file__).parents[1]
 # on each, which takes long: one of each kind is enough.
 EVERYWHERE = [
     "test_balanced_batches.py",
+    "test_gradient_modulation.py::test_the_next_epoch_uses_them",
+    "test_gradient_modulation.py::test_only_the_scaled_branch_is_slower_by_exactly_that_factor",
     "test_freezing.py::TestFrozenStaysAsItIs",
     "test_losses.py",
     "test_residual.py",

@@ -12,6 +12,7 @@ from kfusion import layers
 ROWS = 6
 TWO_VECTORS = [(3,), (5,)]
 THREE_VECTORS = [(3,), (5,), (2,)]
+MAPS_AND_VECTORS = [(4, 2, 3), (5,), (2,)]
 
 
 def small_network():
@@ -62,6 +63,11 @@ def sparse_numbers(generator, shape):
     return table
 
 
+def steps_and_mask(generator, shape):
+    """Numbers of rank 3; a mask, of rank 2, that holds both 0 and 1."""
+    return numbers(generator, shape) if len(shape) == 3 else pixels(generator, shape) % 2
+
+
 # The layer's arguments, each off its default; the shapes it takes, without rows; what they hold.
 EXAMPLES = {
     "ApplicationPreprocessing": ({"application": "VGG16"}, [(4, 5, 3)], pixels),
@@ -79,11 +85,25 @@ EXAMPLES = {
     ),
     "CategoryEmbedding": ({"num_codes": [3, 3]}, [(2,)], codes),
     "ConcatFusion": ({"normalize": False}, TWO_VECTORS, numbers),
+    "CrossAttentionFusion": (
+        {"units": 4, "num_heads": 3, "use_positions": False},
+        MAPS_AND_VECTORS,
+        numbers,
+    ),
+    "DAFT": ({"reduction": 2, "use_shift": False}, MAPS_AND_VECTORS, numbers),
     "EdgeMagnitude": ({"scale": 100.0}, [(6, 5, 2)], pixels),
+    "FiLM": ({"use_shift": False}, MAPS_AND_VECTORS, numbers),
     "Frozen": ({"model": small_network, "unfrozen": [0]}, [(3,)], numbers),
     "GatedFusion": ({"units": 4}, THREE_VECTORS, numbers),
+    "GradientScale": ({}, [(3, 2)], numbers),
     "LogLinearPool": ({"num_members": 2, "activation": "softmax"}, [(3,), (3,)], shares),
     "LowRankFusion": ({"units": 4, "rank": 2}, THREE_VECTORS, numbers),
+    "MaskedConv": (
+        {"filters": 4, "kernel_size": 3, "pool": 3, "dropout": 0.2, "l2": 0.01},
+        [(7, 2), (7,)],
+        steps_and_mask,
+    ),
+    "MaskedPool": ({"mode": "max"}, [(7, 2), (7,)], steps_and_mask),
     "MemberMean": ({}, [(3, 5)], numbers),
     "ModalityDropout": ({"rate": 0.5, "seed": 7}, [(3,)], flags),
     "MultiplyFusion": ({"units": 4, "activation": "linear"}, THREE_VECTORS, numbers),
@@ -102,6 +122,7 @@ EXAMPLES = {
         [(2,)],
         numbers,
     ),
+    "ObservedNormalization": ({"flag_missing": True}, [(3, 2)], numbers),
     "PeriodicEmbedding": (
         {"units": 4, "frequencies": 3, "frequency_scale": 0.5},
         [(2,)],
@@ -138,15 +159,25 @@ EXAMPLES = {
     ),
     "WeightedFusion": ({"units": 4, "per_unit": True}, THREE_VECTORS, numbers),
 }
-# A pool takes a list too, but also of one.
+# A pool takes a list too, but also of one; others take a mask, or what is there.
+NO_FUSIONS = {"LogLinearPool", "MaskedConv", "MaskedPool", "PresenceSwitch", "StandIn"}
 FUSIONS = [
-    name
-    for name, (_, shapes, _) in EXAMPLES.items()
-    if len(shapes) > 1 and name not in ("LogLinearPool", "PresenceSwitch", "StandIn")
+    name for name, (_, shapes, _) in EXAMPLES.items() if len(shapes) > 1 and name not in NO_FUSIONS
 ]
+# What those that work on maps may be given first, and what next.
+MAP_FUSIONS = {
+    "CrossAttentionFusion": (["maps", "tokens", "vector"], ["tokens", "vector"]),
+    "DAFT": (["maps", "tokens", "vector"], ["vector"]),
+    "FiLM": (["maps", "tokens", "vector"], ["vector"]),
+}
+SHAPES = {"maps": (4, 2, 3), "tokens": (6, 3), "vector": (4,)}
 # Layers of which an example at its defaults takes another road through the code.
 AT_DEFAULTS = {
     "ConcatFusion": {},
+    "CrossAttentionFusion": {},
+    "DAFT": {},
+    "FiLM": {},
+    "MaskedPool": {},
     "MultiplyFusion": {},
     "ResidualFusion": {},
     "TreeEnsemble": {"levels": [[1, 0, 0], [0, 0, 2]]},
@@ -304,21 +335,29 @@ def test_the_same_input_gives_the_same_answer_twice(name, arguments):
 
 
 @every_fusion
-@pytest.mark.parametrize(
-    "shapes",
-    [[(4,)], [(4,), (5, 6)], [(4, 4, 3), (5,)], [(4,), (None,)]],
-    ids=["one branch", "a sequence", "an image", "no known width"],
-)
-def test_a_fusion_says_which_shapes_it_takes(name, shapes):
+@pytest.mark.parametrize("first", SHAPES)
+@pytest.mark.parametrize("second", SHAPES)
+def test_a_fusion_says_which_shapes_it_takes(name, first, second):
     layer = make(name, name="my_fusion")
-    inputs = [keras.Input(shape) for shape in shapes]
+    inputs = [keras.Input(SHAPES[kind]) for kind in (first, second)]
+    firsts, seconds = MAP_FUSIONS.get(name, (["vector"], ["vector"]))
+    if first in firsts and second in seconds:
+        assert layer(inputs).shape[0] is None
+        return
     with pytest.raises(ValueError, match=r"(?s)`my_fusion` fuses a list of at least two .*Pool or"):
         layer(inputs)
 
 
 @every_fusion
+@pytest.mark.parametrize("shapes", [[(4,)], [(4,), (None,)]], ids=["one branch", "no known width"])
+def test_a_fusion_needs_two_branches_of_known_width(name, shapes):
+    with pytest.raises(ValueError, match="fuses a list of at least two feature"):
+        make(name)([keras.Input(shape) for shape in shapes])
+
+
+@every_fusion
 def test_a_fusion_refuses_a_vector_that_is_in_no_list(name):
-    with pytest.raises(ValueError, match="fuses a list of at least two feature vectors"):
+    with pytest.raises(ValueError, match="fuses a list of at least two feature"):
         make(name)(keras.Input((4,)))
 
 

@@ -262,7 +262,7 @@ class TestFusionByName:
         np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
 
     def test_an_unknown_fusion_lists_those_there_are(self):
-        with pytest.raises(ValueError, match=r"one of \['concat', 'gated'.*fusion='add'"):
+        with pytest.raises(ValueError, match=r"one of \['concat', 'cross_attention'.*fusion='add'"):
             build_fusion_model(small_pair(), task="binary", fusion="add")
 
     def test_a_fusion_that_is_no_layer_is_refused(self):

@@ -20,6 +20,7 @@ from kfusion import (
     tabular_branch,
     task,
 )
+from kfusion.layers import DAFT, CrossAttentionFusion, FiLM
 from kfusion.optimizers import LEARNING_RATES
 
 BUILDERS = {
@@ -195,6 +196,18 @@ class TestSpace:
     def test_an_unknown_fusion_is_refused(self):
         with pytest.raises(ValueError, match=r"`fusions` must be among .*Received: \['sum'\]"):
             FusionHyperModel(BUILDERS, task="binary", fusions=["concat", "sum"])
+
+    def test_fusions_of_maps_are_searched_when_asked_for(self):
+        hp = keras_tuner.HyperParameters()
+        FusionHyperModel(BUILDERS, task="binary").declare_hyperparameters(hp)
+        (usual,) = [part.values for part in hp.space if part.name == "fusion"]
+        assert usual == ["concat", "gated", "low_rank", "multiply", "weighted"]
+        fusions = ["film", "daft", "cross_attention"]
+        hypermodel = FusionHyperModel(BUILDERS, task="binary", fusions=fusions)
+        for name, layer in zip(fusions, (FiLM, DAFT, CrossAttentionFusion), strict=True):
+            hp = keras_tuner.HyperParameters()
+            hp.Fixed("fusion", name)
+            assert isinstance(hypermodel.build(hp).get_layer("fusion"), layer)
 
     def test_holds_every_part_that_is_searched(self):
         hp = keras_tuner.HyperParameters()

@@ -106,14 +106,14 @@ def normalize_each(normalizations, inputs, training):
 
 
 def build_projections(
-    widths: Sequence[int], units: int, activation: str, dtype: Any
+    widths: Sequence[int], units: int, activation: str, dtype: Any, rank: int = 2
 ) -> list[NormalizedDense]:
-    """Returns one built layer per input width, all to vectors of `units`."""
+    """Returns one built layer per input width, all to vectors of `units`; inputs have one rank."""
     projections = []
     for i, width in enumerate(widths):
         projection = NormalizedDense(
             units, activation=activation, dtype=dtype, name=f"projection_{i}"
         )
-        projection.build((None, width))
+        projection.build((*[None] * (rank - 1), width))
         projections.append(projection)
     return projections

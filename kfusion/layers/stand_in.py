@@ -15,8 +15,8 @@ class StandIn(keras.layers.Layer):
     What a row has is passed on as it is, with a 1 behind it; where it is missing, the learned
     vector takes its place, with a 0: the same in training and at inference.
 
-    Takes `[(rows, width), (rows, 1)]`, features and whether they are there, and gives
-    `(rows, width + 1)`.
+    Takes `[(rows, ..., width), (rows, 1)]`, features and whether they are there, and gives
+    `(rows, ..., width + 1)`.
     """
 
     def __init__(self, **kwargs: Any):
@@ -30,9 +30,11 @@ class StandIn(keras.layers.Layer):
 
     def call(self, inputs):
         features, is_there = inputs
-        filled = ops.where(is_there > 0, features, ops.cast(self._vector, features.dtype))
-        return ops.concatenate([filled, ops.cast(is_there, filled.dtype)], axis=-1)
+        flag = ops.reshape(is_there, (-1, *[1] * (len(features.shape) - 1)))
+        filled = ops.where(flag > 0, features, ops.cast(self._vector, features.dtype))
+        flags = ops.ones_like(filled[..., :1]) * ops.cast(flag, filled.dtype)
+        return ops.concatenate([filled, flags], axis=-1)
 
     def compute_output_shape(self, input_shape):
-        rows, width = input_shape[0]
-        return (rows, width + 1)
+        *outer, width = input_shape[0]
+        return (*outer, width + 1)

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import keras_tuner
 
-from kfusion.models import FUSIONS, build_fusion_model
+from kfusion.models import FUSIONS, VECTOR_FUSIONS, build_fusion_model
 from kfusion.optimizers import CONSTANT, COSINE, StepDecay
 from kfusion.tasks import Task, as_task
 from kfusion.training import compile_model, fit
@@ -50,7 +50,7 @@ class FusionHyperModel(keras_tuner.HyperModel):
             `functools.partial(image_branch, (24, 24, 3))`; each is called anew for every trial
             with the keywords `units`, `dropout` and `l2`.
         task: `Task`, "binary" or "regression".
-        fusions: Names from `FUSIONS`.
+        fusions: Names from `FUSIONS`; by default those of vectors alone, which are cheap.
         optimizers: Names of Keras optimizers.
         learning_rate_factors: Tuple `(lowest, highest)`, range of the learning rate as multiples of
             each optimizer's usual one, searched on a log scale: a rate that suits Adam stalls
@@ -99,7 +99,7 @@ class FusionHyperModel(keras_tuner.HyperModel):
         branches: Mapping[str, Callable[..., keras.Model]],
         *,
         task: Task | str,
-        fusions: Part = tuple(FUSIONS),
+        fusions: Part = VECTOR_FUSIONS,
         optimizers: Part = OPTIMIZERS,
         learning_rate_factors: Part = (0.1, 10.0),
         learning_rate_schedules: Part = COSINE,
