@@ -104,7 +104,8 @@ def examine(
             validation_groups = validation_data.groups
         validation_data = (validation_data.x, validation_data.y)
     if validation_data is not None:
-        validation = _to_rows(model, *validation_data, validation_groups, "validation x")
+        held_x, held_y = validation_data
+        validation = _to_rows(model, held_x, held_y, validation_groups, "validation x")
     if isinstance(history, keras.callbacks.History):
         history = history.history
     names = {} if schema is None else {TABULAR: [column.name for column in schema.matrix_columns]}
