@@ -1,13 +1,11 @@
-"""A pruner throws the deeper networks away; the study's analysis says so, and the default does not.
+"""A pruner throws the deeper networks away; the study's analysis says so, and `depth_study` does not.
 
 Two spirals need depth, but a deep network of small weights starts slowly: after a few epochs the
 shallow ones are ahead. A pruner that looks then leaves a study whose most important parameter has
 one value in nearly all trials, found out by hand from a histogram in the project that this replays.
-Here `analyse` says it in words, and the same search without pruner, every depth tried to the end,
-finds the better model. Both leave their pictures.
 
 usage: python examples/pruning_hides_depth.py [--out pruning_hides_depth] [--trials 30]
-    [--epochs 40]
+    [--epochs 40] [--jobs 1]
 """
 
 from __future__ import annotations
@@ -17,7 +15,6 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import optuna
 
 import kfusion as kf
 
@@ -33,16 +30,12 @@ def two_spirals(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def build_model(hp):
+    layers, start = keras.layers, keras.initializers.RandomNormal(stddev=0.3)
     model = keras.Sequential([keras.Input((2,))])
     for _ in range(hp.Int("z_layers", 1, 3)):
-        model.add(
-            keras.layers.Dense(
-                hp.Choice("units", [16, 32]),
-                activation="sigmoid",
-                kernel_initializer=keras.initializers.RandomNormal(stddev=0.3),
-            )
-        )
-    model.add(keras.layers.Dense(1, activation="sigmoid"))
+        units = hp.Choice("units", [16, 32])
+        model.add(layers.Dense(units, activation="sigmoid", kernel_initializer=start))
+    model.add(layers.Dense(1, activation="sigmoid"))
     rate = hp.Float("learning_rate", 5e-3, 2e-2, sampling="log")
     model.compile(keras.optimizers.Adam(rate), "binary_crossentropy", metrics=["accuracy"])
     return model
@@ -53,31 +46,21 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("pruning_hides_depth"))
     parser.add_argument("--trials", type=int, default=30)
     parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--jobs", type=int, default=1, help="processes that search at once")
     arguments = parser.parse_args()
-    train, held = two_spirals(1000, 0), two_spirals(1000, 1)
-
-    aggressive = optuna.pruners.PercentilePruner(25.0, n_startup_trials=1)
-    for name, keywords in {
-        "pruned": {"pruner": aggressive},
-        "default": {"min_trials_per_choice": 5},
-    }.items():
-        tuner = kf.OptunaTuner(
+    for aggressive in (True, False):
+        study = kf.recipes.depth_study(
             build_model,
-            "val_accuracy",
-            arguments.trials,
+            *two_spirals(1000, 0),
+            validation_data=two_spirals(1000, 1),
             directory=arguments.out,
-            project_name=name,
-            **keywords,
+            max_trials=arguments.trials,
+            epochs=arguments.epochs,
+            aggressive_pruning=aggressive,
+            n_jobs=arguments.jobs,
+            batch_size=50,
         )
-        tuner.search(
-            *train, validation_data=held, epochs=arguments.epochs, batch_size=50, verbose=0
-        )
-        study = kf.analyse(tuner)
-        print(f"\n=== {name} ===\n{study.summary()}")
-        (best,) = tuner.oracle.get_best_trials(1)
-        print(f"best: {best.score:.4f} with {best.hyperparameters.values}")
-        for path in study.save_plots(arguments.out / f"{name}_pictures"):
-            print(path)
+        print(f"\n=== {'pruned' if aggressive else 'explored'} ===\n{study.summary()}")
 
 
 if __name__ == "__main__":

@@ -28,8 +28,9 @@ class OptimizerStudy:
     Attributes:
         table: DataFrame of one row per run: "optimizer", "dropout", "learning_rate",
             "train_accuracy", "test_accuracy" and "loss" at the end, all in inference mode, and
-            "penalty_share", which share of that loss is L2 penalty on the weights. A loss that
-            falls while its share rises to 1 is a network that forgets.
+            "penalty_share", which share of that loss is L2 penalty on the weights. Where accuracy
+            is low and the share large, the loss falls because weights shrink, not because anything
+            is learned.
         histories: By run, values of each epoch: "loss" (with the penalty), "accuracy" and, of the
             test rows, "val_loss" and "val_accuracy".
     """
