@@ -7,8 +7,6 @@ whether "frozen" was frozen.
 usage: python examples/two_frozen_networks.py [--full] [--epochs 10]
 """
 
-from __future__ import annotations
-
 import argparse
 
 import keras
@@ -17,10 +15,10 @@ import numpy as np
 import kfusion as kf
 
 
-def build_cnn(shape, kernel: int, units: int, dropout: float, name: str) -> keras.Model:
+def build_cnn(shape, kernel: int, units: int, dropout: float) -> keras.Model:
     """Convolutions and pooling, two dense layers, a classifier: nothing of kfusion's."""
     layers = keras.layers
-    model = keras.Sequential([keras.Input(shape, name="image"), layers.Rescaling(1 / 255)], name)
+    model = keras.Sequential([keras.Input(shape, name="image"), layers.Rescaling(1 / 255)])
     for filters in (16, 32, 64):
         model.add(layers.Conv2D(filters, kernel, padding="same", activation="relu"))
         model.add(layers.MaxPooling2D())
@@ -43,19 +41,14 @@ def main() -> None:
     parts = data[np.sort(np.concatenate([negatives, kept]))].split(0.25, test=0.25)
     train, validation, test = (({"image": part.images}, part.y) for part in parts)
     networks = {
-        "first": build_cnn(data.image_shape, 3, 32, 0.5, "first"),
-        "second": build_cnn(data.image_shape, 5, 64, 0.3, "second"),
+        "first": build_cnn(data.image_shape, 3, 32, 0.5),
+        "second": build_cnn(data.image_shape, 5, 64, 0.3),
     }
-    settings = {"task": parts[0].task, "validation_data": validation, "epochs": arguments.epochs}
+    settings = {"validation_data": validation, "task": parts[0].task, "balanced_batches": True}
     for network in networks.values():
-        kf.fit(network, *train, balanced_batches=True, **settings)
+        kf.fit(network, *train, epochs=arguments.epochs, **settings)
     stack = kf.recipes.stack_frozen_models(
-        networks,
-        *train,
-        test_data=test,
-        groups=parts[2].groups,
-        balanced_batches=True,
-        **settings,
+        networks, *train, test_data=test, groups=parts[2].groups, **settings
     )
     print(stack.summary())
     print(stack.rows.head(10).to_string(index=False))

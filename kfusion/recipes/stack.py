@@ -35,8 +35,8 @@ class Stack:
         comparison: `PairedComparison` of the stack with the best sub-model.
         disagreements: DataFrame of one row per sub-model other than the best: the rank
             correlation of what the two say (of classes: of the true one's probability), and how
-            many rows it alone gets right and the best alone gets right (of a regression, where
-            it is nearer and less near).
+            many rows it alone gets right and the best alone gets right. Of two classes, each
+            calls as many rows positive as are; of a regression, the nearer one is right.
         rows: DataFrame of the rows that the stack changes most against the best; see
             `kfusion.which_rows`.
         history: Values of each epoch by name.
@@ -155,7 +155,8 @@ def stack_frozen_models(
         verbose=verbose,
         **keywords,
     )
-    judged_x, judged_y = validation_data if test_data is None else test_data
+    judged_on = "validation" if test_data is None else "test"
+    judged_x, judged_y = test_data or validation_data
     said = {name: predict(model, judged_x) for name, model in members.items()}
     ours = predict(stack, judged_x)
     return Stack(
@@ -163,7 +164,7 @@ def stack_frozen_models(
         best=best,
         scores=scores,
         score=_score(stack, *validation_data, task),
-        judged_on="validation" if test_data is None else "test",
+        judged_on=judged_on,
         comparison=compare_predictions(
             judged_y, ours, said[best], task=task, groups=groups, names=("the stack", best)
         ),
@@ -182,14 +183,16 @@ def _score(model: keras.Model, x: Mapping[str, Any], y: Any, task: Task) -> floa
 
 def _disagreements(y: Any, said: Mapping[str, np.ndarray], best: str, task: Task) -> pd.DataFrame:
     """How each sub-model differs from the best one, row by row."""
+    y = task.check_targets(y)
+    decided = {name: _decide(y, each, task) for name, each in said.items()}
+    of_truth = {name: pd.Series(_of_truth(y, each, task)) for name, each in said.items()}
     found = []
     for name in [name for name in said if name != best]:
-        changes = which_rows(y, said[name], said[best], task=task, num_rows=None)
-        pair = [pd.Series(_of_truth(y, said[each], task)) for each in (name, best)]
+        changes = which_rows(y, decided[name], decided[best], task=task, num_rows=None)
         found.append(
             {
                 "model": name,
-                "rank_correlation": pair[0].corr(pair[1], method="spearman"),
+                "rank_correlation": of_truth[name].corr(of_truth[best], method="spearman"),
                 "it_alone_right": int(changes["corrected"].sum()),
                 "best_alone_right": int(changes["broken"].sum()),
                 "rows": len(y),
@@ -198,7 +201,14 @@ def _disagreements(y: Any, said: Mapping[str, np.ndarray], best: str, task: Task
     return pd.DataFrame(found)
 
 
-def _of_truth(y: Any, predictions: np.ndarray, task: Task) -> np.ndarray:
+def _decide(y: np.ndarray, predictions: np.ndarray, task: Task) -> np.ndarray:
+    """Of two classes, 1 for as many rows as are: of a rare one, few probabilities pass a half."""
+    if task.kind != "binary":
+        return predictions
+    return (predictions > np.quantile(predictions, 1 - y.mean())).astype(np.float64)
+
+
+def _of_truth(y: np.ndarray, predictions: np.ndarray, task: Task) -> np.ndarray:
     """`(rows,)` probabilities of the true class, or values."""
     answers = task.answers(predictions)
-    return answers if answers.ndim == 1 else answers[np.arange(len(y)), task.check_targets(y)]
+    return answers if answers.ndim == 1 else answers[np.arange(len(y)), y]
