@@ -38,6 +38,7 @@ def main() -> None:
         epochs=arguments.epochs,
         final_epochs=arguments.final_epochs,
         final_batch_size=64,
+        # A training as short as this one has no time for a tenth of the rate.
         picked={"learning_rate": 1e-3, "decay_factor": 1.0},
         resize=(arguments.side, arguments.side),
     )

@@ -2,9 +2,9 @@
 
 Two spirals need depth, but a deep network of small weights starts slowly: after a few epochs the
 shallow ones are ahead. A pruner that looks then leaves a study whose most important parameter has
-one value in nearly all trials, found out by hand from a histogram in the project that this replays.
+one value in nearly all trials, found out by hand from a histogram in the project replayed here.
 
-usage: python examples/pruning_hides_depth.py [--out FOLDER] [--trials 30] [--epochs 40] [--jobs 1]
+usage: python examples/pruning_hides_depth.py [--out DIR] [--trials 30] [--epochs 40] [--jobs 1]
 """
 
 import argparse
@@ -17,20 +17,18 @@ import kfusion as kf
 
 def two_spirals(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(seed)
-    y = random.integers(0, 2, rows)
-    turn = np.sqrt(random.uniform(0.02, 1, rows))
+    y, turn = random.integers(0, 2, rows), np.sqrt(random.uniform(0.02, 1, rows))
     angle = 2 * np.pi * turn + np.pi * y
     x = 2 * turn[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
     return (x + random.normal(scale=0.03, size=x.shape)).astype("float32"), y
 
 
 def build_model(hp):
-    layers, start = keras.layers, keras.initializers.RandomNormal(stddev=0.3)
+    dense, start = keras.layers.Dense, keras.initializers.RandomNormal(stddev=0.3)
     model = keras.Sequential([keras.Input((2,))])
     for _ in range(hp.Int("z_layers", 1, 3)):
-        units = hp.Choice("units", [16, 32])
-        model.add(layers.Dense(units, "sigmoid", kernel_initializer=start))
-    model.add(layers.Dense(1, activation="sigmoid"))
+        model.add(dense(hp.Choice("units", [16, 32]), "sigmoid", kernel_initializer=start))
+    model.add(dense(1, activation="sigmoid"))
     rate = hp.Float("learning_rate", 5e-3, 2e-2, sampling="log")
     model.compile(keras.optimizers.Adam(rate), "binary_crossentropy", metrics=["accuracy"])
     return model
@@ -54,7 +52,7 @@ def main() -> None:
             n_jobs=given.jobs,
             batch_size=50,
         )
-        print(f"\n=== {'pruned' if aggressive else 'explored'} ===\n{study.summary()}")
+        print(f"\naggressive pruning: {aggressive}\n{study.summary()}")
 
 
 if __name__ == "__main__":

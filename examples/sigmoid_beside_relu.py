@@ -38,8 +38,9 @@ def main() -> None:
         patience=4,
     )
     print(found.summary())
-    for pair in found.comparison.pairs.values():
-        print(pair.verdict)
+    for name, pair in found.comparison.pairs.items():
+        if name != found.comparison.best:
+            print(pair.verdict)
     if arguments.out:
         found.comparison.plot().savefig(arguments.out, dpi=150)
 

@@ -267,11 +267,10 @@ def intermediary_space(
             `fit`.
     """
     shapes = {key: x[key].shape[1:] for key in (IMAGE, EDGES) if key in x}
-    hypermodel = IntermediarySpace(
-        shapes[IMAGE], shapes.get(EDGES), task=task, resize=resize, chance=chance
-    )
     tuner = OptunaTuner(
-        hypermodel,
+        IntermediarySpace(
+            shapes[IMAGE], shapes.get(EDGES), task=task, resize=resize, chance=chance
+        ),
         keras_tuner.Objective("score", "max"),
         max_trials,
         directory=os.fspath(directory),
@@ -279,15 +278,9 @@ def intermediary_space(
         log_dir=Path(directory) / "logs",
         seed=seed,
     )
-    tuner.search(
-        x,
-        y,
-        validation_data=validation_data,
-        epochs=epochs,
-        callbacks=[OverfitGapStopping(patience=OVERFIT_EPOCHS)],
-        n_jobs=n_jobs,
-        verbose=int(verbose),
-    )
+    rows: dict[str, Any] = {"validation_data": validation_data, "verbose": int(verbose)}
+    stop = OverfitGapStopping(patience=OVERFIT_EPOCHS)
+    tuner.search(x, y, epochs=epochs, callbacks=[stop], n_jobs=n_jobs, **rows)
     analysis = analyse(tuner)
     analysis.save_plots(Path(directory) / "pictures", class_names=task.class_names)
     values = _between_the_two_best(tuner)
@@ -296,19 +289,18 @@ def intermediary_space(
         tuner,
         x,
         y,
-        validation_data=validation_data,
         epochs=final_epochs,
         batch_size=final_batch_size,
         hyperparameters=values,
-        verbose=verbose,
+        **rows,
     )
-    rows = {"train": (x, y), "validation": validation_data, "test": test_data}
+    judged = {"train": (x, y), "validation": validation_data, "test": test_data}
     (best,) = tuner.get_best_models(1)
-    both = [
-        {name: evaluate(each, *data, task=task) for name, data in rows.items() if data is not None}
+    scores = [
+        {name: evaluate(each, *data, task=task) for name, data in judged.items() if data}
         for each in (model, best)
     ]
-    return IntermediarySpaceStudy(tuner, analysis, dict(values.values), model, *both)
+    return IntermediarySpaceStudy(tuner, analysis, dict(values.values), model, *scores)
 
 
 def _between_the_two_best(tuner: OptunaTuner) -> keras_tuner.HyperParameters:

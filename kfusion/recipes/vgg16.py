@@ -81,8 +81,8 @@ def vgg16_with_table(
         trainable: Whether the backbone is fine-tuned; if not, it runs in inference mode.
         fusion: Name of a fusion, or a Keras layer. "multiply", "weighted" and "gated" have a
             learned parameter that weighs the inputs.
-        with_broken_join: Whether to add the join that loses against the image alone: the same
-            networks ending in 256 sigmoid and 128 relu units, side by side as they are.
+        with_broken_join: Whether to add the join as it was asked about, which fell below the image
+            alone: the same networks ending in 256 sigmoid and 128 relu units, side by side.
         groups: `(rows,)` values beside a dict: rows that share one stay in one fold.
         folds: As of `kfusion.compare`.
         n_jobs: Int, folds at once.
