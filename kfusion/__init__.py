@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kfusion import datasets, layers, metrics, plots
+    from kfusion import datasets, layers, metrics, plots, recipes
     from kfusion.baselines import boosted_trees, fused, single_input, standard_single_inputs
     from kfusion.blending import fit_blend
     from kfusion.branches import (
@@ -111,7 +111,7 @@ _MODULES = {
     "kfusion.tree_conversion": ["tree_ensemble"],
     "kfusion.training": ["compile_model", "fit"],
 }
-_SUBMODULES = ["datasets", "layers", "metrics", "plots"]
+_SUBMODULES = ["datasets", "layers", "metrics", "plots", "recipes"]
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = sorted([*_HOMES, *_SUBMODULES])

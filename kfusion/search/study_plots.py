@@ -174,15 +174,17 @@ def plot_parallel(
 
 
 def plot_learning_curves(
-    histories: Mapping[str, Mapping[str, Sequence[float]]], metric: str
+    histories: Mapping[str, Mapping[str, Sequence[float]]], metric: str, ax: Any = None
 ) -> Figure:
     """Draws a metric by epoch, of validation rows (full) and training rows (dashed).
 
     Args:
         histories: By name, values of each epoch by metric.
         metric: Name of the validation's metric, such as "val_auc"; without "val_" the training's.
+        ax: Axes to draw into; by default those of a new figure.
     """
-    figure, (ax,) = _panels(1, COLUMN_WIDTH)
+    if ax is None:
+        _, (ax,) = _panels(1, COLUMN_WIDTH)
     for place, (name, history) in enumerate(histories.items()):
         color = COLORS[place % len(COLORS)]
         for key, style in ((metric, "-"), (metric.removeprefix("val_"), "--")):
@@ -192,7 +194,7 @@ def plot_learning_curves(
                 ax.plot(epochs, history[key], style, color=color, linewidth=1.1, label=label)
     ax.legend(fontsize=SMALL_SIZE, frameon=False)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return _finish(figure, ax, "epoch", metric)
+    return _finish(ax.figure, ax, "epoch", metric)
 
 
 def _panels(count: int, width: float | None = None, height: float = PANEL_HEIGHT):
