@@ -289,10 +289,10 @@ def _is_embedding(maker: Call | None) -> bool:
 
 
 def _starts_closed(operation: Any) -> bool:
-    """Whether a join has a kernel of zeros, which lets nothing through at the start on purpose."""
+    """Whether a join has a kernel or a factor of 0: it lets nothing through at first on purpose."""
     weights = getattr(operation, "trainable_weights", [])
-    kernels = [keras.ops.convert_to_numpy(weight) for weight in weights if len(weight.shape) > 1]
-    return any(not np.any(kernel) for kernel in kernels)
+    factors = [keras.ops.convert_to_numpy(weight) for weight in weights if len(weight.shape) != 1]
+    return any(not np.any(factor) for factor in factors)
 
 
 CHECKS = (check_ranges_at_joins, check_gradient_shares)
