@@ -14,6 +14,8 @@ ROOT = Path(__file__).parents[1]
 # on each, which takes long: one of each kind is enough.
 EVERYWHERE = [
     "test_balanced_batches.py",
+    "test_doctor_joins.py::TestGradientShares",
+    "test_doctor_joins.py::test_the_gradient_of_a_polynomial",
     "test_freezing.py::TestFrozenStaysAsItIs",
     "test_losses.py",
     "test_residual.py",

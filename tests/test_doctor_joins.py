@@ -162,8 +162,8 @@ class TestGradientShares:
         assert not list(check_gradient_shares(case_of(fused(join=join))))
 
     def test_normalising_feeds_the_narrow_branch(self):
-        assert findings(check_gradient_shares, case_of(fused(scale=0.1)))
-        assert not list(check_gradient_shares(case_of(fused(join=ConcatFusion(), scale=0.1))))
+        assert findings(check_gradient_shares, case_of(fused(scale=30.0)))
+        assert not list(check_gradient_shares(case_of(fused(join=ConcatFusion(), scale=30.0))))
 
     def test_a_constant_output_passes_nothing_on(self):
         model = fused()

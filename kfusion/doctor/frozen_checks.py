@@ -15,7 +15,6 @@ from kfusion.doctor.graph import Call, Walk, layers_in, walk
 from kfusion.doctor.probes import check_built, decides, sample_rows, untouched
 from kfusion.layers import Frozen
 
-MAX_ROWS = 64
 _FREEZE = "part = kf.freeze(part)"
 
 
@@ -24,7 +23,7 @@ def check_frozen_parts(case: Case) -> Iterator[Finding | Undecided]:
     """Layers that do not train and yet act otherwise in training, or move."""
     if not _has_frozen(case.model) and not _has_flags(case.model):
         return
-    inputs, _ = sample_rows(case, MAX_ROWS)
+    inputs, _ = sample_rows(case)
     with untouched(case.model):
         walked = walk(case.model, inputs, training=True)
         yield from _judge_random_layers(walked)

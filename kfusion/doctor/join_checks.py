@@ -162,30 +162,7 @@ def _judge_units(path: str, each: Incoming) -> Iterator[Finding]:
 
 
 def _judge_gradients(case: Case, inputs, y, join: Call) -> Iterator[Finding]:
-    spreads: list[np.ndarray] = []
-
-    def loss_when_moved(moves):
-        def change(call):
-            if call.path != join.path or call.number != join.number:
-                return call.arguments
-            spreads[:] = [_by_unit(tensor).var(axis=0) for tensor in call.arguments]
-            return [
-                tensor + keras.ops.cast(move, tensor.dtype)
-                for tensor, move in zip(call.arguments, moves, strict=True)
-            ]
-
-        # In the mode of training, since that is when gradients flow.
-        outputs = walk(case.model, inputs, training=True, change=change).outputs
-        return data_loss(loss_terms(case, outputs), y, outputs)
-
-    moves = [np.zeros(tensor.shape, np.float32) for tensor in join.arguments]
-    found = [_by_unit(gradient) for gradient in gradients(loss_when_moved, moves)]
-    strengths = np.array(
-        [
-            np.mean(variance * np.square(gradient).sum(axis=0))
-            for variance, gradient in zip(spreads, found, strict=True)
-        ]
-    )
+    strengths = _gradient_strengths(case, inputs, y, join)
     names = [_maker_name(join, i) for i in range(len(strengths))]
     if not strengths.sum() > 0:
         yield Finding(
@@ -200,18 +177,46 @@ def _judge_gradients(case: Case, inputs, y, join: Call) -> Iterator[Finding]:
         return
     shares = strengths / strengths.sum()
     listed = ", ".join(f"{name!r} {share:.2%}" for name, share in zip(names, shares, strict=True))
-    for i, share in enumerate(shares):
+    for name, share in zip(names, shares, strict=True):
         if share < MIN_GRADIENT_SHARE:
             yield Finding(
                 "starved_branch",
                 "warning",
-                names[i],
+                name,
                 f"shares of the gradient at {join.path!r}, by unit and scale: {listed}",
-                f"{names[i]!r} learns last, and the others fit the targets without it",
+                f"{name!r} learns last, and the others fit the targets without it",
                 "fused = kf.layers.ConcatFusion()([a, b]), or auxiliary_heads=True in "
                 "kf.build_fusion_model",
                 {"shares": dict(zip(names, shares.tolist(), strict=True))},
             )
+
+
+def _gradient_strengths(case: Case, inputs, y, join: Call) -> np.ndarray:
+    """Of each branch the mean over units of `variance * sum of squared gradients`."""
+    variances: list[np.ndarray] = []
+
+    def loss_when_moved(moves):
+        def change(call):
+            if call.number != join.number:
+                return call.arguments
+            variances[:] = [_by_unit(tensor).var(axis=0) for tensor in call.arguments]
+            return [
+                tensor + keras.ops.cast(move, tensor.dtype)
+                for tensor, move in zip(call.arguments, moves, strict=True)
+            ]
+
+        # In the mode of training, since that is when gradients flow.
+        outputs = walk(case.model, inputs, training=True, change=change).outputs
+        return data_loss(loss_terms(case, outputs), y, outputs)
+
+    moves = [np.zeros(tensor.shape, np.float32) for tensor in join.arguments]
+    found = [_by_unit(gradient) for gradient in gradients(loss_when_moved, moves)]
+    return np.array(
+        [
+            np.mean(variance * np.square(gradient).sum(axis=0))
+            for variance, gradient in zip(variances, found, strict=True)
+        ]
+    )
 
 
 def _is_join(call: Call) -> bool:

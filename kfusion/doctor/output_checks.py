@@ -204,59 +204,35 @@ def _judge_probabilities(
     case: Case, term: Term, activation: str | None, values: np.ndarray
 ) -> Iterator[Finding]:
     units = values.shape[1]
-    span = f"outputs of {len(values)} rows lie in {values.min():.4g} to {values.max():.4g}"
-    measured = {"lowest": float(values.min()), "highest": float(values.max()), "units": units}
-
-    def finding(name, severity, evidence, effect, cure):
-        return Finding(name, severity, term.output, evidence, effect, cure, measured)
-
     if activation == "softmax" and units == 1:
-        yield finding(
+        yield _unfit(
+            term,
+            values,
             "softmax_over_one_unit",
             "error",
-            f"a softmax of one unit: {span}",
+            "a softmax of one unit",
             "a softmax over one unit is always 1: the model cannot learn",
             "keras.layers.Dense(1, activation='sigmoid')",
         )
         return
-    if term.from_logits and activation in ("softmax", "sigmoid"):
-        best = np.log1p((units - 1) / np.e) if activation == "softmax" else np.log1p(1 / np.e)
-        yield finding(
-            "probabilities_taken_as_logits",
-            "error",
-            f"the {activation} is the output's, the loss has from_logits=True, and {span}",
-            f"the loss squeezes probabilities once more and cannot fall below {best:.3g} where "
-            "Keras does not undo it, which it does on tensorflow alone and only for a last layer",
-            "model.compile(..., loss with from_logits=False)",
-        )
-    elif not term.from_logits and activation not in ("softmax", "sigmoid", "hard_sigmoid"):
-        outside = float(((values < 0) | (values > 1)).any(axis=1).mean())
-        if outside > 0 or activation == "linear":
-            yield finding(
-                "logits_taken_as_probabilities",
-                "error",
-                f"the output is {activation or 'no probability'}, {term.name} takes "
-                f"probabilities, and {span}; {outside:.0%} of rows leave 0 to 1",
-                "values are clipped to 0 and 1, where the gradient is 0",
-                "loss with from_logits=True, or activation="
-                + ("'sigmoid'" if term.name in _BINARY else "'softmax'"),
-            )
-    if (
-        activation == "sigmoid"
-        and units > 1
-        and (term.name in {_SPARSE, *_ONE_HOT} or case.task.kind == "multiclass")
-    ):
+    yield from _judge_from_logits(term, activation, values)
+    is_exclusive = term.name in {_SPARSE, *_ONE_HOT} or case.task.kind == "multiclass"
+    if activation == "sigmoid" and units > 1 and is_exclusive:
         sums = values.sum(axis=1)
-        yield finding(
+        yield _unfit(
+            term,
+            values,
             "sigmoid_on_exclusive_classes",
             "warning",
-            f"{units} sigmoids for classes of which each row has one; they sum to "
-            f"{sums.min():.3g} to {sums.max():.3g}",
+            f"{units} sigmoids for classes of which each row has one sum to {sums.min():.3g} to "
+            f"{sums.max():.3g}",
             "the outputs of a row are no probabilities, and classes do not compete",
-            f"keras.layers.Dense({units}, activation='softmax') with {_SPARSE}",
+            f"keras.layers.Dense({units}, activation='softmax') with loss='{_SPARSE}'",
         )
     if activation == "softmax" and term.name in _BINARY:
-        yield finding(
+        yield _unfit(
+            term,
+            values,
             "binary_loss_of_a_softmax",
             "warning",
             f"{term.name} of a softmax over {units} units",
@@ -264,6 +240,46 @@ def _judge_probabilities(
             "are right, not the rows",
             "loss='categorical_crossentropy'",
         )
+
+
+def _judge_from_logits(term: Term, activation: str | None, values: np.ndarray) -> Iterator[Finding]:
+    if term.from_logits and activation in ("softmax", "sigmoid"):
+        # The best that is left: one output of 1, the others 0.
+        others = values.shape[1] - 1 if activation == "softmax" else 1
+        yield _unfit(
+            term,
+            values,
+            "probabilities_taken_as_logits",
+            "error",
+            f"the output is a {activation} and the loss has from_logits=True",
+            "the loss squeezes probabilities once more and cannot fall below "
+            f"{np.log1p(others / np.e):.3g} in any row, where Keras does not undo it: it does on "
+            "tensorflow alone, for a last layer",
+            f"keras.losses.{type(term.loss).__name__}()  # from_logits=False",
+        )
+    elif not term.from_logits and activation not in ("softmax", "sigmoid", "hard_sigmoid"):
+        outside = float(((values < 0) | (values > 1)).any(axis=1).mean())
+        if outside > 0 or activation == "linear":
+            wanted = "sigmoid" if term.name in _BINARY else "softmax"
+            yield _unfit(
+                term,
+                values,
+                "logits_taken_as_probabilities",
+                "error",
+                f"the output is {activation or 'no probability'} and {term.name} takes "
+                f"probabilities; {outside:.0%} of rows leave 0 to 1",
+                "values are clipped to 0 and 1, where the gradient is 0",
+                f"from_logits=True in the loss, or activation='{wanted}'",
+            )
+
+
+def _unfit(
+    term: Term, values: np.ndarray, name: str, severity: str, found: str, effect: str, cure: str
+) -> Finding:
+    low, high = float(values.min()), float(values.max())
+    evidence = f"{found}: outputs of {len(values)} rows lie in {low:.4g} to {high:.4g}"
+    measured = {"lowest": low, "highest": high, "units": values.shape[1]}
+    return Finding(name, severity, term.output, evidence, effect, cure, measured)
 
 
 def _judge_targets_in_range(case: Case, term: Term, activation: str | None) -> Iterator[Finding]:
