@@ -15,6 +15,7 @@ Y = np.arange(ROWS) % 2
 
 
 def trained_part(name, rate=0.0, normalize=False):
+    keras.utils.set_random_seed(len(name))
     inner = [keras.Input((10,)), layers.Dense(32, "relu", name=f"{name}_first")]
     if normalize:
         inner.append(layers.BatchNormalization(name=f"{name}_normalization"))

@@ -12,7 +12,7 @@ import numpy as np
 from kfusion.doctor.case import Case
 from kfusion.doctor.findings import Finding, Undecided
 from kfusion.doctor.graph import Call, Walk, layers_in, walk
-from kfusion.doctor.probes import check_built, decides, sample_rows, untouched
+from kfusion.doctor.probes import FEW_ROWS, check_built, decides, sample_rows, untouched
 from kfusion.layers import Frozen
 
 _FREEZE = "part = kf.freeze(part)"
@@ -23,7 +23,7 @@ def check_frozen_parts(case: Case) -> Iterator[Finding | Undecided]:
     """Layers that do not train and yet act otherwise in training, or move."""
     if not _has_frozen(case.model) and not _has_flags(case.model):
         return
-    inputs, _ = sample_rows(case)
+    inputs, _ = sample_rows(case, FEW_ROWS)
     with untouched(case.model):
         walked = walk(case.model, inputs, training=True)
         yield from _judge_random_layers(walked)

@@ -10,8 +10,9 @@ import numpy as np
 
 from kfusion.doctor.case import Case
 from kfusion.doctor.findings import Finding, Undecided
-from kfusion.doctor.graph import activation_of, walk
+from kfusion.doctor.graph import activation_of, opened, walk
 from kfusion.doctor.probes import (
+    FEW_ROWS,
     Term,
     UndecidableError,
     decides,
@@ -66,7 +67,7 @@ def check_broadcasting(case: Case) -> Iterator[Finding | Undecided]:
     """Targets that a loss compares with the predictions of other rows."""
     if case.train.y.ndim != 1 or case.task.kind != "regression":
         return
-    inputs, y = sample_rows(case, 32)
+    inputs, y = sample_rows(case, FEW_ROWS)
     with untouched(case.model):
         outputs = name_outputs(case.model, run(case.model, inputs))
         for term in loss_terms(case, outputs):
@@ -94,8 +95,7 @@ def check_activations(case: Case) -> Iterator[Finding | Undecided]:
     """An output activation that does not go with the loss or the targets."""
     inputs, _ = sample_rows(case)
     with untouched(case.model):
-        outputs = name_outputs(case.model, run(case.model, inputs))
-        activations = _output_activations(case, inputs)
+        outputs, activations = _run_with_activations(case, inputs)
     for term in loss_terms(case, outputs):
         values = np.asarray(keras.ops.convert_to_numpy(outputs[term.output]), np.float64)
         if values.ndim != 2 or not np.isfinite(values).all():
@@ -310,13 +310,15 @@ def _symbolic_outputs(model: keras.Model) -> dict[str, Any]:
     return name_outputs(model, structure)
 
 
-def _output_activations(case: Case, inputs) -> dict[str, str | None]:
-    """By output; those of a model whose inside is not known are not in it."""
-    try:
-        walked = walk(case.model, inputs)
-    except UndecidableError:
-        return {}
-    return {name: activation_of(walked.maker_of(tensor)) for name, tensor in walked.outputs.items()}
+def _run_with_activations(case: Case, inputs) -> tuple[dict[str, Any], dict[str, str | None]]:
+    """Outputs by name, and their activations, which a subclassed model does not tell."""
+    if opened(case.model) is None:
+        return name_outputs(case.model, run(case.model, inputs)), {}
+    walked = walk(case.model, inputs)
+    activations = {
+        name: activation_of(walked.maker_of(tensor)) for name, tensor in walked.outputs.items()
+    }
+    return walked.outputs, activations
 
 
 def _measured_activation(values: np.ndarray) -> str | None:

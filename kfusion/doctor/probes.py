@@ -17,8 +17,10 @@ from kfusion.models import PREDICTION
 from kfusion.trained_models import taken_by
 
 MAX_ROWS, MIN_ROWS = 256, 16
+# Of checks that run a model several times and average nothing.
+FEW_ROWS = 32
 # Values of all inputs together that a run is given, where that leaves `MIN_ROWS`.
-MAX_VALUES = 2**22
+MAX_VALUES = 2**21
 
 Check = Callable[[Case], Iterator[Finding | Undecided]]
 
