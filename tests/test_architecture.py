@@ -17,7 +17,7 @@ HEAVY = {"keras", "tensorflow", "keras_tuner", "jax", "torch"}
 # Packages that stand in one row of the table: their files may import each other.
 WHOLE_PACKAGES = {"layers", "datasets"}
 # What the page says in words below the table.
-USERS_OF_TENSORFLOW = {"raw_columns", "serving", "export"}
+USERS_OF_TENSORFLOW = {"raw_columns", "serving", "export", "doctor.gradients"}
 PROGRAM = "served_check"
 
 
@@ -106,7 +106,7 @@ def test_imports_point_down(module):
 
 def test_the_exceptions_stand_on_the_page():
     words = PAGE.split("TensorFlow is imported inside functions only, by")[1].split(";")[0]
-    assert set(re.findall(r"`(\w+)`", words)) == USERS_OF_TENSORFLOW
+    assert set(re.findall(r"`([\w.]+)`", words)) == USERS_OF_TENSORFLOW
     assert f"`{PROGRAM}` is a program of its own" in PAGE
 
 
@@ -125,7 +125,7 @@ def test_pure_modules_load_no_keras_and_no_tensorflow(module):
 
 
 @pytest.mark.parametrize("module", sorted(set(SOURCES) - {PROGRAM}))
-def test_tensorflow_is_imported_inside_functions_of_three_modules_only(module):
+def test_tensorflow_is_imported_inside_functions_of_few_modules_only(module):
     for name, at_once in imports_of(module):
         if name.split(".")[0] == "tensorflow":
             assert module in USERS_OF_TENSORFLOW

@@ -16,6 +16,8 @@ EVERYWHERE = [
     "test_balanced_batches.py",
     "test_gradient_modulation.py::test_the_next_epoch_uses_them",
     "test_gradient_modulation.py::test_only_the_scaled_branch_is_slower_by_exactly_that_factor",
+    "test_doctor_joins.py::TestGradientShares",
+    "test_doctor_joins.py::test_the_gradient_of_a_polynomial",
     "test_freezing.py::TestFrozenStaysAsItIs",
     "test_losses.py",
     "test_residual.py",

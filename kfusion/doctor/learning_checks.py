@@ -1,0 +1,121 @@
+"""Checks of what drives the weights: penalties against the loss, and the learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+
+from kfusion.doctor.case import Case
+from kfusion.doctor.findings import Finding, Undecided
+from kfusion.doctor.graph import layers_in
+from kfusion.doctor.probes import (
+    data_loss,
+    decides,
+    loss_terms,
+    name_outputs,
+    run,
+    sample_rows,
+    untouched,
+)
+from kfusion.optimizers import LEARNING_RATES
+
+MAX_PENALTY_SHARE, HOPELESS_PENALTY_SHARE = 0.5, 0.9
+# In decades. Two below the usual is where trained models are tuned on.
+MAX_DECADES_ABOVE, MAX_DECADES_BELOW = 1.99, 2.05
+STEPS_IF_UNKNOWN = 1000
+
+
+@decides("penalties_rule_the_loss")
+def check_penalties(case: Case) -> Iterator[Finding | Undecided]:
+    """Penalties on weights and activities against the loss of the predictions."""
+    if not case.model.built or not _has_penalties(case.model):
+        return
+    inputs, y = sample_rows(case)
+    with untouched(case.model):
+        outputs = name_outputs(case.model, run(case.model, inputs, training=True))
+        penalty = sum(float(keras.ops.convert_to_numpy(each)) for each in case.model.losses)
+        loss = data_loss(loss_terms(case, outputs), y, outputs)
+        data = float(keras.ops.convert_to_numpy(loss))
+    share = penalty / (penalty + abs(data)) if penalty > 0 else 0.0
+    if share > MAX_PENALTY_SHARE:
+        layer, part = _largest_penalty(case.model)
+        factor = 10.0 ** np.floor(np.log10(0.1 * abs(data) / penalty)) if data else 0.0
+        yield Finding(
+            "penalties_rule_the_loss",
+            "error" if share > HOPELESS_PENALTY_SHARE else "warning",
+            layer,
+            f"penalties are {penalty:.4g} of a loss of {penalty + data:.4g} ({share:.0%}); the "
+            f"largest is that of {layer!r}, {part:.4g}",
+            "training shrinks the weights first: the loss falls from epoch to epoch and the "
+            "predictions stay where they are",
+            f"a penalty of {factor:g} times what it is now, or none and Dropout",
+            {"penalty": penalty, "data_loss": data, "share": share},
+        )
+
+
+@decides("learning_rate")
+def check_learning_rate(case: Case) -> Iterator[Finding | Undecided]:
+    """The compiled learning rate against the usual one of its optimizer."""
+    optimizer = getattr(case.model, "optimizer", None)
+    usual = LEARNING_RATES.get(type(optimizer).__name__.lower())
+    if optimizer is None or usual is None:
+        return
+    rate = _highest_rate(case, optimizer)
+    if not rate > 0:
+        yield Finding(
+            "learning_rate_not_above_zero",
+            "error",
+            optimizer.name,
+            f"the learning rate is {rate:g}",
+            "nothing is learned",
+            f"{type(optimizer).__name__}({usual:g})",
+            {"rate": rate, "usual": usual},
+        )
+        return
+    decades = float(np.log10(rate / usual))
+    if decades >= MAX_DECADES_ABOVE or decades <= -MAX_DECADES_BELOW:
+        is_high = decades > 0
+        yield Finding(
+            "learning_rate_off",
+            "warning",
+            optimizer.name,
+            f"the learning rate of {type(optimizer).__name__} is {rate:.3g}, {abs(decades):.1f} "
+            f"decades {'above' if is_high else 'below'} the usual {usual:g}",
+            "the loss jumps or ends as NaN" if is_high else "weights hardly move in any epoch",
+            f"keras.optimizers.{type(optimizer).__name__}({usual:g}), or the rate that "
+            "kf.learning_rate_range_test(model, x, y, task=task).suggested measures",
+            {"rate": rate, "usual": usual, "decades": decades},
+        )
+
+
+def _has_penalties(model: keras.Model) -> bool:
+    return bool(model.losses) or any(
+        getattr(layer, "activity_regularizer", None) is not None for layer in layers_in(model)
+    )
+
+
+def _largest_penalty(model: keras.Model) -> tuple[str, float]:
+    """The layer whose own weights cost most; of a penalty on activities, the model."""
+    found = {model.name: 0.0}
+    for layer in layers_in(model):
+        for weight in layer._trainable_variables:
+            if weight.regularizer is not None:
+                value = float(keras.ops.convert_to_numpy(weight.regularizer(weight)))
+                found[layer.name] = found.get(layer.name, 0.0) + value
+    return max(found.items(), key=lambda pair: pair[1])
+
+
+def _highest_rate(case: Case, optimizer: keras.optimizers.Optimizer) -> float:
+    """The rate, or the highest of a schedule over the training."""
+    schedule = optimizer._learning_rate
+    if not isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
+        return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+    per_epoch = -(-len(case.train) // case.batch_size)
+    steps = case.epochs * per_epoch if case.epochs else STEPS_IF_UNKNOWN
+    probed = np.unique(np.linspace(0, steps, 50).astype(int))
+    return max(float(keras.ops.convert_to_numpy(schedule(step))) for step in probed)
+
+
+CHECKS = (check_penalties, check_learning_rate)

@@ -1,0 +1,206 @@
+"""Runs of a model on a few rows, which leave it as it was."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from kfusion.doctor.case import Case
+from kfusion.doctor.findings import Finding, Undecided
+from kfusion.models import PREDICTION
+from kfusion.trained_models import taken_by
+
+MAX_ROWS, MIN_ROWS = 256, 16
+# Of checks that run a model several times and average nothing.
+FEW_ROWS = 32
+# Values of all inputs together that a run is given, where that leaves `MIN_ROWS`.
+MAX_VALUES = 2**21
+
+Check = Callable[[Case], Iterator[Finding | Undecided]]
+
+
+class UndecidableError(Exception):
+    """Why a check cannot decide."""
+
+
+def decides(name: str) -> Callable[[Check], Check]:
+    """Makes an `Undecided` of the name given where a check raises `UndecidableError`."""
+
+    def decorate(check: Check) -> Check:
+        @functools.wraps(check)
+        def decided(case: Case) -> Iterator[Finding | Undecided]:
+            try:
+                yield from check(case)
+            except UndecidableError as reason:
+                yield Undecided(name, str(reason))
+
+        return decided
+
+    return decorate
+
+
+def sample_rows(case: Case, limit: int = MAX_ROWS) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Inputs by name and targets of some training rows, fewer where a row is large."""
+    values_per_row = sum(array[:1].size for array in case.train.x.values())
+    count = min(limit, max(MIN_ROWS, MAX_VALUES // max(1, values_per_row)), len(case.train))
+    rows = np.random.default_rng(case.seed).choice(len(case.train), count, replace=False)
+    rows.sort()
+    return {name: array[rows] for name, array in case.train.x.items()}, case.train.y[rows]
+
+
+def feed(model: keras.Model, inputs: Mapping[str, np.ndarray]) -> Any:
+    """Arrays by name -> the structure that the model is called with."""
+    if getattr(model, "inputs", None):
+        return keras.tree.map_structure(lambda taken: inputs[taken.name], taken_by(model))
+    if list(inputs) != [f"input_{i + 1}" for i in range(len(inputs))]:
+        return dict(inputs)
+    arrays = list(inputs.values())
+    return arrays if len(arrays) > 1 else arrays[0]
+
+
+def untouched(model: keras.Model) -> keras.StatelessScope:
+    """A scope in which variables keep their values: statistics, seeds and metrics as well."""
+    # Penalties read their weights from the scope itself.
+    held = [(variable, variable.value) for variable in model.trainable_variables]
+    return keras.StatelessScope(held, collect_losses=True)
+
+
+def check_built(model: keras.Model) -> None:
+    """Raises `UndecidableError` for a model that has no weights yet: a run would make them."""
+    if not model.built:
+        raise UndecidableError(f"{model.name!r} is not built yet: call it on some rows first")
+
+
+def run(model: keras.Model, inputs: Mapping[str, np.ndarray], training: bool = False) -> Any:
+    """What a model gives for some rows; call it within `untouched(model)`."""
+    check_built(model)
+    with told(f"{model.name!r} does not run on the training rows"):
+        return model(feed(model, inputs), training=training)
+
+
+@contextlib.contextmanager
+def told(what: str) -> Iterator[None]:
+    """Turns any error within, of code that is the user's, into `UndecidableError`."""
+    try:
+        yield
+    except UndecidableError:
+        raise
+    except Exception as error:
+        first_line = next(iter(str(error).splitlines()), "")
+        raise UndecidableError(f"{what}: {type(error).__name__}: {first_line}") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Term:
+    """The loss of one output.
+
+    Attributes:
+        output: Name of the output.
+        loss: Keras loss, from targets and predictions to a number.
+        weight: Float.
+    """
+
+    output: str
+    loss: keras.losses.Loss
+    weight: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """As in `keras.losses`: "binary_crossentropy" for the function and the class alike."""
+        function = getattr(self.loss, "fn", None)
+        return getattr(function, "__name__", None) or type(self.loss).__name__
+
+    @property
+    def from_logits(self) -> bool:
+        """Whether it takes logits."""
+        keywords = getattr(self.loss, "_fn_kwargs", {})
+        return bool(getattr(self.loss, "from_logits", keywords.get("from_logits", False)))
+
+
+def name_outputs(model: keras.Model, outputs: Any) -> dict[str, Any]:
+    """What a model gave, or its symbolic outputs, by name."""
+    if isinstance(outputs, Mapping):
+        return dict(outputs)
+    flat = keras.tree.flatten(outputs)
+    names = list(getattr(model, "output_names", None) or [])
+    if len(names) != len(flat):
+        names = ["prediction"] if len(flat) == 1 else [f"output_{i + 1}" for i in range(len(flat))]
+    return dict(zip(names, flat, strict=True))
+
+
+def loss_terms(case: Case, outputs: Mapping[str, Any]) -> list[Term]:
+    """The compiled losses of outputs by name; of a model not compiled, those of its task.
+
+    Raises:
+        UndecidableError: If a loss cannot be told.
+    """
+    model = case.model
+    if getattr(model, "loss", None) is None:
+        if len(outputs) > 1 and PREDICTION not in outputs:
+            raise UndecidableError(
+                f"{model.name!r} is not compiled and has the outputs {list(outputs)}: which is "
+                "the prediction is not known"
+            )
+        wanted = PREDICTION if PREDICTION in outputs else next(iter(outputs))
+        return [Term(wanted, _as_loss(case.task.loss), case.task.loss_weight)]
+    losses = _per_output(model.loss, outputs, "loss")
+    given = getattr(getattr(model, "_compile_loss", None), "_user_loss_weights", None)
+    weights = _per_output(given, outputs, "loss_weights")
+    return [
+        Term(name, _as_loss(loss), 1.0 if weights[name] is None else float(weights[name]))
+        for name, loss in losses.items()
+        if loss is not None
+    ]
+
+
+def data_loss(terms: list[Term], y: np.ndarray, outputs: Mapping[str, Any]) -> Any:
+    """The weighted sum of the losses of predictions, without penalties, as a tensor."""
+    with told("the loss does not take these targets and predictions"):
+        values = [
+            term.weight * keras.ops.mean(term.loss(y, outputs[term.output])) for term in terms
+        ]
+        return sum(values[1:], values[0])
+
+
+def _per_output(given: Any, outputs: Mapping[str, Any], called: str) -> dict[str, Any]:
+    if isinstance(given, Mapping):
+        if unknown := sorted(set(given) - set(outputs)):
+            raise UndecidableError(
+                f"`{called}` names {unknown}, and the outputs are {list(outputs)}"
+            )
+        return {name: given.get(name) for name in outputs}
+    if isinstance(given, (list, tuple)):
+        if len(given) != len(outputs):
+            raise UndecidableError(
+                f"`{called}` has {len(given)} entries for {len(outputs)} output(s)"
+            )
+        return dict(zip(outputs, given, strict=True))
+    return dict.fromkeys(outputs, given)
+
+
+def _as_loss(given: Any) -> keras.losses.Loss:
+    with told(f"the loss {given!r} is unknown"):
+        loss = keras.losses.get(given)
+    if isinstance(loss, keras.losses.Loss):
+        return loss
+    # As `compile` does with a function.
+    return _FunctionLoss(loss)
+
+
+class _FunctionLoss(keras.losses.Loss):
+    """A function of targets and predictions as a loss."""
+
+    def __init__(self, fn: Callable):
+        super().__init__(name=getattr(fn, "__name__", "loss"))
+        self.fn = fn
+
+    def call(self, y_true, y_pred):
+        if len(y_true.shape) + 1 == len(y_pred.shape) and y_pred.shape[-1] == 1:
+            y_true = keras.ops.expand_dims(y_true, -1)
+        return self.fn(y_true, y_pred)
