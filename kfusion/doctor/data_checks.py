@@ -9,7 +9,15 @@ from scipy import stats
 
 from kfusion.doctor.answers import Said, answers, score, some_rows, targets, using_the_model
 from kfusion.doctor.case import Case
-from kfusion.doctor.entries import FLAT, LARGE, VERY_LARGE, Entry, find_entry, foreign_scale
+from kfusion.doctor.entries import (
+    FLAT,
+    LARGE,
+    VERY_LARGE,
+    Entry,
+    find_entry,
+    foreign_scale,
+    root_mean_square,
+)
 from kfusion.doctor.findings import Finding, Undecided
 from kfusion.doctor.layer_calls import few_rows, run
 from kfusion.models import PREDICTION
@@ -39,7 +47,7 @@ def check_scale(case: Case) -> Said:
                 yield found
 
 
-def is_unscaled(case: Case) -> list[str]:
+def unscaled_inputs(case: Case) -> list[str]:
     """Names of inputs that reach the first weights far from unit scale."""
     return [each.subject for each in check_scale(case) if isinstance(each, Finding)]
 
@@ -201,11 +209,8 @@ def check_validation_scale(case: Case) -> Said:
         other_rows = few_rows({name: other}, 2000, case.seed)
         if min(len(rows), len(other_rows)) < 20:
             continue
-        size, other_size = (
-            math.sqrt(float(np.nanmean(np.square(part.astype(np.float64)))))
-            for part in (array[rows], other[other_rows])
-        )
-        if not (math.isfinite(size) and math.isfinite(other_size) and size and other_size):
+        size, other_size = root_mean_square(array[rows]), root_mean_square(other[other_rows])
+        if not (size and other_size):
             continue
         ratio = max(size / other_size, other_size / size)
         if ratio > OTHER_SCALE and (is_image(array) or array.ndim == 2):
@@ -226,8 +231,10 @@ def check_validation_scale(case: Case) -> Said:
 
 def _columns_overlap(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether most columns' middle halves overlap: then single outliers make the difference."""
-    low_a, high_a = np.nanpercentile(a.astype(np.float64), [25, 75], axis=0)
-    low_b, high_b = np.nanpercentile(b.astype(np.float64), [25, 75], axis=0)
+    known = np.isfinite(a).any(axis=0) & np.isfinite(b).any(axis=0)
+    a, b = (np.where(np.isfinite(part), part, np.nan)[:, known] for part in (a, b))
+    low_a, high_a = np.nanpercentile(a, [25, 75], axis=0)
+    low_b, high_b = np.nanpercentile(b, [25, 75], axis=0)
     return bool(np.mean((low_a <= high_b) & (low_b <= high_a)) > 0.5)
 
 
@@ -378,7 +385,8 @@ def _is_numeric(array: np.ndarray) -> bool:
 
 def _range(array: np.ndarray) -> tuple[float, float]:
     part = array[:: max(1, len(array) // 2000)]
-    return float(np.nanmin(part)), float(np.nanmax(part))
+    known = part[np.isfinite(part)]
+    return (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
 
 
 CHECKS = (

@@ -41,14 +41,19 @@ class Entry(NamedTuple):
 
     @property
     def root_mean_square(self) -> float:
-        """Over all finite values, 0 if there are none."""
-        finite = self.values[np.isfinite(self.values)]
-        return float(np.sqrt(np.mean(finite**2))) if finite.size else 0.0
+        """Of `values`."""
+        return root_mean_square(self.values)
 
     @property
     def is_normalized(self) -> bool:
         """Whether the scale of what enters does not matter: it is divided out before it counts."""
         return self.normalizer is not None
+
+
+def root_mean_square(values: np.ndarray) -> float:
+    """Over all finite values, 0 if there are none."""
+    finite = values[np.isfinite(values)].astype(np.float64)
+    return float(np.sqrt(np.mean(finite**2))) if finite.size else 0.0
 
 
 def find_entry(
@@ -122,4 +127,4 @@ def foreign_scale(entry: Entry) -> float | None:
     axis = layer.axis % entry.normalized.ndim
     values = np.moveaxis(entry.normalized, axis, -1).astype(np.float64)
     standard = (values - mean) / np.sqrt(variance + layer.epsilon)
-    return float(np.sqrt(np.nanmean(standard**2)))
+    return root_mean_square(standard)

@@ -43,18 +43,27 @@ class LayerCall(NamedTuple):
 def few_rows(x: Mapping[str, np.ndarray], most: int = BATCH, seed: int = 0) -> np.ndarray:
     """Positions of some rows, drawn at random: fewer if they are large."""
     rows = len(next(iter(x.values())))
-    numbers = sum(array[:1].size for array in x.values()) or 1
-    count = min(rows, most, max(8, _MOST_NUMBERS // numbers))
+    count = min(rows, most, max(8, _MOST_NUMBERS // numbers_per_row(x)))
     return np.sort(np.random.default_rng(seed).choice(rows, count, replace=False))
 
 
-def run(model: keras.Model, x: Mapping[str, np.ndarray], batch_size: int = BATCH) -> Any:
+def numbers_per_row(x: Mapping[str, np.ndarray]) -> int:
+    """How many numbers a row of all inputs holds, 1 at least."""
+    return sum(array[:1].size for array in x.values()) or 1
+
+
+def usual_batch(x: Mapping[str, np.ndarray]) -> int:
+    """Rows that fit into memory with all that layers make of them."""
+    return min(BATCH, max(8, _MOST_NUMBERS // numbers_per_row(x)))
+
+
+def run(model: keras.Model, x: Mapping[str, np.ndarray], batch_size: int | None = None) -> Any:
     """Runs a model as at inference; it stays as it was.
 
     Args:
         model: Any `keras.Model`.
         x: Arrays `(rows, ...)` by the name of the input.
-        batch_size: Int.
+        batch_size: Int; by default what fits into memory.
 
     Returns:
         What the model gives, as arrays of all rows in the structure in which it gives them.
@@ -63,6 +72,7 @@ def run(model: keras.Model, x: Mapping[str, np.ndarray], batch_size: int = BATCH
         ModelRunError: If the model does not run on these rows.
     """
     rows = len(next(iter(x.values())))
+    batch_size = batch_size or usual_batch(x)
     parts = []
     for start in range(0, rows, batch_size):
         batch = {name: array[start : start + batch_size] for name, array in x.items()}
