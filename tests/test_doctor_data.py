@@ -15,7 +15,14 @@ from kfusion.doctor.row_hashes import hash_rows
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, size=(120, 8, 8, 3)).astype("uint8")
 LABELS = np.arange(120) % 2
+START = RNG.bit_generator.state
 CHECKS = (*data_checks.CHECKS, *column_checks.CHECKS, *split_checks.CHECKS)
+
+
+@pytest.fixture(autouse=True)
+def same_numbers_in_any_order_of_tests():
+    RNG.bit_generator.state = START
+    keras.utils.set_random_seed(0)
 
 
 def layers_on(shape, *layers, units=1):
@@ -126,6 +133,14 @@ def test_a_model_that_does_not_run_leaves_its_checks_undecided():
     (undecided,) = said(data_checks.check_scale, case)
     assert isinstance(undecided, Undecided)
     assert "does not run" in undecided.reason
+
+
+def test_a_model_without_weights_is_not_built():
+    model = keras.Sequential([keras.layers.Dense(1)])
+    case = Case(model, Rows({"input_1": np.zeros((40, 4))}, np.arange(40) % 2), task("binary"))
+    (undecided,) = said(data_checks.check_scale, case)
+    assert "no weights yet" in undecided.reason
+    assert not model.weights
 
 
 # --- missing values, validation rows

@@ -73,7 +73,7 @@ def find_join(model: keras.Model, x: Mapping[str, np.ndarray], seed: int = 0) ->
         if not all(depends):
             continue
         call = calls(model, batch, {number})[number]
-        if any(tensor.ndim != 2 for tensor in call.tensors):
+        if not call.joins or any(tensor.ndim != 2 for tensor in call.tensors):
             continue
         join = Join(number, call.operation.name, _names(depends))
         if len(batch) == 1:

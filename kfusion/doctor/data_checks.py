@@ -315,8 +315,8 @@ def hanley_mcneil_error(area: float, positives: int, negatives: int) -> float:
     Source: Hanley & McNeil, 1982, Radiology 143:29-36.
 
     Example:
-        >>> round(hanley_mcneil_error(0.893, 51, 58), 3)
-        0.032
+        >>> round(hanley_mcneil_error(0.893, 51, 58), 4)
+        0.0325
     """
     if not (positives and negatives):
         return float("nan")

@@ -188,10 +188,9 @@ def check_overfitting(case: Case) -> Said:
             continue
         last = float(np.mean(gap[-3:]))
         noise = _noise(float(validation[-1]), rows) if rows else 0.0
-        opened = opening_epoch(gap)
         if last < max(GAP, noise) or last < gap[0] + GAP / 2:
             continue
-        best = int(validation.argmax())
+        opened, best = opening_epoch(gap), int(validation.argmax())
         is_worse = validation[best] - np.mean(validation[-3:]) > max(noise / 2, 0.005)
         yield Finding(
             "overfit",
@@ -210,12 +209,12 @@ def check_overfitting(case: Case) -> Said:
 
 
 def opening_epoch(gap: np.ndarray, times: int = 3) -> int:
-    """The first epoch, from 0, from which the gap grew so many times in a row; else the widest."""
+    """The first epoch, from 0, from which the gap grew so often in a row, or is half its widest."""
     grown = np.diff(gap) > 0
     for epoch in range(len(grown) - times + 1):
         if grown[epoch : epoch + times].all():
             return epoch
-    return int(gap.argmax())
+    return int(np.flatnonzero(gap >= gap.max() - abs(gap.max()) / 2)[0])
 
 
 def check_length(case: Case) -> Said:

@@ -34,10 +34,13 @@ class LayerCall(NamedTuple):
     Attributes:
         operation: The layer or operation.
         tensors: What it was given, `(rows, ...)` arrays in its order.
+        joins: Whether several tensors are given to be put together: a list of them to a layer, or
+            two to an operation such as `keras.ops.add`; not states to a recurrent cell.
     """
 
     operation: Any
     tensors: list[np.ndarray]
+    joins: bool = False
 
 
 def few_rows(x: Mapping[str, np.ndarray], most: int = BATCH, seed: int = 0) -> np.ndarray:
@@ -69,8 +72,10 @@ def run(model: keras.Model, x: Mapping[str, np.ndarray], batch_size: int | None 
         What the model gives, as arrays of all rows in the structure in which it gives them.
 
     Raises:
-        ModelRunError: If the model does not run on these rows.
+        ModelRunError: If the model does not run on these rows, or has no weights yet.
     """
+    if not model.built:
+        raise ModelRunError(f"{model.name!r} has no weights yet: fit it, or call it on data once")
     rows = len(next(iter(x.values())))
     batch_size = batch_size or usual_batch(x)
     parts = []
@@ -107,7 +112,7 @@ def watch(
             _values(tensor) for tensor in keras.tree.flatten(arguments) if _is_tensor(tensor)
         ]
         if tensors and all(tensor is not None for tensor in tensors):
-            see(count, LayerCall(operation, tensors))
+            see(count, LayerCall(operation, tensors, _joins(operation, arguments)))
         count += 1
 
     with _calls_shown(model, show):
@@ -195,6 +200,13 @@ def _calls_shown(model: keras.Model, show: Callable[[Any, Any], None]) -> Iterat
                 del vars(operation)["call"]
             else:
                 vars(operation)["call"] = call
+
+
+def _joins(operation: Any, arguments: Any) -> bool:
+    positional, keywords = arguments
+    first = next(iter([*positional, *keywords.values()]), None)
+    given = first if isinstance(operation, keras.layers.Layer) else arguments
+    return sum(map(_is_tensor, keras.tree.flatten(given))) > 1
 
 
 def _is_tensor(value: Any) -> bool:

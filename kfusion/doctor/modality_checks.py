@@ -117,16 +117,17 @@ def _ignored_finding(case: Case, name: str, fall: Fall, measured: str) -> Findin
 
 
 def _check_dominated(falls: dict[str, Fall], measured: str) -> Said:
-    """One input that carries all but a twentieth of what exchanges cost in all."""
-    total = sum(max(fall.mean, 0.0) for fall in falls.values())
+    """One input beside which exchanging another costs less than a twentieth."""
     name = max(falls, key=lambda key: falls[key].mean)
-    share = falls[name].mean / total if total else 0.0
-    if share > 0.95 and falls[name].mean > 3 * falls[name].error:
+    largest = falls[name]
+    others = max(fall.high for key, fall in falls.items() if key != name)
+    share = others / largest.mean if largest.mean > 3 * largest.error else 1.0
+    if share < 0.05:
         yield Finding(
             "input_dominates",
             "note",
             name,
-            f"{measured}; {share:.0%} of it is {name!r}",
+            f"{measured}; no other input costs more than {share:.1%} of what {name!r} does",
             "the fusion is hardly better than that input alone; what others could correct is "
             "learned late or never",
             "kfusion.build_fusion_model(..., auxiliary_heads=True)",
