@@ -110,6 +110,16 @@ def test_images_in_0_1_where_the_model_divides_by_255_are_found():
     assert said(data_checks.check_scale, case_of(unscaled, PIXELS / 255, LABELS)) == []
 
 
+def test_images_in_0_1_for_an_input_of_whole_numbers_are_found():
+    table = RNG.normal(size=(120, 3)).astype("float32")
+    branches = {"image": image_branch((8, 8, 3)), "tabular": tabular_branch(3)}
+    model = build_fusion_model(branches, task="binary")
+    case = case_of(model, {"image": PIXELS / 255, "tabular": table}, LABELS)
+    (finding,) = said(data_checks.check_scale, case)
+    assert (finding.name, finding.subject) == ("images_scaled_twice", "image")
+    assert "cut to 0" in finding.evidence
+
+
 def test_pixels_of_another_range_than_a_trained_network_knows_are_found():
     normalization = keras.layers.BatchNormalization(momentum=0.0)
     model = layers_on((8, 8, 3), keras.layers.Conv2D(4, 3), normalization, keras.layers.Flatten())
@@ -204,10 +214,10 @@ def test_rows_sorted_by_class_before_the_split_are_found():
     table = RNG.normal(size=(200, 2))
     y = np.sort(np.arange(200) % 2)
     case = table_case(table[:120], y[:120], (table[120:], y[120:]))
-    assert names(data_checks.check_label_shift, case) == ["split_not_shuffled"]
+    assert names(split_checks.check_label_shift, case) == ["split_not_shuffled"]
     mixed = RNG.permutation(200)
     case = table_case(table[:120], y[mixed][:120], (table[120:], y[mixed][120:]))
-    assert names(data_checks.check_label_shift, case) == []
+    assert names(split_checks.check_label_shift, case) == []
 
 
 # --- columns

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import stats
 
 from kfusion.doctor.answers import Said, answers, score, some_rows, targets, using_the_model
 from kfusion.doctor.case import Case
@@ -30,9 +29,12 @@ MOST_ERROR = 0.01
 
 @using_the_model("inputs_not_scaled")
 def check_scale(case: Case) -> Said:
-    """Inputs that reach the first weights far from unit scale (seed: raw pixels into Dense)."""
+    """Inputs that reach the first weights far from unit scale, such as raw pixels."""
     for name, array in case.train.x.items():
         if not _is_numeric(array):
+            continue
+        if is_image(array) and (finding := _check_whole_numbers(case, name, array)) is not None:
+            yield finding
             continue
         entry = find_entry(case.model, case.train.x, name, case.seed)
         if entry is None or not entry.values.size:
@@ -57,24 +59,47 @@ def is_image(array: np.ndarray) -> bool:
     return array.ndim == 4
 
 
-def _check_pixels(name: str, array: np.ndarray, entry: Entry) -> Finding | None:
-    """Images whose pixels hardly differ once the model has scaled them: given in 0-1, for 0-255."""
+def _check_whole_numbers(case: Case, name: str, array: np.ndarray) -> Finding | None:
+    """Images in 0-1 given to an input of whole numbers, which cuts them all to 0."""
+    taken = {tensor.name: str(tensor.dtype) for tensor in getattr(case.model, "inputs", None) or ()}
     low, high = _range(array)
-    spread = float(np.nanmean(np.nanstd(entry.values, axis=tuple(range(entry.values.ndim - 1)))))
-    given = float(np.nanstd(array[: len(entry.values)].astype(np.float64)))
-    offset = abs(float(np.nanmean(entry.values)))
-    is_flat = spread < max(FLAT, 0.01 * offset)
-    if array.dtype.kind != "f" or high > 1.5 or not is_flat or given < FLAT:
+    if array.dtype.kind != "f" or not low < high <= 1.5 or "int" not in taken.get(name, ""):
         return None
+    return _pixels_finding(
+        name,
+        f"values lie in {low:.3g} to {high:.3g} but the input is {taken[name]}: all below 1 are "
+        "cut to 0; it expects pixels in 0-255",
+        {"low": low, "high": high},
+    )
+
+
+def _pixels_finding(name: str, evidence: str, values: dict[str, float]) -> Finding:
     return Finding(
         "images_scaled_twice",
         "error",
         name,
-        f"values lie in {low:.3g} to {high:.3g}, and after the model's own scaling differ by "
-        f"{spread:.2g} (standard deviation) around {np.nanmean(entry.values):.3g} where they enter "
-        f"{entry.layer.name!r}: it expects pixels in 0-255",
+        evidence,
         "all images look alike to the network; it learns the class rates and little else",
         f'x["{name}"] = (x["{name}"] * 255).round().astype("uint8")',
+        values,
+    )
+
+
+def _check_pixels(name: str, array: np.ndarray, entry: Entry) -> Finding | None:
+    """Images whose pixels hardly differ once the model has scaled them: given in 0-1, for 0-255."""
+    low, high = _range(array)
+    if array.dtype.kind != "f" or not low < high <= 1.5:
+        return None
+    mean = float(np.nanmean(entry.values))
+    spread = float(np.nanmean(np.nanstd(entry.values, axis=tuple(range(entry.values.ndim - 1)))))
+    given = float(np.nanstd(array[: len(entry.values)].astype(np.float64)))
+    if given < FLAT or spread > max(FLAT, 0.01 * abs(mean)):
+        return None
+    return _pixels_finding(
+        name,
+        f"values lie in {low:.3g} to {high:.3g}, and after the model's own scaling differ by "
+        f"{spread:.2g} (standard deviation) around {mean:.3g} where they enter "
+        f"{entry.layer.name!r}: it expects pixels in 0-255",
         {"low": low, "high": high, "spread": spread},
     )
 
@@ -337,42 +362,6 @@ def _score_of(case: Case, name: str) -> float:
     return 0.8 if np.isnan(value) else float(np.clip(value, 0.5 if name == "auc" else 0.0, 0.999))
 
 
-def check_label_shift(case: Case) -> Said:
-    """Training and validation rows whose targets are distributed otherwise, as unshuffled rows."""
-    if case.validation is None:
-        return
-    y, other = targets(case, case.train), targets(case, case.validation)
-    if y is None or other is None or min(len(y), len(other)) < 20:
-        return
-    if case.task.kind == "regression":
-        test = stats.ks_2samp(y, other)
-        distance, pvalue, what = float(test.statistic), float(test.pvalue), "values"
-    else:
-        num_classes = int(max(y.max(), other.max())) + 1
-        table = np.stack([np.bincount(part, minlength=num_classes) for part in (y, other)])
-        table = table[:, table.sum(axis=0) > 0]
-        if table.shape[1] < 2:
-            return
-        shares = table / table.sum(axis=1, keepdims=True)
-        distance, what = float(abs(shares[0] - shares[1]).sum() / 2), "classes"
-        pvalue = float(stats.chi2_contingency(table).pvalue)
-        if shares[0].max() - shares[0].min() < 0.02:
-            # Training rows were balanced on purpose.
-            return
-    if distance > 0.2 and pvalue < 1e-4:
-        yield Finding(
-            "split_not_shuffled",
-            "warning",
-            "validation",
-            f"{distance:.0%} of the validation rows would have to change their {what} to be "
-            f"distributed as the training rows' (p = {pvalue:.1g})",
-            "validation rows are of another kind: scores do not tell how well the model learned. "
-            "`validation_split` takes the last rows as they come",
-            "train_test_split(..., stratify=y)  # before fit; or FusionData.split()",
-            {"distance": distance, "pvalue": pvalue},
-        )
-
-
 def column_name(case: Case, name: str, column: int) -> str:
     """A column's name, or its position."""
     names = case.column_names.get(name, ())
@@ -395,5 +384,4 @@ CHECKS = (
     check_validation_scale,
     check_validation_classes,
     check_validation_size,
-    check_label_shift,
 )

@@ -52,7 +52,7 @@ class Fall(NamedTuple):
 
 @using_the_model("input_ignored")
 def check_ignored(case: Case) -> Said:
-    """Inputs whose exchange between rows costs no score (seed: a fusion that uses one input)."""
+    """Inputs whose exchange between rows costs no score."""
     if len(case.train.x) < 2:
         return
     judged = some_rows(case, 512)

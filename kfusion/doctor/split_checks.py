@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy import stats
 
 from kfusion.doctor.answers import Said, targets
 from kfusion.doctor.case import Case, Rows
@@ -129,6 +130,42 @@ def check_groups(case: Case) -> Said:
     )
 
 
+def check_label_shift(case: Case) -> Said:
+    """Training and validation rows whose targets are distributed otherwise, as unshuffled rows."""
+    if case.validation is None:
+        return
+    y, other = targets(case, case.train), targets(case, case.validation)
+    if y is None or other is None or min(len(y), len(other)) < 20:
+        return
+    if case.task.kind == "regression":
+        test = stats.ks_2samp(y, other)
+        distance, pvalue, what = float(test.statistic), float(test.pvalue), "values"
+    else:
+        num_classes = int(max(y.max(), other.max())) + 1
+        table = np.stack([np.bincount(part, minlength=num_classes) for part in (y, other)])
+        table = table[:, table.sum(axis=0) > 0]
+        if table.shape[1] < 2:
+            return
+        shares = table / table.sum(axis=1, keepdims=True)
+        distance, what = float(abs(shares[0] - shares[1]).sum() / 2), "classes"
+        pvalue = float(stats.chi2_contingency(table).pvalue)
+        if shares[0].max() - shares[0].min() < 0.02:
+            # Training rows were balanced on purpose.
+            return
+    if distance > 0.2 and pvalue < 1e-4:
+        yield Finding(
+            "split_not_shuffled",
+            "warning",
+            "validation",
+            f"{distance:.0%} of the validation rows would have to change their {what} to be "
+            f"distributed as the training rows' (p = {pvalue:.1g})",
+            "validation rows are of another kind: scores do not tell how well the model learned. "
+            "`validation_split` takes the last rows as they come",
+            "train_test_split(..., stratify=y)  # before fit; or FusionData.split()",
+            {"distance": distance, "pvalue": pvalue},
+        )
+
+
 def _some(rows: Rows, seed: int) -> Rows:
     positions = _positions(len(rows), seed)
     if len(positions) == len(rows):
@@ -175,4 +212,4 @@ def _tell_rows_apart(arrays: list[np.ndarray], hashes: np.ndarray) -> bool:
     return chance * len(first) < 1e-3
 
 
-CHECKS = (check_shared_rows, check_contradictions, check_groups)
+CHECKS = (check_shared_rows, check_contradictions, check_groups, check_label_shift)
