@@ -1,0 +1,221 @@
+"""A model run on a few rows: what it answers, and what goes into its layers on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+BATCH = 256
+# Rows of large images are fewer, so that what layers make of them fits into memory.
+_MOST_NUMBERS = 4_000_000
+
+NORMALIZING = (
+    keras.layers.BatchNormalization,
+    keras.layers.GroupNormalization,
+    keras.layers.LayerNormalization,
+    keras.layers.Normalization,
+    keras.layers.RMSNormalization,
+    keras.layers.UnitNormalization,
+)
+
+
+class ModelRunError(RuntimeError):
+    """A model does not run on its data."""
+
+
+class LayerCall(NamedTuple):
+    """One layer or operation at work.
+
+    Attributes:
+        operation: The layer or operation.
+        tensors: What it was given, `(rows, ...)` arrays in its order.
+        joins: Whether several tensors are given to be put together: a list of them to a layer, or
+            two to an operation such as `keras.ops.add`; not states to a recurrent cell.
+    """
+
+    operation: Any
+    tensors: list[np.ndarray]
+    joins: bool = False
+
+
+def few_rows(x: Mapping[str, np.ndarray], most: int = BATCH, seed: int = 0) -> np.ndarray:
+    """Positions of some rows, drawn at random: fewer if they are large."""
+    rows = len(next(iter(x.values())))
+    count = min(rows, most, max(8, _MOST_NUMBERS // numbers_per_row(x)))
+    return np.sort(np.random.default_rng(seed).choice(rows, count, replace=False))
+
+
+def numbers_per_row(x: Mapping[str, np.ndarray]) -> int:
+    """How many numbers a row of all inputs holds, 1 at least."""
+    return sum(array[:1].size for array in x.values()) or 1
+
+
+def usual_batch(x: Mapping[str, np.ndarray]) -> int:
+    """Rows that fit into memory with all that layers make of them."""
+    return min(BATCH, max(8, _MOST_NUMBERS // numbers_per_row(x)))
+
+
+def run(model: keras.Model, x: Mapping[str, np.ndarray], batch_size: int | None = None) -> Any:
+    """Runs a model as at inference; it stays as it was.
+
+    Args:
+        model: Any `keras.Model`.
+        x: Arrays `(rows, ...)` by the name of the input.
+        batch_size: Int; by default what fits into memory.
+
+    Returns:
+        What the model gives, as arrays of all rows in the structure in which it gives them.
+
+    Raises:
+        ModelRunError: If the model does not run on these rows, or has no weights yet.
+    """
+    if not model.built:
+        raise ModelRunError(f"{model.name!r} has no weights yet: fit it, or call it on data once")
+    rows = len(next(iter(x.values())))
+    batch_size = batch_size or usual_batch(x)
+    parts = []
+    for start in range(0, rows, batch_size):
+        batch = {name: array[start : start + batch_size] for name, array in x.items()}
+        try:
+            outputs = model(_as_taken(model, batch), training=False)
+        except Exception as error:
+            raise ModelRunError(
+                f"{model.name!r} does not run on its data: {' '.join(str(error).split())[:300]}"
+            ) from error
+        parts.append(keras.tree.map_structure(keras.ops.convert_to_numpy, outputs))
+    return keras.tree.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
+
+
+def watch(
+    model: keras.Model, x: Mapping[str, np.ndarray], see: Callable[[int, LayerCall], None]
+) -> None:
+    """Runs a model on one batch and shows each layer's call, in the order in which they begin.
+
+    Args:
+        model: Any `keras.Model`, models within it included.
+        x: Arrays of one batch by the name of the input.
+        see: Called with the number of the call and the call.
+
+    Raises:
+        ModelRunError: If the model does not run on these rows.
+    """
+    count = 0
+
+    def show(operation, arguments):
+        nonlocal count
+        tensors = [
+            _values(tensor) for tensor in keras.tree.flatten(arguments) if _is_tensor(tensor)
+        ]
+        if tensors and all(tensor is not None for tensor in tensors):
+            see(count, LayerCall(operation, tensors, _joins(operation, arguments)))
+        count += 1
+
+    with _calls_shown(model, show):
+        run(model, x, len(next(iter(x.values()))))
+
+
+def digests(model: keras.Model, x: Mapping[str, np.ndarray]) -> dict[int, list[int]]:
+    """What tells the tensors of each call from others, by the number of the call."""
+    found = {}
+
+    def see(number, call):
+        found[number] = [hash(tensor.tobytes()) for tensor in call.tensors]
+
+    watch(model, x, see)
+    return found
+
+
+def calls(model: keras.Model, x: Mapping[str, np.ndarray], numbers: Any) -> dict[int, LayerCall]:
+    """The calls of these numbers."""
+    found = {}
+
+    def see(number, call):
+        if number in numbers:
+            found[number] = call
+
+    watch(model, x, see)
+    return found
+
+
+def rolled(x: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
+    """The same rows, but for one input, which each takes from the row before."""
+    return {key: np.roll(array, 1, axis=0) if key == name else array for key, array in x.items()}
+
+
+def own_weights(layer: Any) -> list[Any]:
+    """Weights that a layer would train if it were not frozen, without those of layers within it."""
+    # Keras has no public way to them.
+    return list(getattr(layer, "_trainable_variables", ()))
+
+
+def _as_taken(model: keras.Model, x: Mapping[str, np.ndarray]) -> Any:
+    """Inputs in the structure that the model was built with."""
+    taken = getattr(model, "input", None)
+    if isinstance(taken, Mapping):
+        return {key: x[tensor.name] for key, tensor in taken.items()}
+    # Of models that tell no inputs, such as subclassed ones, arrays were named by their places.
+    is_known = bool(getattr(model, "inputs", None))
+    if not is_known and list(x) != [f"input_{i + 1}" for i in range(len(x))]:
+        return dict(x)
+    arrays = list(x.values())
+    return arrays if len(arrays) > 1 else arrays[0]
+
+
+def _operations(model: keras.Model) -> list[Any]:
+    """All layers, those within others too, and the operations between them."""
+    found = {}
+    for layer in model._flatten_layers():
+        for operation in (layer, *getattr(layer, "operations", ())):
+            found[id(operation)] = operation
+    return [each for each in found.values() if not isinstance(each, keras.Model)]
+
+
+@contextlib.contextmanager
+def _calls_shown(model: keras.Model, show: Callable[[Any, Any], None]) -> Iterator[None]:
+    def shown(operation):
+        call = operation.call
+
+        @functools.wraps(call)
+        def wrapped(*arguments, **keywords):
+            show(operation, (arguments, keywords))
+            return call(*arguments, **keywords)
+
+        return wrapped
+
+    operations = _operations(model)
+    before = [vars(operation).get("call") for operation in operations]
+    # Into the instances themselves: Keras' own `__setattr__` would track and lock.
+    for operation in operations:
+        vars(operation)["call"] = shown(operation)
+    try:
+        yield
+    finally:
+        for operation, call in zip(operations, before, strict=True):
+            if call is None:
+                del vars(operation)["call"]
+            else:
+                vars(operation)["call"] = call
+
+
+def _joins(operation: Any, arguments: Any) -> bool:
+    positional, keywords = arguments
+    first = next(iter([*positional, *keywords.values()]), None)
+    given = first if isinstance(operation, keras.layers.Layer) else arguments
+    return sum(map(_is_tensor, keras.tree.flatten(given))) > 1
+
+
+def _is_tensor(value: Any) -> bool:
+    return keras.ops.is_tensor(value) or isinstance(value, np.ndarray)
+
+
+def _values(tensor: Any) -> np.ndarray | None:
+    """A tensor's values; None within a loop that the backend traces, where there are none yet."""
+    try:
+        return keras.ops.convert_to_numpy(tensor)
+    except Exception:
+        return None
