@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from kfusion.comparison import compare, compare_results
     from kfusion.cross_validation import cross_validate
     from kfusion.disagreements import which_rows
+    from kfusion.doctor.before_training import DoctorWarning
+    from kfusion.doctor.examination import examine
     from kfusion.doctor.rate_range import RateRange, learning_rate_range_test
     from kfusion.estimators import FusionClassifier, FusionRegressor
     from kfusion.export import export_saved_model
@@ -76,6 +78,8 @@ _MODULES = {
     "kfusion.comparison": ["compare", "compare_results"],
     "kfusion.cross_validation": ["cross_validate"],
     "kfusion.disagreements": ["which_rows"],
+    "kfusion.doctor.before_training": ["DoctorWarning"],
+    "kfusion.doctor.examination": ["examine"],
     "kfusion.doctor.rate_range": ["RateRange", "learning_rate_range_test"],
     "kfusion.estimators": ["FusionClassifier", "FusionRegressor"],
     "kfusion.export": ["export_saved_model"],

@@ -180,7 +180,7 @@ def _fit_network(build, branches, validation, keywords, x: Any, y: Any) -> keras
         train.y,
         task=train.task,
         validation_data=(held.x, held.y),
-        **{"verbose": 0, **keywords},
+        **{"verbose": 0, "doctor": False, **keywords},
     )
     return model
 

@@ -13,7 +13,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from kfusion.baselines import IMAGE, IMAGE_ONLY, TABLE_ONLY, TABULAR, build_fused, build_single
+from kfusion.baselines import (
+    IMAGE,
+    IMAGE_ONLY,
+    TABLE_ONLY,
+    TABULAR,
+    branch_builders,
+    build_fused,
+    build_single,
+)
 from kfusion.estimates import JudgedRows
 from kfusion.fusion_data import FusionData
 from kfusion.paired_comparison import compare_folds
@@ -102,6 +110,8 @@ def fit_candidates(
                 task=task,
                 validation_data=validation_data,
                 seed=seed,
+                # A fused one is given all inputs: looked at once.
+                doctor=name == fusions[0],
                 **keywords,
             )
         except RuntimeError as error:
@@ -111,6 +121,12 @@ def fit_candidates(
     if not candidates:
         raise RuntimeError(f"The training of every candidate diverged: {list(makers)}.")
     return candidates
+
+
+def fresh_fusion(train: FusionData, seed: int = 0) -> keras.Model:
+    """An untrained fusion of image and table, as `kfusion fit` makes it by default."""
+    keras.utils.set_random_seed(seed)
+    return build_fused(branch_builders(train), "concat", task=train.task, name="concat")
 
 
 def search_candidate(

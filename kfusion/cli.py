@@ -218,22 +218,17 @@ def _check_buildable(builders, fusions: Sequence[str]) -> None:
 
 def _doctor(arguments: argparse.Namespace) -> dict[str, Any]:
     train, validation = _split(_load(arguments), arguments)
-    import keras
-
-    from kfusion import branches, models, runs, training
-    from kfusion.doctor import examine
+    from kfusion.candidates import fresh_fusion
+    from kfusion.doctor.examination import examine
+    from kfusion.runs import load_run
     from kfusion.trained_models import read_model
+    from kfusion.training import default_batch_size
 
     with _user_input((ValueError, FileNotFoundError)):
         if arguments.model is None:
-            keras.utils.set_random_seed(arguments.seed)
-            parts = {
-                "image": branches.image_branch(train.image_shape),
-                "tabular": branches.tabular_branch(train.schema),
-            }
-            model = models.build_fusion_model(parts, task=train.task)
+            model = fresh_fusion(train, arguments.seed)
         elif Path(arguments.model).is_dir():
-            run = runs.load_run(arguments.model)
+            run = load_run(arguments.model)
             model, schema = run.model, run.schema
             if schema is not None:
                 train, validation = train.with_schema(schema), validation.with_schema(schema)
@@ -243,9 +238,10 @@ def _doctor(arguments: argparse.Namespace) -> dict[str, Any]:
             model,
             train,
             validation_data=validation,
-            batch_size=arguments.batch_size or training.default_batch_size(len(train)),
+            batch_size=arguments.batch_size or default_batch_size(len(train)),
             epochs=arguments.epochs,
             seed=arguments.seed,
+            is_trained=arguments.model is not None,
         )
     _tell(str(diagnosis))
     return diagnosis.to_dict()

@@ -29,6 +29,7 @@ from kfusion.blended_model import build_blended_model
 from kfusion.branches import image_branch
 from kfusion.comparison import Comparison
 from kfusion.delong import number_groups
+from kfusion.doctor.before_training import warn_before_training
 from kfusion.estimator_inputs import (
     IMAGE,
     TABULAR,
@@ -170,7 +171,12 @@ class _FusionEstimator(BaseEstimator):
             if given.frame is None
             else TableSchema.fit(given.frame, given.kinds or None, allow_empty=True)
         )
-        present = present_rows(self._encode(given), self.schema_)
+        encoded = self._encode(given)
+        names = [] if self.schema_ is None else [each.name for each in self.schema_.matrix_columns]
+        warn_before_training(
+            None, encoded, targets, task=task, groups=groups, column_names={TABULAR: names}
+        )
+        present = present_rows(encoded, self.schema_)
         self._encoders: dict[str, keras.Model] = self._make_encoders(given, present, seed)
         x = self._encode_for_members(given)
         shapes = {name: array.shape[1:] for name, array in x.items()}

@@ -190,6 +190,7 @@ def _fit_network(
         epochs=length.of(len(train)),
         patience=None,
         seed=seed,
+        doctor=False,
         verbose=0,
         **keywords,
     )

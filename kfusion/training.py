@@ -13,6 +13,7 @@ import numpy as np
 
 from kfusion.backend_memory import traced_gradients_forgotten
 from kfusion.balanced_batches import BalancedBatches
+from kfusion.doctor.before_training import warn_before_training
 from kfusion.epoch_callbacks import BestWeights, EpochBar, ExactScores
 from kfusion.inputs import check_lengths, check_same_keys
 from kfusion.losses import FocalCrossentropy, MeanOverMembers, PriorShiftedCrossentropy
@@ -53,6 +54,7 @@ def fit(
     seed: int | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     jit_compile: bool | str = "auto",
+    doctor: bool = True,
     verbose: int | bool = 1,
     **keywords: Any,
 ) -> keras.callbacks.History:
@@ -94,6 +96,8 @@ def fit(
             `keras.utils.set_random_seed` before that.
         callbacks: Keras callbacks; they see the exact scores.
         jit_compile: As in `keras.Model.compile`.
+        doctor: Whether the doctor looks at the data and the model first, in short: what it finds
+            are `DoctorWarning`s. `kfusion.examine` looks at all of it.
         verbose: 0 hides the progress bar on stderr.
         **keywords: Further arguments of `keras.Model.fit`.
 
@@ -127,6 +131,16 @@ def fit(
         )
     if batch_size is None:
         batch_size = default_batch_size(len(labels))
+    if doctor:
+        warn_before_training(
+            model,
+            inputs,
+            labels,
+            task=task,
+            validation_data=validation,
+            batch_size=batch_size,
+            stacklevel=4,
+        )
     if seed is not None:
         keras.utils.set_random_seed(seed)
         _seed_layers(model, seed)

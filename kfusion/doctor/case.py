@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kfusion.inputs import check_lengths
 from kfusion.tasks import Task
 
 
@@ -33,7 +34,7 @@ class Rows:
 @dataclasses.dataclass(frozen=True)
 class Case:
     """Attributes:
-    model: Any `keras.Model`, compiled or not.
+    model: Any `keras.Model`, compiled or not; None where data alone are looked at.
     train: Training rows.
     task: `Task`.
     validation: Validation rows, or None.
@@ -42,9 +43,10 @@ class Case:
     batch_size: Int, that of the training.
     epochs: Int, that of the training, or None.
     seed: Int.
+    is_trained: Whether the model has been trained; what it answers says nothing before.
     """
 
-    model: keras.Model
+    model: Any
     train: Rows
     task: Task
     validation: Rows | None = None
@@ -53,9 +55,35 @@ class Case:
     batch_size: int = 32
     epochs: int | None = None
     seed: int = 0
+    is_trained: bool = True
 
 
-def name_inputs(model: keras.Model, x: Any, called: str = "x") -> dict[str, np.ndarray]:
+def make_rows(
+    model: keras.Model | None, x: Any, y: Any, groups: Any = None, called: str = "x"
+) -> Rows:
+    """Inputs as a model is given them, targets and groups -> `Rows`.
+
+    Args:
+        model: The model that takes them; None for a mapping, taken as it is.
+        x: Array, list of arrays or mapping.
+        y: `(rows, ...)` targets.
+        groups: `(rows,)` values, or None.
+        called: How `x` is called in errors.
+
+    Raises:
+        ValueError: If inputs are missing or lengths differ.
+    """
+    inputs = name_inputs(model, x, called)
+    rows = Rows(inputs, np.asarray(y), None if groups is None else np.asarray(groups))
+    arrays = {f"{called}[{name!r}]": array for name, array in inputs.items()}
+    arrays[called.replace("x", "y")] = rows.y
+    if rows.groups is not None:
+        arrays[called.replace("x", "groups")] = rows.groups
+    check_lengths(arrays)
+    return rows
+
+
+def name_inputs(model: keras.Model | None, x: Any, called: str = "x") -> dict[str, np.ndarray]:
     """An array, a list of arrays or a mapping -> the arrays of the model's inputs by name.
 
     Raises:
@@ -71,6 +99,6 @@ def name_inputs(model: keras.Model, x: Any, called: str = "x") -> dict[str, np.n
     names = names or [f"input_{i + 1}" for i in range(len(arrays))]
     if len(arrays) != len(names):
         raise ValueError(
-            f"{model.name!r} takes {len(names)} input(s), {names}. `{called}` holds {len(arrays)}."
+            f"The model takes {len(names)} input(s), {names}. `{called}` holds {len(arrays)}."
         )
     return dict(zip(names, map(np.asarray, arrays), strict=True))

@@ -23,8 +23,9 @@ from kfusion.models import PREDICTION
 
 # A scale that validation rows may differ by.
 OTHER_SCALE = 5.0
-# A standard error above which a difference of 0.01 is within the noise.
-MOST_ERROR = 0.01
+# A standard error above which even a difference of 0.05 may be noise; and that of as many rows as
+# tell 0.02 apart.
+MOST_ERROR, WANTED_ERROR = 0.02, 0.01
 
 
 @using_the_model("inputs_not_scaled")
@@ -306,7 +307,7 @@ def check_validation_classes(case: Case) -> Said:
 
 @using_the_model("validation_too_small")
 def check_validation_size(case: Case) -> Said:
-    """Too few validation rows to tell scores apart that differ by 0.01."""
+    """Too few validation rows to tell apart what is worth telling apart."""
     if case.validation is None or case.task.kind == "regression":
         return
     y = targets(case, case.validation)
@@ -321,14 +322,14 @@ def check_validation_size(case: Case) -> Said:
         error = math.sqrt(max(measured * (1 - measured), 1 / len(y)) / len(y))
     if not error > MOST_ERROR:
         return
-    needed = math.ceil(len(y) * (error / MOST_ERROR) ** 2)
+    needed = math.ceil(len(y) * (error / WANTED_ERROR) ** 2)
     yield Finding(
         "validation_too_small",
         "note",
         "validation",
         f"{len(y)} rows give an {called} of {measured:.3f} a standard error of {error:.3f}: its "
         f"95 % interval is {2 * 1.96 * error:.2f} wide",
-        "models that differ by 0.01 are told apart by chance; so are epochs and trials",
+        "models that differ by 0.05 may be told apart by chance; so may epochs and trials",
         f"kfusion.compare(...)  # all rows judge, over folds; or about {needed:,} validation rows",
         {"rows": len(y), "standard_error": error, "needed": needed},
     )

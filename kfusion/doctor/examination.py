@@ -1,13 +1,11 @@
-"""The whole examination: every check on one case, and the short one before a training."""
+"""The whole examination: every check on one case."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
 from kfusion.doctor import (
     column_checks,
@@ -17,16 +15,14 @@ from kfusion.doctor import (
     split_checks,
     wiring_checks,
 )
-from kfusion.doctor.case import Case, Rows, name_inputs
-from kfusion.doctor.findings import Diagnosis, Finding, Undecided, to_diagnosis
+from kfusion.doctor.before_training import Check, run_checks
+from kfusion.doctor.case import Case, make_rows
+from kfusion.doctor.findings import Diagnosis
 from kfusion.fusion_data import FusionData
-from kfusion.inputs import check_lengths
 from kfusion.tables import TableSchema
 from kfusion.tasks import Task, as_task
 
 TABULAR = "tabular"
-Check = Callable[[Case], Iterator[Finding | Undecided]]
-
 CHECKS: tuple[Check, ...] = (
     *data_checks.CHECKS,
     *column_checks.CHECKS,
@@ -35,10 +31,6 @@ CHECKS: tuple[Check, ...] = (
     *history_checks.CHECKS,
     *modality_checks.CHECKS,
 )
-
-
-class DoctorWarning(UserWarning):
-    """Something that the doctor found before a training."""
 
 
 def examine(
@@ -55,6 +47,7 @@ def examine(
     batch_size: int = 32,
     epochs: int | None = None,
     seed: int = 0,
+    is_trained: bool | None = None,
 ) -> Diagnosis:
     """Says why a model does not learn, or a fusion loses: findings with evidence and cure.
 
@@ -77,6 +70,8 @@ def examine(
         batch_size: Int, of the training.
         epochs: Int, of the training, or None.
         seed: Int, of the rows that are drawn where there are many.
+        is_trained: Whether the model's answers count; by default if there is a history or its
+            optimizer made steps.
 
     Returns:
         `Diagnosis`.
@@ -105,13 +100,13 @@ def examine(
         validation_data = (validation_data.x, validation_data.y)
     if validation_data is not None:
         held_x, held_y = validation_data
-        validation = _to_rows(model, held_x, held_y, validation_groups, "validation x")
+        validation = make_rows(model, held_x, held_y, validation_groups, "validation x")
     if isinstance(history, keras.callbacks.History):
         history = history.history
     names = {} if schema is None else {TABULAR: [column.name for column in schema.matrix_columns]}
     case = Case(
         model=model,
-        train=_to_rows(model, x.x if isinstance(x, FusionData) else x, y, groups, "x"),
+        train=make_rows(model, x.x if isinstance(x, FusionData) else x, y, groups),
         task=as_task(task),
         validation=validation,
         history=history,
@@ -119,29 +114,11 @@ def examine(
         batch_size=batch_size,
         epochs=epochs,
         seed=seed,
+        is_trained=_is_trained(model, history) if is_trained is None else is_trained,
     )
     return run_checks(case, CHECKS)
 
 
-def run_checks(case: Case, checks: Iterable[Check]) -> Diagnosis:
-    """What the checks say of a case."""
-    checks = list(checks)
-    return to_diagnosis([said for check in checks for said in check(case)], len(checks))
-
-
-def warn_of(diagnosis: Diagnosis, stacklevel: int = 3) -> None:
-    """Warns of each finding but notes."""
-    for finding in diagnosis:
-        if finding.severity != "note":
-            warnings.warn(str(finding), DoctorWarning, stacklevel=stacklevel)
-
-
-def _to_rows(model: keras.Model, x: Any, y: Any, groups: Any, called: str) -> Rows:
-    inputs = name_inputs(model, x, called)
-    rows = Rows(inputs, np.asarray(y), None if groups is None else np.asarray(groups))
-    arrays = {f"{called}[{name!r}]": array for name, array in inputs.items()}
-    arrays[called.replace("x", "y")] = rows.y
-    if rows.groups is not None:
-        arrays[called.replace("x", "groups")] = rows.groups
-    check_lengths(arrays)
-    return rows
+def _is_trained(model: keras.Model, history: Any) -> bool:
+    optimizer = getattr(model, "optimizer", None)
+    return history is not None or (optimizer is not None and int(optimizer.iterations) > 0)

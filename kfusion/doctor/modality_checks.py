@@ -53,7 +53,7 @@ class Fall(NamedTuple):
 @using_the_model("input_ignored")
 def check_ignored(case: Case) -> Said:
     """Inputs whose exchange between rows costs no score."""
-    if len(case.train.x) < 2:
+    if len(case.train.x) < 2 or not case.is_trained:
         return
     judged = some_rows(case, 512)
     if judged is None or len(judged.y) < FEWEST_ROWS:
@@ -174,7 +174,7 @@ def check_against_branches(case: Case) -> Said:
     """A fused model below one of its branches, inputs or auxiliary heads on validation rows."""
     name = "fused_below_a_branch"
     join = find_join(case.model, case.train.x, case.seed)
-    if join is None and len(case.train.x) < 2:
+    if (join is None and len(case.train.x) < 2) or not case.is_trained:
         return
     if case.validation is None:
         yield Undecided(name, "no validation rows")

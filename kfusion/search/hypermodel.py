@@ -202,7 +202,8 @@ class FusionHyperModel(keras_tuner.HyperModel):
             **self.keywords(hp)["fit"],
         }
         try:
-            return fit(model, x, y, task=self.task, validation_data=validation_data, **keywords)
+            settings = {"task": self.task, "validation_data": validation_data, "doctor": False}
+            return fit(model, x, y, **settings, **keywords)
         except RuntimeError as error:
             raise keras_tuner.errors.FailedTrialError(str(error)) from error
         except ValueError as error:

@@ -13,6 +13,7 @@ import keras_tuner
 import numpy as np
 
 from kfusion.cross_validation import CrossValidation, cross_validate
+from kfusion.doctor.before_training import warn_before_training
 from kfusion.fingerprints import fingerprint
 from kfusion.folds import make_folds
 from kfusion.prediction import predict
@@ -90,6 +91,9 @@ def search_fusion(
         directory=os.fspath(directory),
         project_name=PROJECT,
         **keywords,
+    )
+    warn_before_training(
+        None, x, y, task=hypermodel.task, validation_data=validation_data, groups=groups
     )
     named = {"epochs": epochs, "n_jobs": n_jobs, "verbose": int(verbose)}
     if validation_data is not None:
