@@ -11,9 +11,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from kfusion.doctor.examination import examine
+from kfusion.doctor.findings import Diagnosis
 from kfusion.optimizers import make_optimizer
 from kfusion.plots import PAGE_WIDTH
 from kfusion.search.study_plots import PANEL_HEIGHT, plot_learning_curves
+from kfusion.tasks import task as make_task
 
 OPTIMIZERS = ("Adagrad", "Adadelta", "RMSprop", "Adam", "Nadam")
 # Keras' "l2" is 0.01: with a thousand units a layer the penalty is most of the loss.
@@ -31,12 +34,14 @@ class OptimizerStudy:
             "penalty_share", which share of that loss is L2 penalty on the weights. Where accuracy
             is low and the share large, the loss falls because weights shrink, not because anything
             is learned.
+        diagnoses: `Diagnosis` of each run by name, its history looked at too.
         histories: By run, values of each epoch: "loss" (with the penalty), "accuracy" and, of the
             test rows, "val_loss" and "val_accuracy".
     """
 
     table: pd.DataFrame
     histories: dict[str, dict[str, list[float]]]
+    diagnoses: dict[str, Diagnosis]
 
     def plot(self) -> Figure:
         """Draws accuracy and loss by epoch, of test rows (full) and training rows (dashed)."""
@@ -101,7 +106,7 @@ def optimizer_study(
     """
     train, test = (_rows(x_train, y_train), _rows(x_test, y_test))
     num_classes = int(train[1].max()) + 1
-    table, histories = [], {}
+    table, histories, diagnoses = [], {}, {}
     for with_dropout in dropout:
         for name in optimizers:
             keras.utils.set_random_seed(seed)
@@ -125,9 +130,20 @@ def optimizer_study(
                 validation_data=test,
                 verbose=int(verbose),
             )
-            histories[name + WITH_DROPOUT[with_dropout]] = history.history
+            run = name + WITH_DROPOUT[with_dropout]
+            histories[run] = history.history
+            diagnoses[run] = examine(
+                model,
+                *train,
+                task=make_task("multiclass", y=train[1]),
+                validation_data=test,
+                history=history,
+                batch_size=batch_size,
+                epochs=epochs,
+                seed=seed,
+            )
             table.append({"optimizer": name, "dropout": with_dropout, **_judge(model, train, test)})
-    return OptimizerStudy(pd.DataFrame(table), histories)
+    return OptimizerStudy(pd.DataFrame(table), histories, diagnoses)
 
 
 def build_perceptron(
