@@ -172,10 +172,7 @@ class _FusionEstimator(BaseEstimator):
             else TableSchema.fit(given.frame, given.kinds or None, allow_empty=True)
         )
         encoded = self._encode(given)
-        names = [] if self.schema_ is None else [each.name for each in self.schema_.matrix_columns]
-        warn_before_training(
-            None, encoded, targets, task=task, groups=groups, column_names={TABULAR: names}
-        )
+        warn_before_training(None, encoded, targets, task=task, groups=groups, schema=self.schema_)
         present = present_rows(encoded, self.schema_)
         self._encoders: dict[str, keras.Model] = self._make_encoders(given, present, seed)
         x = self._encode_for_members(given)

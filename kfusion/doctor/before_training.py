@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
 
 from kfusion.doctor import batch_checks, column_checks, frozen_checks, split_checks
-from kfusion.doctor.case import Case, make_rows
+from kfusion.doctor.case import Case, make_rows, name_columns
 from kfusion.doctor.data_checks import check_validation_classes
 from kfusion.doctor.findings import Diagnosis, Finding, Undecided, to_diagnosis
+from kfusion.tables import TableSchema
 from kfusion.tasks import Task
 
 Check = Callable[[Case], Iterator[Finding | Undecided]]
@@ -38,7 +39,7 @@ def warn_before_training(
     validation_data: Any = None,
     groups: Any = None,
     batch_size: int = 32,
-    column_names: Mapping[str, Sequence[str]] | None = None,
+    schema: TableSchema | None = None,
     stacklevel: int = 3,
 ) -> None:
     """Warns of what is wrong with data or model, in one `DoctorWarning` for each finding.
@@ -51,7 +52,7 @@ def warn_before_training(
         validation_data: `(x, y)` or None.
         groups: `(rows,)` values of the training rows, or None.
         batch_size: Int, of the training.
-        column_names: Names of the columns of an input, by the input's name.
+        schema: `TableSchema` of the "tabular" input, whose columns are then named.
         stacklevel: As of `warnings.warn`.
     """
     held = None if validation_data is None else make_rows(model, *validation_data)
@@ -60,7 +61,7 @@ def warn_before_training(
         make_rows(model, x, y, groups),
         task,
         held,
-        column_names=column_names or {},
+        **name_columns(schema),
         batch_size=batch_size,
         is_trained=False,
     )

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from kfusion.inputs import check_lengths
+from kfusion.tables import TableSchema
 from kfusion.tasks import Task
+
+TABULAR = "tabular"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Case:
     validation: Validation rows, or None.
     history: Values of each epoch by name, such as "loss" and "val_auc"; or None.
     column_names: Names of the columns of an input, by the input's name.
+    dates: Names of the columns that hold dates, by the input's name.
     batch_size: Int, that of the training.
     epochs: Int, that of the training, or None.
     seed: Int.
@@ -52,6 +56,7 @@ class Case:
     validation: Rows | None = None
     history: Mapping[str, Sequence[float]] | None = None
     column_names: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    dates: Mapping[str, Collection[str]] = dataclasses.field(default_factory=dict)
     batch_size: int = 32
     epochs: int | None = None
     seed: int = 0
@@ -81,6 +86,17 @@ def make_rows(
         arrays[called.replace("x", "groups")] = rows.groups
     check_lengths(arrays)
     return rows
+
+
+def name_columns(schema: TableSchema | None) -> dict[str, Any]:
+    """The `column_names` and `dates` of a `Case` whose "tabular" input a schema encodes."""
+    if schema is None:
+        return {}
+    columns = schema.matrix_columns
+    return {
+        "column_names": {TABULAR: [column.name for column in columns]},
+        "dates": {TABULAR: [column.name for column in columns if column.kind == "date"]},
+    }
 
 
 def name_inputs(model: keras.Model | None, x: Any, called: str = "x") -> dict[str, np.ndarray]:

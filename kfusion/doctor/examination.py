@@ -16,13 +16,12 @@ from kfusion.doctor import (
     wiring_checks,
 )
 from kfusion.doctor.before_training import Check, run_checks
-from kfusion.doctor.case import Case, make_rows
+from kfusion.doctor.case import Case, make_rows, name_columns
 from kfusion.doctor.findings import Diagnosis
 from kfusion.fusion_data import FusionData
 from kfusion.tables import TableSchema
 from kfusion.tasks import Task, as_task
 
-TABULAR = "tabular"
 CHECKS: tuple[Check, ...] = (
     *data_checks.CHECKS,
     *column_checks.CHECKS,
@@ -81,11 +80,12 @@ def examine(
         ValueError: If inputs are missing or lengths differ.
 
     Example:
+        >>> import numpy as np
         >>> x = np.random.default_rng(0).normal(size=(200, 4)) * 1000
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, "sigmoid")])
         >>> diagnosis = examine(model, x, np.arange(200) % 2, task="binary")
         >>> print(diagnosis.names)
-        ['unscaled_inputs']
+        ['inputs_not_scaled']
     """
     if isinstance(x, FusionData):
         y = x.y if y is None else y
@@ -103,14 +103,13 @@ def examine(
         validation = make_rows(model, held_x, held_y, validation_groups, "validation x")
     if isinstance(history, keras.callbacks.History):
         history = history.history
-    names = {} if schema is None else {TABULAR: [column.name for column in schema.matrix_columns]}
     case = Case(
         model=model,
         train=make_rows(model, x.x if isinstance(x, FusionData) else x, y, groups),
         task=as_task(task),
         validation=validation,
         history=history,
-        column_names=names,
+        **name_columns(schema),
         batch_size=batch_size,
         epochs=epochs,
         seed=seed,

@@ -1,0 +1,167 @@
+"""The doctor asked as a whole: by `examine`, before a training, from the command line."""
+
+import json
+import warnings
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+import kfusion as kf
+from kfusion import cli
+from kfusion.doctor.findings import Diagnosis, Finding, Undecided, to_diagnosis
+
+
+def rows(num, seed):
+    generator = np.random.default_rng(seed)
+    x = generator.normal(size=(num, 4)).astype("float32")
+    y = (x[:, 0] + generator.normal(size=num) > 0).astype(int)
+    return x, y
+
+
+def perceptron(**keywords):
+    keras.utils.set_random_seed(0)
+    return keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(8, activation="relu", **keywords),
+            keras.layers.Dense(1, activation="sigmoid"),
+        ]
+    )
+
+
+def finding(name, severity):
+    return Finding(
+        name, severity, "here", "what was seen", "what it does", "what to do", {"a": 1.5}
+    )
+
+
+class TestDiagnosis:
+    def test_the_gravest_come_first_and_all_is_told(self):
+        said = [
+            finding("c", "note"),
+            Undecided("d", "too few rows"),
+            finding("a", "warning"),
+            finding("b", "error"),
+            finding("a", "warning"),
+        ]
+        diagnosis = to_diagnosis(said, 7)
+        assert [each.severity for each in diagnosis] == ["error", "warning", "warning", "note"]
+        assert diagnosis.names == ["b", "a", "c"]
+        text = str(diagnosis)
+        assert text.startswith("4 findings in 7 checks\nerror: b (here)\n  found:  what was seen")
+        assert text.endswith("not decided: d: too few rows")
+        told = json.loads(json.dumps(diagnosis.to_dict()))
+        assert told["findings"][0]["values"] == {"a": 1.5}
+        assert told["undecided"] == [{"name": "d", "reason": "too few rows"}]
+
+    def test_nothing_found_is_false(self):
+        assert not Diagnosis([], num_checks=3)
+        assert Diagnosis([finding("a", "note")])
+
+    def test_a_severity_that_there_is_not(self):
+        with pytest.raises(ValueError, match="`severity` must be one of .*'grave'"):
+            finding("a", "grave")
+
+
+class TestExamine:
+    def test_a_healthy_model_before_and_after_training(self):
+        (x, y), held = rows(600, 0), rows(300, 1)
+        model = perceptron()
+        model.compile("adam", "binary_crossentropy", metrics=["accuracy"])
+        weights = model.get_weights()
+        before = kf.examine(model, x, y, task="binary", validation_data=held)
+        history = model.fit(x, y, validation_data=held, epochs=15, verbose=0)
+        trained = model.get_weights()
+        after = kf.examine(model, x, y, task="binary", validation_data=held, history=history)
+        assert [each for each in (*before, *after) if each.severity != "note"] == []
+        assert before.num_checks == after.num_checks > 25
+        for kept, weight in zip(trained, model.get_weights(), strict=True):
+            np.testing.assert_array_equal(kept, weight)
+        assert len(weights) == len(trained)
+
+    def test_what_is_wrong_in_every_part_is_found_at_once(self):
+        x, y = rows(400, 0)
+        model = perceptron(kernel_regularizer=keras.regularizers.L2(1.0))
+        loss = keras.losses.BinaryCrossentropy(from_logits=True)
+        model.compile("adam", loss, metrics=["accuracy"])
+        x[:, 3] = y
+        history = {"loss": [1.0, float("nan")], "accuracy": [0.5, 0.5]}
+        groups = np.arange(400)
+        diagnosis = kf.examine(
+            model,
+            x * 300,
+            y,
+            task="binary",
+            history=history,
+            validation_data=(x[:50] * 300, y[:50]),
+            groups=groups,
+            validation_groups=groups[:50],
+        )
+        assert {
+            "inputs_not_scaled",
+            "target_leak",
+            "rows_shared",
+            "groups_split",
+            "probabilities_taken_as_logits",
+            "training_diverged",
+        } <= set(diagnosis.names)
+
+    def test_fusion_data_bring_targets_groups_and_names(self):
+        data = kf.datasets.load_landcover()[::6]
+        frame = data.frame.assign(answer=data.y.astype(float) + 0.5)
+        leaking = kf.FusionData(data.images, frame, data.y, data.kind, data.class_names)
+        model = kf.build_unimodal_model(kf.tabular_branch(leaking.schema), task=leaking.task)
+        diagnosis = kf.examine(model, leaking)
+        leaks = [each for each in diagnosis if "leak" in each.name]
+        assert leaks
+        assert "'answer'" in leaks[0].evidence
+
+    def test_what_is_not_enough(self):
+        x, y = rows(100, 0)
+        with pytest.raises(TypeError, match="needs `y` and `task`"):
+            kf.examine(perceptron(), x, y)
+        with pytest.raises(ValueError, match="same number of rows: x.* has 100, y has 99"):
+            kf.examine(perceptron(), x, y[1:], task="binary")
+
+
+class TestBeforeTraining:
+    def test_fit_warns_and_can_be_asked_not_to(self):
+        x, y = rows(200, 0)
+        x[:, 2] = y
+        model = kf.build_unimodal_model(kf.tabular_branch(4, units=4), task="binary")
+        settings = {"task": "binary", "validation_data": None, "epochs": 1, "verbose": 0}
+        with pytest.warns(kf.DoctorWarning, match="target_leak") as told:
+            kf.fit(model, {"tabular": x}, y, **settings)
+        assert told[0].filename == __file__
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", kf.DoctorWarning)
+            kf.fit(model, {"tabular": x}, y, doctor=False, **settings)
+
+    def test_an_estimator_names_the_column(self):
+        x, y = rows(200, 0)
+        frame = pd.DataFrame(x, columns=["a", "b", "c", "d"]).assign(patient=np.arange(200) + 70)
+        frame["when"] = pd.date_range("2020-01-01", periods=200).astype(str)
+        with pytest.warns(kf.DoctorWarning, match="identifier_columns") as told:
+            kf.FusionClassifier(members=["trees"], num_folds=2).fit(frame, y)
+        (text,) = [str(each.message) for each in told if each.category is kf.DoctorWarning]
+        assert "'patient'" in text
+        assert "'when'" not in text
+
+
+def test_from_the_command_line(tmp_path, capsys):
+    generator = np.random.default_rng(0)
+    for i in range(60):
+        keras.utils.save_img(
+            tmp_path / f"{i}.png", generator.integers(1, 256, (8, 8, 3)), scale=False
+        )
+    y = np.arange(60) % 2
+    frame = pd.DataFrame({"path": [f"{i}.png" for i in range(60)], "size": y + 0.5, "y": y})
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    arguments = [str(tmp_path / "rows.csv"), "--image", "path", "--target", "y"]
+    assert cli.main(["doctor", *arguments]) == 0
+    out, err = capsys.readouterr()
+    told = json.loads(out)
+    assert "target_leak" in [each["name"] for each in told["findings"]]
+    assert "error: target_leak (tabular: 'size')" in err
