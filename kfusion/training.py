@@ -139,7 +139,6 @@ def fit(
             task=task,
             validation_data=validation,
             batch_size=batch_size,
-            stacklevel=4,
         )
     if seed is not None:
         keras.utils.set_random_seed(seed)
