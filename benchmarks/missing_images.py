@@ -69,7 +69,6 @@ def main() -> None:
         shares = [0.0] if arguments.trained_whole else [s for s in arguments.shares if s < 1]
         for trained in shares:
             x = without_images(train.x, trained, 1)
-            found = {}
             classifier = kf.FusionClassifier(effort="fast")
             frames = {"image": x["image"], "tabular": train.frame}
             classifier.fit(frames, train.y, groups=train.groups)

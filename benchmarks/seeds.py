@@ -184,7 +184,7 @@ def pixels(epochs):
             round(float(study.table["test_accuracy"].iloc[number]), 4) for study in (broken, cured)
         )
         left = cured.diagnoses[run].names
-        wanted = ["inputs_not_scaled", "penalties_rule_the_loss", "stays_at_chance"]
+        wanted = ["inputs_not_scaled", "penalties_rule_the_loss", "loss_falls_at_chance"]
         facts = {"found_when_cured": left, "before": before, "after": after}
         tell(f"pixels, {run}", broken.diagnoses[run], wanted, **facts)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import keras
@@ -43,34 +44,37 @@ def build_blended_model(
     """
     tensors = _Tensors(encoders or {})
     means = _Means(members, tensors)
-    last = None if blends.partial else PREDICTION
-    outputs = _pool(blends.whole, blends.whole, means, task, name=last)
-    if blends.partial:
-        is_there = [
-            Presence(
-                len(schema.categories) if schema is not None and key == TABULAR else 0,
-                name=presence_name(key),
-            )(tensors.inputs[key])
-            for key in blends.inputs
-        ]
-        joined = (
-            keras.layers.Concatenate(name="presence")(is_there) if is_there[1:] else is_there[0]
-        )
-        partial = [_pool(blend, blends.whole, means, task) for blend in blends.partial.values()]
-        patterns = [[key in inputs for key in blends.inputs] for inputs in blends.partial]
-        activation = task.activation or "linear"
-        switch = PresenceSwitch(patterns, activation, dtype="float32", name=PREDICTION)
-        outputs = switch([joined, outputs, *partial])
+    whole = _pool(blends.whole, blends.whole, means, task)
+    pools = {i: _pool(blend, blends.whole, means, task) for i, blend in blends.partial.items()}
+    # Inputs that no member that counts has learned from are none of the model's.
+    known = [key for key in blends.inputs if key in tensors.inputs]
+    answers: dict[frozenset[str], keras.KerasTensor] = {}
+    for inputs, pool in pools.items():
+        if not inputs.issuperset(known):
+            answers.setdefault(inputs.intersection(known), pool)
+    if not answers:
+        return keras.Model(tensors.inputs, whole, name=name)
+    num_codes = 0 if schema is None else len(schema.categories)
+    is_there = [
+        Presence(num_codes if key == TABULAR else 0, name=presence_name(key))(tensors.inputs[key])
+        for key in known
+    ]
+    patterns = [[key in inputs for key in known] for inputs in answers]
+    activation = task.activation or "linear"
+    switch = PresenceSwitch(patterns, activation, dtype="float32", name=PREDICTION)
+    joined = keras.layers.Concatenate(name="presence")(is_there)
+    outputs = switch([joined, whole, *answers.values()])
     return keras.Model(tensors.inputs, outputs, name=name)
 
 
-def _pool(blend: Blend, whole: Blend, means: _Means, task: Task, name: str | None = None):
+def _pool(blend: Blend, whole: Blend, means: _Means, task: Task):
     """The pool of the members that count."""
     kept = [member for member in means.members if blend.weights.get(member, 0) > 0]
     if not kept:
         # All that is left of members of no use is the class rates: the graph still needs an input.
-        kept = [max(blend.weights, key=lambda member: whole.weights[member])]
-    pool = LogLinearPool(len(kept), task.activation or "linear", dtype="float32", name=name)
+        kept = [max(whole.weights, key=lambda member: whole.weights[member])]
+        blend = dataclasses.replace(whole, weights=dict.fromkeys(whole.weights, 0.0))
+    pool = LogLinearPool(len(kept), task.activation or "linear", dtype="float32")
     outputs = pool([means.of(member) for member in kept])
     pool.set_blend(blend, kept)
     return outputs

@@ -234,15 +234,15 @@ def _doctor(arguments: argparse.Namespace) -> dict[str, Any]:
                 train, validation = train.with_schema(schema), validation.with_schema(schema)
         else:
             model = read_model(arguments.model)
-        diagnosis = examine(
-            model,
-            train,
-            validation_data=validation,
-            batch_size=arguments.batch_size or default_batch_size(len(train)),
-            epochs=arguments.epochs,
-            seed=arguments.seed,
-            is_trained=arguments.model is not None,
-        )
+    diagnosis = examine(
+        model,
+        train,
+        validation_data=validation,
+        batch_size=arguments.batch_size or default_batch_size(len(train)),
+        epochs=arguments.epochs,
+        seed=arguments.seed,
+        is_trained=arguments.model is not None,
+    )
     _tell(str(diagnosis))
     return diagnosis.to_dict()
 

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from kfusion.raw_columns import encode_tensors, raw_columns, raw_dtype, sample_f
 from kfusion.serving import DESCRIPTION_FILE, ENCODED_SIGNATURE, RAW_SIGNATURE, TABULAR
 from kfusion.tables import TableSchema
 from kfusion.tasks import Task
+from kfusion.trained_models import layers_within
 from kfusion.versions import library_versions
 from kfusion.whole_folders import whole_folder
 
@@ -168,7 +169,7 @@ def _check_schema(schema: TableSchema, model: keras.Model) -> None:
     scales = [[column.center for column in schema.numbers], [c.spread for c in schema.numbers]]
     quantiles = [list(column.quantiles) for column in schema.numbers]
     num_codes = [column.num_codes for column in schema.categories]
-    for layer in _layers_within(model):
+    for layer in layers_within(model):
         is_scaling = isinstance(layer, NumberScaling) and layer.limit
         if (
             (is_scaling and [layer.center, layer.spread] != scales)
@@ -181,18 +182,9 @@ def _check_schema(schema: TableSchema, model: keras.Model) -> None:
             )
 
 
-def _layers_within(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    """All layers of a model and of the models inside it."""
-    for layer in model.layers:
-        yield layer
-        inner = layer.model if isinstance(layer, Frozen) else layer
-        if isinstance(inner, keras.Model):
-            yield from _layers_within(inner)
-
-
 def _may_be_missing(model: keras.Model) -> list[str]:
     """Names of the inputs of which the model knows rows that lack them."""
-    known = [layer.name for layer in _layers_within(model) if isinstance(layer, Presence)]
+    known = [layer.name for layer in layers_within(model) if isinstance(layer, Presence)]
     return [name for name in input_specs(model) if presence_name(name) in known]
 
 

@@ -25,7 +25,7 @@ from kfusion.layers import (
     WeightedFusion,
 )
 from kfusion.tasks import Task, as_task
-from kfusion.trained_models import pool_features
+from kfusion.trained_models import layers_within, pool_features
 
 FUSIONS = {
     "concat": ConcatFusion,
@@ -313,7 +313,7 @@ def _with_stand_ins(branches: Mapping[str, keras.Model], inputs, features, rate:
         if name not in presence:
             codes = sum(
                 len(layer.num_codes)
-                for layer in branch.layers
+                for layer in layers_within(branch)
                 if isinstance(layer, CategoryEmbedding)
             )
             presence[name] = Presence(codes, name=presence_name(name))(inputs[name])

@@ -88,7 +88,7 @@ def fit_presence_blends(
     whole = fit(
         list(predictions), complete if _can_learn(y, complete, is_regression) else everything
     )
-    used = {name for member in predictions if whole.weights[member] for name in modalities[member]}
+    used = {name for member in predictions for name in modalities[member]}
     known = [name for name in present if name in used]
     partial: dict[frozenset[str], Blend] = {}
     for inputs in subsets(known):
@@ -97,9 +97,9 @@ def fit_presence_blends(
         lacking = set(known) - inputs
         members = [name for name in predictions if not lacking & set(modalities[name])]
         rows = np.logical_and.reduce([everything, *(present[name] for name in inputs)])
-        if not inputs:
+        if not members:
             partial[inputs] = dataclasses.replace(whole, weights=dict.fromkeys(whole.weights, 0.0))
-        elif members and _can_learn(y, rows, is_regression):
+        elif _can_learn(y, rows, is_regression):
             partial[inputs] = fit(members, rows)
     return PresenceBlends(whole, tuple(known), partial)
 

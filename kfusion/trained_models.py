@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -63,6 +63,15 @@ def plain_model(model: keras.Model) -> keras.Model:
         return model
     usual = keras.Sequential if isinstance(model, keras.Sequential) else type(graph)
     return graph if type(model).get_config is usual.get_config else model
+
+
+def layers_within(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    """All layers of a model and of the models inside it."""
+    for layer in model.layers:
+        yield layer
+        inner = layer.model if isinstance(layer, Frozen) else layer
+        if isinstance(inner, keras.Model):
+            yield from layers_within(inner)
 
 
 def cut_at(model: keras.Model, layer: str) -> keras.Model:

@@ -165,3 +165,37 @@ def test_from_the_command_line(tmp_path, capsys):
     told = json.loads(out)
     assert "target_leak" in [each["name"] for each in told["findings"]]
     assert "error: target_leak (tabular: 'size')" in err
+
+
+class Noisy(keras.layers.Layer):
+    """Draws numbers of its own, also where nothing trains; takes any keyword."""
+
+    def __init__(self, **keywords):
+        super().__init__(**keywords)
+        self.seed_generator = keras.random.SeedGenerator(0)
+
+    def call(self, inputs, **keywords):
+        drawn = keras.random.normal(keras.ops.shape(inputs), seed=self.seed_generator)
+        return inputs + 0.1 * drawn
+
+
+def test_a_layer_of_its_own_kind_is_looked_at_and_left_as_it_was():
+    x, y = rows(100, 0)
+    inputs = keras.Input((4,), name="told")
+    hidden = Noisy(name="noisy")(keras.layers.Dense(4)(inputs), training=False)
+    output = keras.layers.Dense(1, activation="sigmoid")(hidden)
+    model = keras.Model({"told": inputs}, output)
+    state = np.asarray(model.get_layer("noisy").seed_generator.state)
+    kf.examine(model, {"told": x}, y, task="binary", validation_data=({"told": x}, y))
+    np.testing.assert_array_equal(model.get_layer("noisy").seed_generator.state, state)
+    kf.fit(model, {"told": x}, y, task="binary", validation_data=None, epochs=1, verbose=0)
+
+
+def test_a_rare_class_is_no_leak():
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(60_000, 2))
+    y = (np.arange(60_000) < 25).astype(int)
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, activation="sigmoid")])
+    assert "target_leak" not in kf.examine(model, x, y, task="binary").names
+    x[:, 1] += 30 * y
+    assert "target_leak" in kf.examine(model, x, y, task="binary").names

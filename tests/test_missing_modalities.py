@@ -15,7 +15,10 @@ from sklearn.metrics import roc_auc_score
 from kfusion import (
     BadImageError,
     FusionClassifier,
+    TableSchema,
+    branch_from,
     build_fusion_model,
+    build_unimodal_model,
     fit,
     fit_blend,
     image_branch,
@@ -293,3 +296,51 @@ def test_blends_by_presence_are_those_of_their_rows_and_members():
     expected = np.where(image[:, None], whole.apply(members), table.apply(members))
     np.testing.assert_allclose(blends.apply(members, present), expected)
     assert set(blends.partial) == {frozenset({"image"}), frozenset({"tabular"}), frozenset()}
+
+
+class TestPresenceBlends:
+    """What answers where the blend of all would not."""
+
+    @staticmethod
+    def predictions(strengths):
+        generator = np.random.default_rng(0)
+        y = generator.integers(2, size=400)
+        noise = generator.normal(size=(400, len(strengths)))
+        sure = np.clip(0.5 + (y[:, None] - 0.5) * strengths + 0.15 * noise, 0.01, 0.99)
+        names = ["image", "table"]
+        return {n: np.stack([1 - p, p], 1) for n, p in zip(names, sure.T, strict=True)}, y
+
+    def test_a_table_that_may_be_empty_answers_where_there_is_no_image(self):
+        members, y = self.predictions([0.4, 0.3])
+        modalities = {"image": ("image",), "table": ("tabular",)}
+        present = {"image": np.arange(400) % 4 > 0}
+        blends = fit_presence_blends(members, y, modalities=modalities, present=present)
+        alone = fit_blend({"table": members["table"]}, y).apply(members)
+        pooled = blends.apply(members, present)
+        np.testing.assert_allclose(pooled[::4], alone[::4])
+
+    def test_a_member_that_counts_for_nothing_answers_where_it_is_all_there_is(self):
+        members, y = self.predictions([0.9, 0.25])
+        # All that the table knows is known to the image.
+        members["image"] = np.where(y[:, None] == [0, 1], 0.98, 0.02)
+        modalities = {"image": ("image",), "table": ("tabular",)}
+        present = {"image": np.ones(400, bool), "tabular": np.ones(400, bool)}
+        blends = fit_presence_blends(members, y, modalities=modalities, present=present)
+        assert blends.whole.weights["table"] == 0
+        nothing = {"image": np.zeros(400, bool), "tabular": np.ones(400, bool)}
+        alone = fit_blend({"table": members["table"]}, y).apply(members)
+        np.testing.assert_allclose(blends.apply(members, nothing), alone)
+
+
+def test_codes_of_a_trained_table_are_known_within_its_branch():
+    frame = pd.DataFrame({"size": np.arange(40.0), "kind": list("abcd") * 10})
+    schema = TableSchema.fit(frame)
+    network = build_unimodal_model(tabular_branch(schema), task="binary")
+    branches = {
+        "image": image_branch((6, 6, 1), units=4),
+        "table": branch_from(network, "head_1", input_name="tabular"),
+    }
+    model = build_fusion_model(branches, task="binary", modality_dropout=0.0)
+    presence = model.get_layer("tabular_presence")
+    empty = schema.encode(pd.DataFrame({"size": [np.nan], "kind": [None]}))
+    assert np.asarray(presence(empty)).tolist() == [[0.0]]

@@ -11,13 +11,13 @@ import numpy as np
 from kfusion.doctor.case import Case
 from kfusion.doctor.findings import Finding, Undecided
 from kfusion.doctor.graph import layers_in
+from kfusion.doctor.layer_calls import untouched
 from kfusion.doctor.probes import (
     FEW_ROWS,
     decides,
     name_outputs,
     run,
     sample_rows,
-    untouched,
 )
 
 MIN_BATCH = 8

@@ -1,4 +1,4 @@
-"""The short examination before a training: what shows at once, and costs next to nothing."""
+"""The short examination before a training: what shows at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kfusion.tasks import Task
 
 Check = Callable[[Case], Iterator[Finding | Undecided]]
 
-# None of them runs the model, and the first ones need none.
+# The first ones need no model; the others run it where a part of it is frozen.
 DATA_CHECKS: tuple[Check, ...] = (
     check_validation_classes,
     *column_checks.CHECKS,

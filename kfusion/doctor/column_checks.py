@@ -11,10 +11,10 @@ from sklearn.tree import DecisionTreeClassifier
 
 from kfusion.doctor.answers import Said, targets
 from kfusion.doctor.case import Case
-from kfusion.doctor.data_checks import column_name
+from kfusion.doctor.data_checks import column_name, plain_column_name
 from kfusion.doctor.findings import Finding, Undecided
 
-MOST_ROWS, MOST_COLUMNS = 20_000, 4_096
+MOST_ROWS, MOST_COLUMNS, MOST_CELLS = 20_000, 4_096, 4_000_000
 # Columns from which a table is rather a flattened image or counts, where some are always constant.
 WIDE = 64
 LEAK = 0.99
@@ -44,16 +44,18 @@ def check_constant_columns(case: Case) -> Said:
 def check_duplicated_columns(case: Case) -> Said:
     """Columns of equal values."""
     for name, table in _tables(case):
+        if table.shape[1] >= WIDE:
+            continue
         first: dict[bytes, int] = {}
         pairs = []
         for i, column in enumerate(table.T):
             if _is_constant(column):
                 continue
             values = np.asarray(column.tolist() if column.dtype.kind == "O" else column)
-            original = first.setdefault(values.astype(values.dtype).tobytes(), i)
+            original = first.setdefault(values.tobytes(), i)
             if original != i:
                 pairs.append((original, i))
-        if not pairs or table.shape[1] >= WIDE:
+        if not pairs:
             continue
         named = ", ".join(
             f"{column_name(case, name, a)} = {column_name(case, name, b)}" for a, b in pairs[:5]
@@ -76,8 +78,8 @@ def check_identifiers(case: Case) -> Said:
             i
             for i, column in enumerate(table.T)
             # Daily dates are whole numbers that rise, and still say when.
-            if column_name(case, name, i).strip("'") not in case.dates.get(name, ())
-            and is_identifier(column, column_name(case, name, i).strip("'"))
+            if (called := plain_column_name(case, name, i)) not in case.dates.get(name, ())
+            and is_identifier(column, called or "")
         ]
         if found:
             yield Finding(
@@ -133,20 +135,25 @@ def check_leaks(case: Case) -> Said:
     tables = [(name, table) for name, table in _tables(case) if table.dtype.kind in "biuf"]
     if not tables:
         return
-    rarest = len(y) if case.task.kind == "regression" else np.bincount(y)[np.unique(y)].min()
-    if rarest < FEWEST_ROWS or len(np.unique(y)) < 2:
-        yield Undecided("target_leak", f"the rarest class has {rarest} rows only")
+    is_regression = case.task.kind == "regression"
+    if len(np.unique(y)) < 2:
+        yield Undecided("target_leak", "all targets are the same")
+        return
+    rarest = len(y) if is_regression else np.bincount(y)[np.unique(y)].min()
+    if rarest < FEWEST_ROWS:
+        of = "there are" if is_regression else "the rarest class has"
+        yield Undecided("target_leak", f"{of} {rarest} rows only")
         return
     for name, table in tables:
-        rows = np.arange(len(table))
-        if len(rows) > MOST_ROWS:
-            rows = np.random.default_rng(case.seed).choice(len(table), MOST_ROWS, replace=False)
-        values, labels = table[rows, :MOST_COLUMNS].astype(np.float64), y[rows]
-        if case.task.kind == "regression":
+        columns = min(table.shape[1], MOST_COLUMNS)
+        most = max(1_000, min(MOST_ROWS, MOST_CELLS // columns))
+        rows = _some_rows(None if is_regression else y, len(y), most, case.seed)
+        values, labels = table[rows, :columns].astype(np.float64), y[rows]
+        if is_regression:
             strengths = abs(_rank_correlations(values, labels))
             yield from _leaks_of(case, name, strengths, "a rank correlation (Spearman)")
         elif len(np.unique(labels)) == 2:
-            strengths = _separations(values, labels == labels.max())
+            strengths = _separations(_rank(values), labels == labels.max())
             yield from _leaks_of(case, name, strengths, "an AUC")
         else:
             yield from _leaks_of_classes(case, name, values, labels)
@@ -189,7 +196,8 @@ def _class_finding(case: Case, name: str, column: int, label: int, area: float) 
 def _leaks_of_classes(case: Case, name: str, values: np.ndarray, labels: np.ndarray) -> Said:
     """Of several classes: columns from whose value a small tree reads the class of other rows."""
     classes = np.unique(labels)
-    areas = np.stack([_separations(values, labels == label) for label in classes])
+    ranked = _rank(values)
+    areas = np.stack([_separations(ranked, labels == label) for label in classes])
     suspects = np.flatnonzero((areas > LEAK).any(axis=0) | _has_few_values(values, len(classes)))
     filled = np.where(np.isfinite(values), values, np.nanmin(values, initial=0.0) - 1)
     for column in suspects[:50].tolist():
@@ -212,21 +220,39 @@ def _has_few_values(values: np.ndarray, num_classes: int) -> np.ndarray:
     return (counts >= num_classes) & (counts <= 4 * num_classes)
 
 
-def _separations(values: np.ndarray, positive: np.ndarray) -> np.ndarray:
+def _some_rows(y: np.ndarray | None, num_rows: int, most: int, seed: int) -> np.ndarray:
+    """Positions of about as many rows; of classes an even share, so that rare ones stay whole."""
+    generator = np.random.default_rng(seed)
+    if num_rows <= most:
+        return np.arange(num_rows)
+    if y is None:
+        return generator.choice(num_rows, most, replace=False)
+    classes = np.unique(y)
+    share = max(FEWEST_ROWS, most // len(classes))
+    drawn = [generator.permutation(np.flatnonzero(y == label))[:share] for label in classes]
+    return generator.permutation(np.concatenate(drawn))
+
+
+def _rank(values: np.ndarray) -> list[np.ndarray]:
+    """Ranks of each column's values, and of what is missing if anything is."""
+    missing = ~np.isfinite(values)
+    filled = np.where(missing, _medians(values), values)
+    return [
+        stats.rankdata(part, axis=0) for part in (filled, *([missing] if missing.any() else []))
+    ]
+
+
+def _separations(ranked: list[np.ndarray], positive: np.ndarray) -> np.ndarray:
     """Each column's AUC, turned to above 0.5; that of its missing values where it is higher.
 
     By ranks: Hanley & McNeil, 1982, Radiology 143:29-36.
     """
-    missing = ~np.isfinite(values)
-    return np.maximum(
-        _areas(np.where(missing, _medians(values), values), positive), _areas(missing, positive)
-    )
+    return np.max([_areas(ranks, positive) for ranks in ranked], axis=0)
 
 
-def _areas(values: np.ndarray, positive: np.ndarray) -> np.ndarray:
+def _areas(ranks: np.ndarray, positive: np.ndarray) -> np.ndarray:
     count = int(positive.sum())
     others = len(positive) - count
-    ranks = stats.rankdata(values, axis=0)
     areas = (ranks[positive].sum(axis=0) - count * (count + 1) / 2) / (count * others)
     return np.maximum(areas, 1 - areas)
 

@@ -364,9 +364,15 @@ def _score_of(case: Case, name: str) -> float:
 
 
 def column_name(case: Case, name: str, column: int) -> str:
-    """A column's name, or its position."""
+    """A column's name in quotes, or its position."""
+    plain = plain_column_name(case, name, column)
+    return f"column {column}" if plain is None else repr(plain)
+
+
+def plain_column_name(case: Case, name: str, column: int) -> str | None:
+    """A column's name if it has one."""
     names = case.column_names.get(name, ())
-    return repr(str(names[column])) if column < len(names) else f"column {column}"
+    return str(names[column]) if column < len(names) else None
 
 
 def _is_numeric(array: np.ndarray) -> bool:

@@ -12,7 +12,8 @@ import numpy as np
 from kfusion.doctor.case import Case
 from kfusion.doctor.findings import Finding, Undecided
 from kfusion.doctor.graph import Call, Walk, layers_in, walk
-from kfusion.doctor.probes import FEW_ROWS, check_built, decides, sample_rows, untouched
+from kfusion.doctor.layer_calls import untouched
+from kfusion.doctor.probes import FEW_ROWS, check_built, decides, sample_rows, told
 from kfusion.layers import Frozen
 
 _FREEZE = "part = kf.freeze(part)"
@@ -94,10 +95,7 @@ def _judge_flags(case: Case, inputs) -> Iterator[Finding]:
         for call in (*walked.model_calls, *walked.calls):
             if call.is_pinned or not _is_flagged(call.operation, call.keywords):
                 continue
-            at_rest, in_fit = (
-                _numbers(keras.tree.flatten(call.operation(*call.positional, training=mode))[0])
-                for mode in (False, True)
-            )
+            at_rest, in_fit = (_output_of(call, mode) for mode in (False, True))
             scale = max(float(at_rest.std()), 1e-12)
             difference = float(np.sqrt(np.mean(np.square(in_fit - at_rest)))) / scale
             if difference > 1e-3:
@@ -140,6 +138,13 @@ def _judge_moving_statistics(case: Case, inputs) -> Iterator[Finding]:
         )
 
 
+def _output_of(call: Call, training: bool) -> np.ndarray:
+    """What a layer gives for what it was given, in the mode asked for."""
+    with told(f"{call.path!r} does not run with training={training}"):
+        given = call.operation(*call.positional, **{**call.keywords, "training": training})
+        return _numbers(keras.tree.flatten(given)[0])
+
+
 def _has_frozen(model: keras.Model) -> bool:
     return any(not layer.trainable for layer in layers_in(model) if not isinstance(layer, Frozen))
 
@@ -157,7 +162,8 @@ def _is_flagged(operation: Any, keywords: Mapping[str, Any]) -> bool:
     """Whether a layer was called with `training=False`, not by its own default as Dropout is."""
     if keywords.get("training") is not False:
         return False
-    return inspect.signature(operation.call).parameters["training"].default is not False
+    own = inspect.signature(operation.call).parameters.get("training")
+    return own is None or own.default is not False
 
 
 def _is_random(call: Call) -> bool:

@@ -43,6 +43,13 @@ class LayerCall(NamedTuple):
     joins: bool = False
 
 
+def untouched(model: keras.Model) -> keras.StatelessScope:
+    """A scope in which variables keep their values: statistics, seeds and metrics as well."""
+    # Penalties read their weights from the scope itself.
+    held = [(variable, variable.value) for variable in model.trainable_variables]
+    return keras.StatelessScope(held, collect_losses=True)
+
+
 def few_rows(x: Mapping[str, np.ndarray], most: int = BATCH, seed: int = 0) -> np.ndarray:
     """Positions of some rows, drawn at random: fewer if they are large."""
     rows = len(next(iter(x.values())))
@@ -82,7 +89,8 @@ def run(model: keras.Model, x: Mapping[str, np.ndarray], batch_size: int | None 
     for start in range(0, rows, batch_size):
         batch = {name: array[start : start + batch_size] for name, array in x.items()}
         try:
-            outputs = model(_as_taken(model, batch), training=False)
+            with untouched(model):
+                outputs = model(_as_taken(model, batch), training=False)
         except Exception as error:
             raise ModelRunError(
                 f"{model.name!r} does not run on its data: {' '.join(str(error).split())[:300]}"

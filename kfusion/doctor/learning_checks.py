@@ -10,6 +10,7 @@ import numpy as np
 from kfusion.doctor.case import Case
 from kfusion.doctor.findings import Finding, Undecided
 from kfusion.doctor.graph import layers_in
+from kfusion.doctor.layer_calls import untouched
 from kfusion.doctor.probes import (
     data_loss,
     decides,
@@ -17,7 +18,6 @@ from kfusion.doctor.probes import (
     name_outputs,
     run,
     sample_rows,
-    untouched,
 )
 from kfusion.optimizers import LEARNING_RATES
 

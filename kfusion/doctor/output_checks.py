@@ -11,6 +11,7 @@ import numpy as np
 from kfusion.doctor.case import Case
 from kfusion.doctor.findings import Finding, Undecided
 from kfusion.doctor.graph import activation_of, opened, walk
+from kfusion.doctor.layer_calls import untouched
 from kfusion.doctor.probes import (
     FEW_ROWS,
     Term,
@@ -21,7 +22,6 @@ from kfusion.doctor.probes import (
     run,
     sample_rows,
     told,
-    untouched,
 )
 
 RARE_SHARE = 0.1

@@ -64,13 +64,6 @@ def feed(model: keras.Model, inputs: Mapping[str, np.ndarray]) -> Any:
     return arrays if len(arrays) > 1 else arrays[0]
 
 
-def untouched(model: keras.Model) -> keras.StatelessScope:
-    """A scope in which variables keep their values: statistics, seeds and metrics as well."""
-    # Penalties read their weights from the scope itself.
-    held = [(variable, variable.value) for variable in model.trainable_variables]
-    return keras.StatelessScope(held, collect_losses=True)
-
-
 def check_built(model: keras.Model) -> None:
     """Raises `UndecidableError` for a model that has no weights yet: a run would make them."""
     if not model.built:

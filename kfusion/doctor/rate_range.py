@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from kfusion.backend_memory import traced_gradients_forgotten
-from kfusion.doctor.case import name_inputs
+from kfusion.doctor.case import make_rows
 from kfusion.doctor.probes import feed
 from kfusion.models import answers_by_name
 from kfusion.tasks import Task, as_task
@@ -72,7 +72,7 @@ def learning_rate_range_test(
         `RateRange`.
 
     Raises:
-        ValueError: If a rate or the number of steps is out of its range, or the loss is not finite
+        ValueError: If a rate or the number of steps is out of its range, lengths differ, or the loss is not finite
             from the first step on.
     """
     if not 0 < lowest < highest:
@@ -81,18 +81,19 @@ def learning_rate_range_test(
         )
     if steps < 10:
         raise ValueError(f"`steps` must be 10 or more. Received: {steps}.")
-    inputs, targets = name_inputs(model, x), np.asarray(y)
+    rows = make_rows(model, x, y)
+    inputs, targets = rows.x, rows.y
     copy = _compiled_copy(model, as_task(task), lowest)
     rates = np.geomspace(lowest, highest, steps)
     batches = _row_batches(len(targets), batch_size, steps, seed)
     losses: list[float] = []
     running = 0.0
     with traced_gradients_forgotten():
-        for step, (rate, rows) in enumerate(zip(rates, batches, strict=True)):
+        for step, (rate, drawn) in enumerate(zip(rates, batches, strict=True)):
             copy.optimizer.learning_rate.assign(rate)
-            batch = {name: array[rows] for name, array in inputs.items()}
+            batch = {name: array[drawn] for name, array in inputs.items()}
             # By the names of the inputs given: a copy may have made up others.
-            loss = _train(copy, feed(model, batch), targets[rows])
+            loss = _train(copy, feed(model, batch), targets[drawn])
             running += (1 - SMOOTHING) * (loss - running)
             smoothed = running / (1 - SMOOTHING ** (step + 1))
             if not np.isfinite(smoothed) or (losses and smoothed > STOP_AT * min(losses)):

@@ -25,6 +25,15 @@ def hash_rows(arrays: Sequence[np.ndarray]) -> np.ndarray:
     return np.frombuffer(joined, np.uint64)
 
 
+def join_hashes(hashes: Sequence[np.ndarray]) -> np.ndarray:
+    """Hashes of several arrays' rows -> those of the rows that they make together."""
+    if len(hashes) == 1:
+        return hashes[0]
+    together = np.stack(hashes, axis=1)
+    digests = [hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in together]
+    return np.frombuffer(b"".join(digests), np.uint64)
+
+
 def _as_bytes(array: np.ndarray):
     flat = np.asarray(array).reshape(len(array), -1)
     if flat.dtype.kind not in "biuf":

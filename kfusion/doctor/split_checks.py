@@ -8,7 +8,7 @@ from scipy import stats
 from kfusion.doctor.answers import Said, targets
 from kfusion.doctor.case import Case, Rows
 from kfusion.doctor.findings import Finding, Undecided
-from kfusion.doctor.row_hashes import hash_rows
+from kfusion.doctor.row_hashes import hash_rows, join_hashes
 
 MOST_ROWS = 200_000
 # Numbers from which a row, such as an image, does not come twice by chance.
@@ -26,12 +26,15 @@ def check_shared_rows(case: Case) -> Said:
     # Whole rows first; an input alone only tells more if it finds more.
     parts = [names, *([name] for name in names)] if len(names) > 1 else [names]
     told = 0
+    of_train, of_validation = (
+        {name: hash_rows([rows.x[name]]) for name in names} for rows in (train, validation)
+    )
     for part in parts:
         arrays = [train.x[name] for name in part]
         if len(part) == 1 and part != names and _width(arrays) < LONG_ROW:
             continue
-        hashes = hash_rows(arrays)
-        others = hash_rows([validation.x[name] for name in part])
+        hashes = join_hashes([of_train[name] for name in part])
+        others = join_hashes([of_validation[name] for name in part])
         others_known = np.isin(others, hashes) & _varied([validation.x[name] for name in part])
         shared = int(others_known.sum())
         fewest = (

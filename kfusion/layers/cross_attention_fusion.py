@@ -45,6 +45,11 @@ class CrossAttentionFusion(keras.layers.Layer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
+        if num_heads < 1 or (units is not None and units < 1):
+            raise ValueError(
+                "`num_heads` and `units` must be 1 or more. Received: "
+                f"num_heads={num_heads}, units={units}."
+            )
         self.units = units
         self.num_heads = num_heads
         self.use_positions = use_positions

@@ -16,10 +16,10 @@ from kfusion.layers.normalized_dense import build_normalizations, normalize_each
 class DAFT(keras.layers.Layer):
     """Dynamic affine feature map transform: `F' = a * F + b` with a and b from image and table.
 
-    `[a - 1; b] = V relu(W [mean of F; z])`, per channel: unlike FiLM's, scale and shift also
-    depend on the maps' own average over positions. The hidden layer is a bottleneck. `z` are the
-    vectors of the other branches; all are batch-normalised. V starts at 0, so that the features
-    pass unchanged.
+    `[a - 1; b] = V relu(W [mean of F; z] + c) + d`, per channel: unlike FiLM's, scale and shift
+    also depend on the maps' own average over positions. The hidden layer is a bottleneck. `z` are
+    the vectors of the other branches; all are batch-normalised. V and d start at 0, so that the
+    features pass unchanged.
 
     Source: Poelsterl, Wolf & Wachinger, 2021, "Combining 3D Image and Tabular Data via the
     Dynamic Affine Feature Map Transform", arXiv:2107.05990.

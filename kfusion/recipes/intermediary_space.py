@@ -182,6 +182,7 @@ class IntermediarySpace(keras_tuner.HyperModel):
             learning_rate=hp.get("learning_rate"),
             learning_rate_schedule=StepDecay(hp.get("decay_factor"), DECAY_EPOCHS),
             patience=None,
+            doctor=False,
             **keywords,
         ).history
         last = {name: values[-1] for name, values in history.items()}
