@@ -339,6 +339,7 @@ def _load(arguments: argparse.Namespace):
             image_folder=arguments.image_folder or Path(arguments.csv).parent,
             kind=arguments.kind,
             on_bad_image=arguments.on_bad_image,
+            on_missing_image=arguments.on_missing_image,
         )
 
 
@@ -475,6 +476,7 @@ def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
     add("--image-shape", type=_numbers(3), metavar="HxWxC", help="default: that of the files")
     add("--image-folder", metavar="DIR", help="where relative paths start (default: the CSV's)")
     add("--on-bad-image", choices=["error", "drop"], default="error")
+    add("--on-missing-image", choices=["error", "drop", "keep"], help="of rows that name no file")
     add("--batch-size", type=_positive, help="default: 64, or less for a small table")
     add("--validation", type=float, default=0.2, help="share of rows (default: %(default)s)")
     add("--seed", type=int, default=0)

@@ -120,7 +120,7 @@ class TestExamine:
 
     def test_what_is_not_enough(self):
         x, y = rows(100, 0)
-        with pytest.raises(TypeError, match="needs `y` and `task`"):
+        with pytest.raises(TypeError, match="`task` must be given"):
             kf.examine(perceptron(), x, y)
         with pytest.raises(ValueError, match="same number of rows: x.* has 100, y has 99"):
             kf.examine(perceptron(), x, y[1:], task="binary")
@@ -199,3 +199,51 @@ def test_a_rare_class_is_no_leak():
     assert "target_leak" not in kf.examine(model, x, y, task="binary").names
     x[:, 1] += 30 * y
     assert "target_leak" in kf.examine(model, x, y, task="binary").names
+
+
+@pytest.mark.parametrize(
+    ("y", "name"),
+    [
+        (np.zeros(80), "one_target_only"),
+        (np.where(np.arange(80) == 7, np.nan, np.arange(80.0)), "targets_missing"),
+        (2000 + np.arange(80.0) % 7, "targets_far_from_answers"),
+    ],
+)
+def test_targets_of_a_regression(y, name):
+    x, _ = rows(80, 0)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    model.compile("adam", "mse")
+    assert name in kf.examine(model, x, y, task="regression").names
+    healthy = x[:, 0] + x[:, 1]
+    assert kf.examine(model, x, healthy, task="regression").names == []
+
+
+def test_text_for_targets():
+    x, y = rows(80, 0)
+    names = kf.examine(perceptron(), x, np.array(["no", "yes"])[y], task="binary").names
+    assert "targets_are_text" in names
+
+
+def test_a_model_that_does_not_run_on_the_rows_is_one_finding():
+    x, y = rows(80, 0)
+    diagnosis = kf.examine(perceptron(), x[:, :3], y, task="binary")
+    assert diagnosis.names == ["model_does_not_run"]
+    assert "'keras_tensor" in diagnosis.findings[0].effect
+    assert "\x1b" not in str(diagnosis)
+
+
+@pytest.mark.parametrize("fusion", ["concat", "multiply", "film"])
+def test_fresh_models_that_take_missing_inputs_are_healthy(fusion):
+    data = kf.datasets.load_landcover()[::6]
+    keras.utils.set_random_seed(0)
+    train = data.with_schema()
+    branches = {
+        "image": kf.image_branch(train.image_shape),
+        "tabular": kf.tabular_branch(train.schema),
+    }
+    model = kf.build_fusion_model(branches, task=train.task, fusion=fusion, modality_dropout=0.3)
+    images = train.images.copy()
+    images[::3] = 0
+    x = {**train.x, "image": images}
+    diagnosis = kf.examine(model, x, train.y, task=train.task, schema=train.schema)
+    assert [each.name for each in diagnosis if each.severity != "note"] == []

@@ -8,7 +8,13 @@ from typing import Any
 
 import keras
 
-from kfusion.doctor import batch_checks, column_checks, frozen_checks, split_checks
+from kfusion.doctor import (
+    batch_checks,
+    column_checks,
+    frozen_checks,
+    split_checks,
+    target_checks,
+)
 from kfusion.doctor.case import Case, make_rows, name_columns
 from kfusion.doctor.data_checks import check_validation_classes
 from kfusion.doctor.findings import Diagnosis, Finding, Undecided, to_diagnosis
@@ -19,6 +25,7 @@ Check = Callable[[Case], Iterator[Finding | Undecided]]
 
 # The first ones need no model; the others run it where a part of it is frozen.
 DATA_CHECKS: tuple[Check, ...] = (
+    target_checks.check_one_class,
     check_validation_classes,
     *column_checks.CHECKS,
     *split_checks.CHECKS,

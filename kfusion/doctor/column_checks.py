@@ -36,7 +36,7 @@ def check_constant_columns(case: Case) -> Said:
             f"{len(constant)} of {table.shape[1]} columns are the same in all {len(table)} rows: "
             f"{_listed(case, name, constant)}",
             "they tell nothing; in other rows a value that was never seen meets untrained weights",
-            f"x['{name}'] = np.delete(x['{name}'], {constant[:20]}, axis=1)",
+            _drop(case, name, constant),
             {"columns": constant},
         )
 
@@ -66,7 +66,7 @@ def check_duplicated_columns(case: Case) -> Said:
             name,
             f"{len(pairs)} of {table.shape[1]} columns repeat another: {named}",
             "what they tell counts twice under penalties and importances are split between them",
-            f"x['{name}'] = np.delete(x['{name}'], {[b for _, b in pairs][:20]}, axis=1)",
+            _drop(case, name, [b for _, b in pairs]),
             {"pairs": pairs},
         )
 
@@ -90,7 +90,7 @@ def check_identifiers(case: Case) -> Said:
                 f"{len(table)} rows",
                 "a network learns rows by heart from it, or their order; new rows have numbers "
                 "that it never saw",
-                f"x['{name}'] = np.delete(x['{name}'], {found[:20]}, axis=1)",
+                _drop(case, name, found),
                 {"columns": found},
             )
 
@@ -137,7 +137,6 @@ def check_leaks(case: Case) -> Said:
         return
     is_regression = case.task.kind == "regression"
     if len(np.unique(y)) < 2:
-        yield Undecided("target_leak", "all targets are the same")
         return
     rarest = len(y) if is_regression else np.bincount(y)[np.unique(y)].min()
     if rarest < FEWEST_ROWS:
@@ -172,7 +171,7 @@ def _leak_finding(case: Case, name: str, column: int, told: str) -> Finding:
         f"{column_name(case, name, column)} of {name!r} {told}",
         "it is the target in another form, or was written down after it: scores mean nothing "
         "where it is not known beforehand, and the other inputs are not learned",
-        f"x['{name}'] = np.delete(x['{name}'], {column}, axis=1)",
+        _drop(case, name, [column]),
         {"column": column},
     )
 
@@ -188,7 +187,7 @@ def _class_finding(case: Case, name: str, column: int, label: int, area: float) 
         f"classes, AUC {area:.4f}",
         "right if it is a measurement; if it was written down after the class was known, scores "
         "of that class mean nothing",
-        f"x['{name}'] = np.delete(x['{name}'], {column}, axis=1)  # if it is not known beforehand",
+        _drop(case, name, [column]) + "; if it is not known beforehand",
         {"column": column, "auc": area},
     )
 
@@ -275,6 +274,15 @@ def _medians(values: np.ndarray) -> np.ndarray:
             for column in values.T
         ]
     )
+
+
+def _drop(case: Case, name: str, columns: list[int]) -> str:
+    """The line that takes columns out."""
+    names = [plain_column_name(case, name, column) for column in columns[:20]]
+    if all(names):
+        return f"frame = frame.drop(columns={names})  # and build the model anew"
+    array = "x" if len(case.train.x) == 1 else f"x[{name!r}]"
+    return f"{array} = np.delete({array}, {columns[:20]}, axis=1)  # and build the model anew"
 
 
 def _tables(case: Case) -> list[tuple[str, np.ndarray]]:

@@ -114,7 +114,7 @@ def _foreign_finding(name: str, array: np.ndarray, entry: Entry, foreign: float)
         f"values in {low:.3g} to {high:.3g} leave {entry.layer.name!r} {foreign:.3g} times as far "
         f"from what {entry.normalizer.name!r} was trained on as its own training rows",
         "a trained network is fed what it has never seen: its features say nothing",
-        'kfusion.image_branch(shape, backbone="...", weights="imagenet")  # scales as it was '
+        'kf.image_branch(shape, backbone="...", weights="imagenet")  # scales as it was '
         "trained; or put its preprocess_input in front",
         {"low": low, "high": high, "times": foreign},
     )
@@ -170,7 +170,7 @@ def _check_columns(case: Case, name: str, entry: Entry) -> Finding | None:
         "the largest columns drown the others and the loss's surface is steep: training is slow, "
         "unstable, or stays at chance",
         f"scale = keras.layers.Normalization(); scale.adapt(x['{name}'])  # or "
-        "kfusion.tabular_branch(schema), which also takes NaN",
+        "kf.tabular_branch(schema), which also takes NaN",
         {"root_mean_square": float(sizes[worst]), "columns": far.size},
     )
 
@@ -208,7 +208,7 @@ def check_missing(case: Case) -> Said:
             f"({named}{', ...' if columns.size > 5 else ''}); {lost:.0%} of the predictions of "
             "such rows are NaN",
             "one such row makes the loss NaN, and with the next step all weights",
-            "kfusion.tabular_branch(schema)  # flags what is missing; or "
+            "kf.tabular_branch(schema)  # flags what is missing; or "
             f"x['{name}'] = np.nan_to_num(x['{name}'])",
             {"rows": rows.size, "columns": columns.size, "share_lost": lost},
         )
@@ -316,7 +316,8 @@ def check_validation_size(case: Case) -> Said:
     counts = np.bincount(y, minlength=2)
     if case.task.kind == "binary":
         measured, called = _score_of(case, "auc"), "AUC"
-        error = hanley_mcneil_error(measured, int(counts[1]), int(counts[0]))
+        # One below 0.5 is as sure as its mirror image.
+        error = hanley_mcneil_error(max(measured, 1 - measured), int(counts[1]), int(counts[0]))
     else:
         measured, called = _score_of(case, "accuracy"), "accuracy"
         error = math.sqrt(max(measured * (1 - measured), 1 / len(y)) / len(y))
@@ -330,7 +331,7 @@ def check_validation_size(case: Case) -> Said:
         f"{len(y)} rows give an {called} of {measured:.3f} a standard error of {error:.3f}: its "
         f"95 % interval is {2 * 1.96 * error:.2f} wide",
         "models that differ by 0.05 may be told apart by chance; so may epochs and trials",
-        f"kfusion.compare(...)  # all rows judge, over folds; or about {needed:,} validation rows",
+        f"kf.compare(...)  # all rows judge, over folds; or about {needed:,} validation rows",
         {"rows": len(y), "standard_error": error, "needed": needed},
     )
 
@@ -354,13 +355,13 @@ def hanley_mcneil_error(area: float, positives: int, negatives: int) -> float:
 
 
 def _score_of(case: Case, name: str) -> float:
-    """The model's score on some validation rows, an AUC from 0.5 up; 0.8 where it has none."""
+    """The model's score on some validation rows; 0.8 where it has none."""
     judged = some_rows(case, 512)
     answer = None if judged is None else answers(case, judged.rows.x).get(PREDICTION)
     if judged is None or answer is None:
         return 0.8
     value = score(case.task, judged.y, answer, name)
-    return 0.8 if np.isnan(value) else float(np.clip(value, 0.5 if name == "auc" else 0.0, 0.999))
+    return 0.8 if np.isnan(value) else float(np.clip(value, 0.001, 0.999))
 
 
 def column_name(case: Case, name: str, column: int) -> str:

@@ -13,16 +13,19 @@ from kfusion.doctor import (
     history_checks,
     modality_checks,
     split_checks,
+    target_checks,
     wiring_checks,
 )
-from kfusion.doctor.before_training import Check, run_checks
+from kfusion.doctor.before_training import DATA_CHECKS, Check, run_checks
 from kfusion.doctor.case import Case, make_rows, name_columns
-from kfusion.doctor.findings import Diagnosis
+from kfusion.doctor.findings import Diagnosis, to_diagnosis
+from kfusion.doctor.target_checks import why_it_does_not_run
 from kfusion.fusion_data import FusionData
 from kfusion.tables import TableSchema
 from kfusion.tasks import Task, as_task
 
 CHECKS: tuple[Check, ...] = (
+    *target_checks.CHECKS,
     *data_checks.CHECKS,
     *column_checks.CHECKS,
     *split_checks.CHECKS,
@@ -92,7 +95,11 @@ def examine(
         task, schema = task or x.task, schema or x.schema
         groups = x.groups if groups is None else groups
     if y is None or task is None:
-        raise TypeError("`examine` needs `y` and `task`, unless `x` is FusionData.")
+        lacking = "y" if y is None else "task"
+        raise TypeError(
+            f"`{lacking}` must be given, unless `x` is FusionData; a task is "
+            '`kf.task("multiclass", y=labels)`, "binary" or "regression".'
+        )
     validation = None
     if isinstance(validation_data, FusionData):
         if validation_groups is None:
@@ -103,6 +110,8 @@ def examine(
         validation = make_rows(model, held_x, held_y, validation_groups, "validation x")
     if isinstance(history, keras.callbacks.History):
         history = history.history
+    if epochs is None and history:
+        epochs = max(map(len, history.values()))
     case = Case(
         model=model,
         train=make_rows(model, x.x if isinstance(x, FusionData) else x, y, groups),
@@ -115,6 +124,9 @@ def examine(
         seed=seed,
         is_trained=_is_trained(model, history) if is_trained is None else is_trained,
     )
+    failure = why_it_does_not_run(case)
+    if failure is not None:
+        return to_diagnosis([failure, *run_checks(case, DATA_CHECKS)], len(DATA_CHECKS) + 1)
     return run_checks(case, CHECKS)
 
 

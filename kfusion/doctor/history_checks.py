@@ -201,7 +201,7 @@ def check_overfitting(case: Case) -> Said:
             f"epoch {opened + 1}, validation was best ({validation[best]:.3f}) in epoch {best + 1}",
             "the model learns its training rows by heart; what it learned after that epoch does "
             "not carry over",
-            "kfusion.fit(..., patience=10)  # keeps the best epoch's weights; or "
+            "kf.fit(..., patience=10)  # keeps the best epoch's weights; or "
             f"OverfitGapStopping(metric={name!r}), more dropout, augmentation or L2",
             {"gap": last, "opened": opened + 1, "best_epoch": best + 1},
         )
@@ -240,7 +240,7 @@ def check_length(case: Case) -> Said:
                 f"{len(values)}",
                 "each epoch made the model worse: steps are too large, or it overfits at once",
                 "model.compile(keras.optimizers.Adam(1e-4), ...)  # a tenth of the rate; in "
-                "fine-tuning, kfusion.freeze(model) first",
+                "fine-tuning, kf.freeze(model) first",
                 {"first": float(values[0]), "last": float(values[-1])},
             )
         return

@@ -16,12 +16,12 @@ from kfusion.doctor.gradients import gradients
 from kfusion.doctor.graph import Call, Walk, activation_of, source_of, walk
 from kfusion.doctor.layer_calls import untouched
 from kfusion.doctor.probes import data_loss, decides, loss_terms, sample_rows
-from kfusion.layers import ConcatFusion
+from kfusion.layers import ConcatFusion, Presence, PresenceSwitch, StandIn
 
 MAX_SPREAD_RATIO = 10.0
 MAX_SHARE_DEAD = 0.5
 MAX_SHARE_SATURATED = 0.5
-MIN_GRADIENT_SHARE = 0.02
+MIN_GRADIENT_SHARE = 0.01
 NEAR_LIMIT = 0.01
 # A unit counts as saturated that is near a limit in so many of the rows.
 SATURATED_ROWS = 0.95
@@ -71,7 +71,8 @@ def check_ranges_at_joins(case: Case) -> Iterator[Finding | Undecided]:
     """Values of different range side by side, dead units and saturated ones."""
     inputs, _ = sample_rows(case)
     with untouched(case.model):
-        walked = walk(case.model, inputs)
+        # Moving statistics of a model that was never trained are none.
+        walked = walk(case.model, inputs, training=not case.is_trained)
         for join in joins(walked):
             brought = [_measure(join, i) for i in range(len(join.arguments))]
             if _mixes(join) and not _is_normalized(join, walked):
@@ -221,9 +222,13 @@ def _gradient_strengths(case: Case, inputs, y, join: Call) -> np.ndarray:
 
 
 def _is_join(call: Call) -> bool:
+    if isinstance(call.operation, (StandIn, PresenceSwitch)):
+        return False
     makers = [maker for maker in call.parents if maker is not None]
     return (
         not call.is_pinned
+        # What only says which inputs are there has learned nothing.
+        and not any(isinstance(maker.operation, Presence) for maker in makers)
         and len(makers) == len(call.parents) >= 2
         and any(_are_branches(a, b) for a, b in itertools.combinations(makers, 2))
     )

@@ -100,7 +100,7 @@ def _ignored_finding(case: Case, name: str, fall: Fall, measured: str) -> Findin
             name,
             f"no answer changes where the rows of {name!r} are exchanged{says}",
             "the input does not reach the output: its branch is cut off, dead, or multiplied by 0",
-            f"connect {name!r} to the join: kfusion.build_fusion_model(branches, task=task)",
+            f"connect {name!r} to the join: kf.build_fusion_model(branches, task=task)",
             {"alone": alone},
         )
     return Finding(
@@ -110,7 +110,7 @@ def _ignored_finding(case: Case, name: str, fall: Fall, measured: str) -> Findin
         measured + says,
         f"the model answers from {others} alone"
         + ("" if tells else f"; {name!r} may tell nothing that they do not"),
-        "kfusion.build_fusion_model(..., auxiliary_heads=True)  # each branch learns the target "
+        "kf.build_fusion_model(..., auxiliary_heads=True)  # each branch learns the target "
         "itself; or start from trained branches, kfusion.build_residual_model",
         {"fall": fall.mean, "error": fall.error, "alone": alone},
     )
@@ -130,7 +130,7 @@ def _check_dominated(falls: dict[str, Fall], measured: str) -> Said:
             f"{measured}; no other input costs more than {share:.1%} of what {name!r} does",
             "the fusion is hardly better than that input alone; what others could correct is "
             "learned late or never",
-            "kfusion.build_fusion_model(..., auxiliary_heads=True)",
+            "kf.build_fusion_model(..., auxiliary_heads=True)",
             {"share": share},
         )
 
@@ -237,9 +237,11 @@ def _compare(case: Case, judged: Judged, fused: np.ndarray, rivals: dict[str, np
         best,
         f"{compared.verdict}; all: "
         + ", ".join(f"{key} {value:.3f}" for key, value in reached.items()),
-        "the fusion costs score: joining them loses what one alone has",
-        "kfusion.build_residual_model(best, others, ...)  # starts as the best branch, so that "
-        "validation cannot fall below it",
+        "the fusion costs score: joining them loses what one alone has"
+        if compared.is_shown
+        else "the fusion may cost score; these rows do not show it",
+        "kf.build_residual_model({'a': a, 'b': b}, task=task, best='a')  # starts as the best of "
+        "trained models, so that validation cannot fall below it",
         {"fused": compared.score_b, "best": compared.score_a, "gain": compared.gain, **reached},
     )
 

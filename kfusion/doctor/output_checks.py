@@ -76,7 +76,7 @@ def check_broadcasting(case: Case) -> Iterator[Finding | Undecided]:
                 continue
             with told(f"the loss {term.name} does not take these targets"):
                 flat, column = (float(_mean(term.loss(t, prediction))) for t in (y, y[:, None]))
-            if not np.isclose(flat, column, rtol=1e-3):
+            if np.isfinite(flat) and not np.isclose(flat, column, rtol=1e-3):
                 yield Finding(
                     "targets_broadcast",
                     "error",
@@ -269,7 +269,8 @@ def _judge_from_logits(term: Term, activation: str | None, values: np.ndarray) -
                 f"the output is {activation or 'no probability'} and {term.name} takes "
                 f"probabilities; {outside:.0%} of rows leave 0 to 1",
                 "values are clipped to 0 and 1, where the gradient is 0",
-                f"from_logits=True in the loss, or activation='{wanted}'",
+                f"activation='{wanted}'"
+                + (" or from_logits=True in the loss" if activation == "linear" else ""),
             )
 
 

@@ -27,12 +27,13 @@ class RateRange:
     Attributes:
         rates: `(steps,)` learning rates, rising.
         losses: `(steps,)` smoothed losses of the batches, each before its step.
-        suggested: Float, a tenth of the rate at which the smoothed loss was lowest.
+        suggested: Float, a tenth of the rate at which the smoothed loss was lowest; None if it fell
+            at no rate.
     """
 
     rates: np.ndarray
     losses: np.ndarray
-    suggested: float
+    suggested: float | None
 
 
 def learning_rate_range_test(
@@ -72,8 +73,8 @@ def learning_rate_range_test(
         `RateRange`.
 
     Raises:
-        ValueError: If a rate or the number of steps is out of its range, lengths differ, or the loss is not finite
-            from the first step on.
+        ValueError: If a rate or the number of steps is out of its range, lengths differ, or the
+            loss is not finite from the first step on.
     """
     if not 0 < lowest < highest:
         raise ValueError(
@@ -101,8 +102,9 @@ def learning_rate_range_test(
             losses.append(smoothed)
     if not losses:
         raise ValueError(f"The loss of {model.name!r} is not finite before any training.")
-    best = rates[int(np.argmin(losses))]
-    return RateRange(rates[: len(losses)], np.array(losses), float(best / 10**DECADES_BELOW_BEST))
+    best = int(np.argmin(losses))
+    suggested = float(max(lowest, rates[best] / 10**DECADES_BELOW_BEST)) if best else None
+    return RateRange(rates[: len(losses)], np.array(losses), suggested)
 
 
 def _train(model: keras.Model, batch: Any, targets: np.ndarray) -> float:

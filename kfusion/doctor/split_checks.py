@@ -35,7 +35,8 @@ def check_shared_rows(case: Case) -> Said:
             continue
         hashes = join_hashes([of_train[name] for name in part])
         others = join_hashes([of_validation[name] for name in part])
-        others_known = np.isin(others, hashes) & _varied([validation.x[name] for name in part])
+        asked = [validation.x[name] for name in part]
+        others_known = np.isin(others, hashes) & _varied(asked) & _is_whole(asked)
         shared = int(others_known.sum())
         fewest = (
             max(1, FEW * len(others)) if _width(arrays) >= LONG_ROW else max(3, len(others) / 50)
@@ -76,6 +77,10 @@ def check_contradictions(case: Case) -> Said:
     if y is None or case.task.kind == "regression" or not len(y):
         return
     positions = _positions(len(y), case.seed)
+    # Rows that lack an input are alike in it without being twins.
+    positions = positions[_is_whole([array[positions] for array in case.train.x.values()])]
+    if len(positions) < 2:
+        return
     arrays = [array[positions] for array in case.train.x.values()]
     labels = y[positions]
     hashes = hash_rows(arrays)
@@ -101,6 +106,18 @@ def check_contradictions(case: Case) -> Said:
         "them apart",
         {"sets": several.size, "rows": lost},
     )
+
+
+def _is_whole(arrays: list[np.ndarray]) -> np.ndarray:
+    """Rows in which no input is missing altogether: NaN, or zeros of an image."""
+    whole = np.ones(len(arrays[0]), bool)
+    for array in arrays:
+        rows = array.reshape(len(array), -1)
+        if array.dtype.kind == "f":
+            whole &= ~np.isnan(rows).all(axis=1)
+        elif array.dtype.kind in "iu" and array.ndim > 2:
+            whole &= rows.any(axis=1)
+    return whole
 
 
 def check_groups(case: Case) -> Said:
