@@ -1,5 +1,4 @@
-"""Reads a search's log folder as TensorBoard's HParams tab does: a line per run, its values and last
-scores.
+"""Reads a search's log folder as TensorBoard's HParams tab does: values and last scores by run.
 
 usage: python benchmarks/read_hparams.py image_and_edges/logs
 """
