@@ -57,7 +57,8 @@ def tell(name, diagnosis, wanted, **facts):
     found = {each.name: each for each in diagnosis}
     evidence = {each: found[each].evidence for each in wanted if each in found}
     cures = [found[each].cure for each in wanted if each in found]
-    line = {"set_up": name, "found": diagnosis.names, "evidence": evidence, "cure": cures, **facts}
+    found_at = {each.name: each.severity for each in diagnosis}
+    line = {"set_up": name, "found": found_at, "evidence": evidence, "cure": cures, **facts}
     print(json.dumps({"benchmark": "seeds", **line}), flush=True)
 
 

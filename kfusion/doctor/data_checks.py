@@ -25,7 +25,7 @@ from kfusion.models import PREDICTION
 OTHER_SCALE = 5.0
 # A standard error above which even a difference of 0.05 may be noise; and that of as many rows as
 # tell 0.02 apart.
-MOST_ERROR, WANTED_ERROR = 0.02, 0.01
+MOST_ERROR, WANTED_ERROR = 0.025, 0.01
 
 
 @using_the_model("inputs_not_scaled")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import keras
@@ -38,16 +39,20 @@ def check_penalties(case: Case) -> Iterator[Finding | Undecided]:
         penalty = sum(float(keras.ops.convert_to_numpy(each)) for each in case.model.losses)
         loss = data_loss(loss_terms(case, outputs), y, outputs)
         data = float(keras.ops.convert_to_numpy(loss))
-    share = penalty / (penalty + abs(data)) if penalty > 0 else 0.0
+    # Once a model has learned, its loss is small, and a small penalty may be most of it.
+    worth = abs(data)
+    if case.task.kind != "regression":
+        worth = max(worth, math.log(max(2, case.task.units)))
+    share = penalty / (penalty + worth) if penalty > 0 else 0.0
     if share > MAX_PENALTY_SHARE:
         layer, part = _largest_penalty(case.model)
-        factor = 10.0 ** np.floor(np.log10(0.1 * abs(data) / penalty)) if data else 0.0
+        factor = 10.0 ** np.floor(np.log10(0.1 * worth / penalty)) if worth else 0.0
         yield Finding(
             "penalties_rule_the_loss",
             "error" if share > HOPELESS_PENALTY_SHARE else "warning",
             layer,
-            f"penalties are {penalty:.4g} of a loss of {penalty + data:.4g} ({share:.0%}); the "
-            f"largest is that of {layer!r}, {part:.4g}",
+            f"penalties are {penalty:.4g} of a loss of {penalty + data:.4g}; the largest is that of "
+            f"{layer!r}, {part:.4g}",
             "training shrinks the weights first: the loss falls from epoch to epoch and the "
             "predictions stay where they are",
             f"a penalty of {factor:g} times what it is now, or none and Dropout",
