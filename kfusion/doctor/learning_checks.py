@@ -51,8 +51,8 @@ def check_penalties(case: Case) -> Iterator[Finding | Undecided]:
             "penalties_rule_the_loss",
             "error" if share > HOPELESS_PENALTY_SHARE else "warning",
             layer,
-            f"penalties are {penalty:.4g} of a loss of {penalty + data:.4g}; the largest is that of "
-            f"{layer!r}, {part:.4g}",
+            f"penalties are {penalty:.4g} of a loss of {penalty + data:.4g}; the largest is that "
+            f"of {layer!r}, {part:.4g}",
             "training shrinks the weights first: the loss falls from epoch to epoch and the "
             "predictions stay where they are",
             f"a penalty of {factor:g} times what it is now, or none and Dropout",
