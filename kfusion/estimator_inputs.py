@@ -186,8 +186,9 @@ def _from_column(column: pd.Series, folder, image_shape, verbose) -> np.ndarray:
         if bad:
             raise BadImageError(bad, len(column))
         return images
-    empty = set(np.flatnonzero(is_blank(column.where(~column.index.isin(arrays), "array"))))
-    wrong = [row for row in range(len(cells)) if row not in arrays and row not in empty]
+    others = {row: cell for row, cell in enumerate(cells) if row not in arrays}
+    is_empty = is_blank(pd.Series(others, dtype=object))
+    wrong = [row for row in others if not is_empty[row]]
     if wrong:
         raise ValueError(
             f"Column {column.name!r} holds arrays, but not in row {wrong[0]}: {cells[wrong[0]]!r}."

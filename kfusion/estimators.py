@@ -175,7 +175,7 @@ class _FusionEstimator(BaseEstimator):
         warn_before_training(None, encoded, targets, task=task, groups=groups, schema=self.schema_)
         present = present_rows(encoded, self.schema_)
         self._encoders: dict[str, keras.Model] = self._make_encoders(given, present, seed)
-        x = self._encode_for_members(given)
+        x = self._encode_for_members(encoded)
         shapes = {name: array.shape[1:] for name, array in x.items()}
         members = self._choose_members(shapes, effort)
         about = None
@@ -415,9 +415,9 @@ class _FusionEstimator(BaseEstimator):
             x[TABULAR] = self.schema_.encode(given.frame)
         return x
 
-    def _encode_for_members(self, given: Modalities) -> dict[str, np.ndarray]:
+    def _encode_for_members(self, encoded: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Inputs of the members: what encoders make of the image too."""
-        x = self._encode(given)
+        x = dict(encoded)
         for name, encoder in self._encoders.items():
             x[name] = predict(encoder, x)
         if IMAGE_FEATURES in x:

@@ -79,7 +79,7 @@ class TestAllMembers:
         """The graph against NumPy."""
         from kfusion import predict
 
-        x = fitted._encode_for_members(fitted._read(X, reset=False))
+        x = fitted._encode_for_members(fitted._encode(fitted._read(X, reset=False)))
         means = {
             name: np.mean([predict(model, x) for model in result.models], axis=0).astype(float)
             for name, result in fitted.results_.items()

@@ -237,6 +237,8 @@ class TestEstimator:
         np.testing.assert_allclose(by_path.predict_proba(frame), expected, atol=1e-6)
         cells = frame.assign(path=[x["image"][0], np.nan, None])
         np.testing.assert_allclose(by_path.predict_proba(cells), expected, atol=1e-6)
+        shuffled = cells.set_axis([1, 2, 0])
+        np.testing.assert_allclose(by_path.predict_proba(shuffled), expected, atol=1e-6)
         with pytest.raises(BadImageError, match=r"row 1: .*absent\.png"):
             by_path.predict(frame.assign(path=["0.png", "absent.png", ""]))
 

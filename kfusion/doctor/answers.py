@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from scipy import special
 
 from kfusion.doctor.case import Case, Rows
-from kfusion.doctor.findings import Finding, Undecided
-from kfusion.doctor.layer_calls import ModelRunError, few_rows, run
+from kfusion.doctor.layer_calls import few_rows, run
 from kfusion.doctor.targets import class_values, plain_targets
 from kfusion.models import PREDICTION
 from kfusion.tasks import Task
-
-Said = Iterator[Finding | Undecided]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,22 +29,6 @@ class Judged:
     rows: Rows
     y: np.ndarray
     called: str
-
-
-def using_the_model(name: str) -> Callable[[Callable[[Case], Said]], Callable[[Case], Said]]:
-    """A check that runs the model: if that fails, it is not decided."""
-
-    def wrap(check):
-        @functools.wraps(check)
-        def checked(case: Case) -> Said:
-            try:
-                yield from check(case)
-            except ModelRunError as error:
-                yield Undecided(name, str(error))
-
-        return checked
-
-    return wrap
 
 
 def take(rows: Rows, positions: np.ndarray) -> Rows:
@@ -84,7 +64,7 @@ def answers(case: Case, x: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     The model's own answer is called "prediction"; heads that do not answer the task are left out.
 
     Raises:
-        ModelRunError: If the model does not run.
+        UndecidableError: If the model does not run.
     """
     outputs = run(case.model, x)
     if isinstance(outputs, Mapping):

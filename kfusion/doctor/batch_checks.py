@@ -12,13 +12,8 @@ from kfusion.doctor.case import Case
 from kfusion.doctor.findings import Finding, Undecided
 from kfusion.doctor.graph import layers_in
 from kfusion.doctor.layer_calls import untouched
-from kfusion.doctor.probes import (
-    FEW_ROWS,
-    decides,
-    name_outputs,
-    run,
-    sample_rows,
-)
+from kfusion.doctor.probes import FEW_ROWS, name_outputs, run, sample_rows
+from kfusion.doctor.undecided import decides
 
 MIN_BATCH = 8
 MAX_SHARE_OF_START = 0.05

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
@@ -17,11 +17,10 @@ from kfusion.doctor import (
 )
 from kfusion.doctor.case import Case, make_rows, name_columns
 from kfusion.doctor.data_checks import check_validation_classes
-from kfusion.doctor.findings import Diagnosis, Finding, Undecided, to_diagnosis
+from kfusion.doctor.findings import Diagnosis, to_diagnosis
+from kfusion.doctor.undecided import Check
 from kfusion.tables import TableSchema
 from kfusion.tasks import Task
-
-Check = Callable[[Case], Iterator[Finding | Undecided]]
 
 # The first ones need no model; the others run it where a part of it is frozen.
 DATA_CHECKS: tuple[Check, ...] = (
@@ -47,7 +46,6 @@ def warn_before_training(
     groups: Any = None,
     batch_size: int = 32,
     schema: TableSchema | None = None,
-    stacklevel: int = 3,
 ) -> None:
     """Warns of what is wrong with data or model, in one `DoctorWarning` for each finding.
 
@@ -60,7 +58,6 @@ def warn_before_training(
         groups: `(rows,)` values of the training rows, or None.
         batch_size: Int, of the training.
         schema: `TableSchema` of the "tabular" input, whose columns are then named.
-        stacklevel: As of `warnings.warn`.
     """
     held = None if validation_data is None else make_rows(model, *validation_data)
     case = Case(
@@ -75,7 +72,8 @@ def warn_before_training(
     checks = DATA_CHECKS if model is None else DATA_CHECKS + MODEL_CHECKS
     for finding in run_checks(case, checks):
         if finding.severity != "note":
-            warnings.warn(str(finding), DoctorWarning, stacklevel=stacklevel)
+            # The line of whoever called what is about to train.
+            warnings.warn(str(finding), DoctorWarning, stacklevel=3)
 
 
 def run_checks(case: Case, checks: Iterable[Check]) -> Diagnosis:

@@ -53,7 +53,7 @@ def find_join(model: keras.Model, x: Mapping[str, np.ndarray], seed: int = 0) ->
         `Join`, or None if no layer is given several vectors in this way.
 
     Raises:
-        ModelRunError: If the model does not run on these rows.
+        UndecidableError: If the model does not run on these rows.
     """
     positions = few_rows(x, 16, seed)
     batch = {name: array[positions] for name, array in x.items()}

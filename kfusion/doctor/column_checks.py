@@ -9,10 +9,11 @@ from scipy import stats
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.tree import DecisionTreeClassifier
 
-from kfusion.doctor.answers import Said, targets
+from kfusion.doctor.answers import targets
 from kfusion.doctor.case import Case
 from kfusion.doctor.data_checks import column_name, plain_column_name
 from kfusion.doctor.findings import Finding, Undecided
+from kfusion.doctor.undecided import Said
 
 MOST_ROWS, MOST_COLUMNS, MOST_CELLS = 20_000, 4_096, 4_000_000
 # Columns from which a table is rather a flattened image or counts, where some are always constant.

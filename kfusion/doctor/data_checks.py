@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from kfusion.doctor.answers import Said, answers, score, some_rows, targets, using_the_model
+from kfusion.doctor.answers import answers, score, some_rows, targets
 from kfusion.doctor.case import Case
 from kfusion.doctor.entries import (
     FLAT,
@@ -19,6 +19,7 @@ from kfusion.doctor.entries import (
 )
 from kfusion.doctor.findings import Finding, Undecided
 from kfusion.doctor.layer_calls import few_rows, run
+from kfusion.doctor.undecided import Said, decides
 from kfusion.models import PREDICTION
 
 # A scale that validation rows may differ by.
@@ -28,7 +29,7 @@ OTHER_SCALE = 5.0
 MOST_ERROR, WANTED_ERROR = 0.025, 0.01
 
 
-@using_the_model("inputs_not_scaled")
+@decides("inputs_not_scaled")
 def check_scale(case: Case) -> Said:
     """Inputs that reach the first weights far from unit scale, such as raw pixels."""
     for name, array in case.train.x.items():
@@ -181,7 +182,7 @@ def _mean_square(values: np.ndarray) -> np.ndarray:
     return np.nansum(values**2, axis=0) / counts
 
 
-@using_the_model("missing_values_unhandled")
+@decides("missing_values_unhandled")
 def check_missing(case: Case) -> Said:
     """NaN or infinity that no layer handles, found by asking for predictions of such rows."""
     for name, array in case.train.x.items():
@@ -305,7 +306,7 @@ def check_validation_classes(case: Case) -> Said:
             )
 
 
-@using_the_model("validation_too_small")
+@decides("validation_too_small")
 def check_validation_size(case: Case) -> Said:
     """Too few validation rows to tell apart what is worth telling apart."""
     if case.validation is None or case.task.kind == "regression":

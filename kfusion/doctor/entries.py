@@ -74,7 +74,7 @@ def find_entry(
         `Entry`, or None if the input reaches no such layer.
 
     Raises:
-        ModelRunError: If the model does not run on these rows.
+        UndecidableError: If the model does not run on these rows.
     """
     positions = few_rows(x, 64, seed)
     batch = {key: array[positions] for key, array in x.items()}

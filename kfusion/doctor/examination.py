@@ -16,10 +16,11 @@ from kfusion.doctor import (
     target_checks,
     wiring_checks,
 )
-from kfusion.doctor.before_training import DATA_CHECKS, Check, run_checks
+from kfusion.doctor.before_training import DATA_CHECKS, run_checks
 from kfusion.doctor.case import Case, make_rows, name_columns
 from kfusion.doctor.findings import Diagnosis, to_diagnosis
 from kfusion.doctor.target_checks import why_it_does_not_run
+from kfusion.doctor.undecided import Check
 from kfusion.fusion_data import FusionData
 from kfusion.tables import TableSchema
 from kfusion.tasks import Task, as_task

@@ -13,7 +13,8 @@ from kfusion.doctor.case import Case
 from kfusion.doctor.findings import Finding, Undecided
 from kfusion.doctor.graph import Call, Walk, layers_in, walk
 from kfusion.doctor.layer_calls import untouched
-from kfusion.doctor.probes import FEW_ROWS, check_built, decides, sample_rows, told
+from kfusion.doctor.probes import FEW_ROWS, check_built, sample_rows, told
+from kfusion.doctor.undecided import decides
 from kfusion.layers import Frozen
 
 _FREEZE = "part = kf.freeze(part)"

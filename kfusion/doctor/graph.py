@@ -11,7 +11,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from kfusion.doctor.probes import UndecidableError, check_built, feed, name_outputs, told
+from kfusion.doctor.layer_calls import feed
+from kfusion.doctor.probes import check_built, name_outputs, told
+from kfusion.doctor.undecided import UndecidableError
 from kfusion.layers import Frozen
 from kfusion.trained_models import plain_model
 

@@ -9,10 +9,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from kfusion.doctor.answers import Said, answers, score, some_rows, targets, using_the_model
+from kfusion.doctor.answers import answers, score, some_rows, targets
 from kfusion.doctor.case import Case
 from kfusion.doctor.data_checks import unscaled_inputs
 from kfusion.doctor.findings import Finding, Undecided
+from kfusion.doctor.undecided import Said, decides
 from kfusion.models import PREDICTION
 
 # Words in names of metrics that are better when larger, and of those that are when smaller.
@@ -69,7 +70,7 @@ def _diverged(severity: str, evidence: str, values: Mapping[str, Any]) -> Findin
     )
 
 
-@using_the_model("at_chance")
+@decides("at_chance")
 def check_chance(case: Case) -> Said:
     """Scores that stay at chance, whether the loss falls or not, and why."""
     history = case.history or {}

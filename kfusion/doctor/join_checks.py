@@ -15,7 +15,8 @@ from kfusion.doctor.findings import Finding, Undecided
 from kfusion.doctor.gradients import gradients
 from kfusion.doctor.graph import Call, Walk, activation_of, source_of, walk
 from kfusion.doctor.layer_calls import untouched
-from kfusion.doctor.probes import data_loss, decides, loss_terms, sample_rows
+from kfusion.doctor.probes import data_loss, loss_terms, sample_rows
+from kfusion.doctor.undecided import decides
 from kfusion.layers import ConcatFusion, Presence, PresenceSwitch, StandIn
 
 MAX_SPREAD_RATIO = 10.0

@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from kfusion.doctor.undecided import UndecidableError
+from kfusion.trained_models import taken_by
+
 BATCH = 256
 # Rows of large images are fewer, so that what layers make of them fits into memory.
 _MOST_NUMBERS = 4_000_000
@@ -22,10 +25,6 @@ NORMALIZING = (
     keras.layers.RMSNormalization,
     keras.layers.UnitNormalization,
 )
-
-
-class ModelRunError(RuntimeError):
-    """A model does not run on its data."""
 
 
 class LayerCall(NamedTuple):
@@ -48,6 +47,16 @@ def untouched(model: keras.Model) -> keras.StatelessScope:
     # Penalties read their weights from the scope itself.
     held = [(variable, variable.value) for variable in model.trainable_variables]
     return keras.StatelessScope(held, collect_losses=True)
+
+
+def feed(model: keras.Model, inputs: Mapping[str, np.ndarray]) -> Any:
+    """Arrays by name -> the structure that the model is called with."""
+    if getattr(model, "inputs", None):
+        return keras.tree.map_structure(lambda taken: inputs[taken.name], taken_by(model))
+    if list(inputs) != [f"input_{i + 1}" for i in range(len(inputs))]:
+        return dict(inputs)
+    arrays = list(inputs.values())
+    return arrays if len(arrays) > 1 else arrays[0]
 
 
 def few_rows(x: Mapping[str, np.ndarray], most: int = BATCH, seed: int = 0) -> np.ndarray:
@@ -79,10 +88,12 @@ def run(model: keras.Model, x: Mapping[str, np.ndarray], batch_size: int | None 
         What the model gives, as arrays of all rows in the structure in which it gives them.
 
     Raises:
-        ModelRunError: If the model does not run on these rows, or has no weights yet.
+        UndecidableError: If the model does not run on these rows, or has no weights yet.
     """
     if not model.built:
-        raise ModelRunError(f"{model.name!r} has no weights yet: fit it, or call it on data once")
+        raise UndecidableError(
+            f"{model.name!r} has no weights yet: fit it, or call it on data once"
+        )
     rows = len(next(iter(x.values())))
     batch_size = batch_size or usual_batch(x)
     parts = []
@@ -90,9 +101,9 @@ def run(model: keras.Model, x: Mapping[str, np.ndarray], batch_size: int | None 
         batch = {name: array[start : start + batch_size] for name, array in x.items()}
         try:
             with untouched(model):
-                outputs = model(_as_taken(model, batch), training=False)
+                outputs = model(feed(model, batch), training=False)
         except Exception as error:
-            raise ModelRunError(
+            raise UndecidableError(
                 f"{model.name!r} does not run on its data: {' '.join(str(error).split())[:300]}"
             ) from error
         parts.append(keras.tree.map_structure(keras.ops.convert_to_numpy, outputs))
@@ -110,7 +121,7 @@ def watch(
         see: Called with the number of the call and the call.
 
     Raises:
-        ModelRunError: If the model does not run on these rows.
+        UndecidableError: If the model does not run on these rows.
     """
     count = 0
 
@@ -159,19 +170,6 @@ def own_weights(layer: Any) -> list[Any]:
     """Weights that a layer would train if it were not frozen, without those of layers within it."""
     # Keras has no public way to them.
     return list(getattr(layer, "_trainable_variables", ()))
-
-
-def _as_taken(model: keras.Model, x: Mapping[str, np.ndarray]) -> Any:
-    """Inputs in the structure that the model was built with."""
-    taken = getattr(model, "input", None)
-    if isinstance(taken, Mapping):
-        return {key: x[tensor.name] for key, tensor in taken.items()}
-    # Of models that tell no inputs, such as subclassed ones, arrays were named by their places.
-    is_known = bool(getattr(model, "inputs", None))
-    if not is_known and list(x) != [f"input_{i + 1}" for i in range(len(x))]:
-        return dict(x)
-    arrays = list(x.values())
-    return arrays if len(arrays) > 1 else arrays[0]
 
 
 def _operations(model: keras.Model) -> list[Any]:

@@ -12,14 +12,8 @@ from kfusion.doctor.case import Case
 from kfusion.doctor.findings import Finding, Undecided
 from kfusion.doctor.graph import layers_in
 from kfusion.doctor.layer_calls import untouched
-from kfusion.doctor.probes import (
-    data_loss,
-    decides,
-    loss_terms,
-    name_outputs,
-    run,
-    sample_rows,
-)
+from kfusion.doctor.probes import data_loss, loss_terms, name_outputs, run, sample_rows
+from kfusion.doctor.undecided import decides
 from kfusion.optimizers import LEARNING_RATES
 
 MAX_PENALTY_SHARE, HOPELESS_PENALTY_SHARE = 0.5, 0.9

@@ -6,21 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kfusion.doctor.answers import (
-    Judged,
-    Said,
-    answers,
-    main_score,
-    score,
-    some_rows,
-    take,
-    targets,
-    using_the_model,
-)
+from kfusion.doctor.answers import Judged, answers, main_score, score, some_rows, take, targets
 from kfusion.doctor.branch_features import features_at, find_join, flat_input, judge_alone
 from kfusion.doctor.case import Case, Rows
 from kfusion.doctor.findings import Finding, Undecided
 from kfusion.doctor.layer_calls import numbers_per_row
+from kfusion.doctor.undecided import Said, decides
 from kfusion.models import PREDICTION
 from kfusion.paired_comparison import compare_predictions
 
@@ -50,7 +41,7 @@ class Fall(NamedTuple):
         return self.mean + 1.96 * self.error
 
 
-@using_the_model("input_ignored")
+@decides("input_ignored")
 def check_ignored(case: Case) -> Said:
     """Inputs whose exchange between rows costs no score."""
     if len(case.train.x) < 2 or not case.is_trained:
@@ -169,7 +160,7 @@ def permutation_fall(case: Case, judged: Judged, whole: np.ndarray, name: str) -
     return Fall(float(found.mean()), float(np.sqrt(variance)), moved)
 
 
-@using_the_model("fused_below_a_branch")
+@decides("fused_below_a_branch")
 def check_against_branches(case: Case) -> Said:
     """A fused model below one of its branches, inputs or auxiliary heads on validation rows."""
     name = "fused_below_a_branch"

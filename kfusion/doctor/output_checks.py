@@ -12,17 +12,8 @@ from kfusion.doctor.case import Case
 from kfusion.doctor.findings import Finding, Undecided
 from kfusion.doctor.graph import activation_of, opened, walk
 from kfusion.doctor.layer_calls import untouched
-from kfusion.doctor.probes import (
-    FEW_ROWS,
-    Term,
-    UndecidableError,
-    decides,
-    loss_terms,
-    name_outputs,
-    run,
-    sample_rows,
-    told,
-)
+from kfusion.doctor.probes import FEW_ROWS, Term, loss_terms, name_outputs, run, sample_rows, told
+from kfusion.doctor.undecided import UndecidableError, decides
 
 RARE_SHARE = 0.1
 _SPARSE = "sparse_categorical_crossentropy"

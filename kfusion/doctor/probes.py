@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -12,37 +11,15 @@ import keras
 import numpy as np
 
 from kfusion.doctor.case import Case
-from kfusion.doctor.findings import Finding, Undecided
+from kfusion.doctor.layer_calls import feed
+from kfusion.doctor.undecided import UndecidableError
 from kfusion.models import PREDICTION
-from kfusion.trained_models import taken_by
 
 MAX_ROWS, MIN_ROWS = 256, 16
 # Of checks that run a model several times and average nothing.
 FEW_ROWS = 32
 # Values of all inputs together that a run is given, where that leaves `MIN_ROWS`.
 MAX_VALUES = 2**21
-
-Check = Callable[[Case], Iterator[Finding | Undecided]]
-
-
-class UndecidableError(Exception):
-    """Why a check cannot decide."""
-
-
-def decides(name: str) -> Callable[[Check], Check]:
-    """Makes an `Undecided` of the name given where a check raises `UndecidableError`."""
-
-    def decorate(check: Check) -> Check:
-        @functools.wraps(check)
-        def decided(case: Case) -> Iterator[Finding | Undecided]:
-            try:
-                yield from check(case)
-            except UndecidableError as reason:
-                yield Undecided(name, str(reason))
-
-        return decided
-
-    return decorate
 
 
 def sample_rows(case: Case, limit: int = MAX_ROWS) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -52,16 +29,6 @@ def sample_rows(case: Case, limit: int = MAX_ROWS) -> tuple[dict[str, np.ndarray
     rows = np.random.default_rng(case.seed).choice(len(case.train), count, replace=False)
     rows.sort()
     return {name: array[rows] for name, array in case.train.x.items()}, case.train.y[rows]
-
-
-def feed(model: keras.Model, inputs: Mapping[str, np.ndarray]) -> Any:
-    """Arrays by name -> the structure that the model is called with."""
-    if getattr(model, "inputs", None):
-        return keras.tree.map_structure(lambda taken: inputs[taken.name], taken_by(model))
-    if list(inputs) != [f"input_{i + 1}" for i in range(len(inputs))]:
-        return dict(inputs)
-    arrays = list(inputs.values())
-    return arrays if len(arrays) > 1 else arrays[0]
 
 
 def check_built(model: keras.Model) -> None:

@@ -6,10 +6,11 @@ import re
 
 import numpy as np
 
-from kfusion.doctor.answers import Said, answers, some_rows, targets, using_the_model
+from kfusion.doctor.answers import answers, some_rows, targets
 from kfusion.doctor.case import Case
 from kfusion.doctor.findings import Finding
-from kfusion.doctor.layer_calls import ModelRunError, few_rows, run
+from kfusion.doctor.layer_calls import few_rows, run
+from kfusion.doctor.undecided import Said, UndecidableError, decides
 from kfusion.models import PREDICTION
 
 # Standard deviations of the targets between their mean and that of the answers.
@@ -22,7 +23,7 @@ def why_it_does_not_run(case: Case) -> Finding | None:
     positions = few_rows(case.train.x, 8, case.seed)
     try:
         run(case.model, {name: array[positions] for name, array in case.train.x.items()})
-    except ModelRunError as error:
+    except UndecidableError as error:
         if not case.model.built:
             return None
         shapes = {name: tuple(array.shape[1:]) for name, array in case.train.x.items()}
@@ -78,7 +79,7 @@ def check_one_class(case: Case) -> Said:
     )
 
 
-@using_the_model("targets_far_from_answers")
+@decides("targets_far_from_answers")
 def check_far_targets(case: Case) -> Said:
     """A regression whose targets lie far from what the model can soon answer."""
     if case.task.kind != "regression":
