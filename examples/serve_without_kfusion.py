@@ -35,7 +35,7 @@ def main(model_dir: str, csv_path: str) -> None:
     with open(csv_path, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))[:ROWS]
 
-    column = description["image_column"]
+    column = description["image_columns"]["image"]
     shape = description["inputs"]["image"][0]
     images = [read_image(Path(csv_path).parent, row[column], shape) for row in rows]
     given = {"image": tf.constant(np.stack(images))}

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from kfusion.baselines import boosted_trees, fused, single_input, standard_single_inputs
     from kfusion.blending import fit_blend
     from kfusion.branches import (
+        branch_builders,
         edge_branch,
         embedding_branch,
         image_branch,
@@ -65,6 +66,7 @@ _MODULES = {
     "kfusion.baselines": ["boosted_trees", "fused", "single_input", "standard_single_inputs"],
     "kfusion.blending": ["fit_blend"],
     "kfusion.branches": [
+        "branch_builders",
         "edge_branch",
         "embedding_branch",
         "image_branch",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -12,28 +12,30 @@ import numpy as np
 import pandas as pd
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-from kfusion.branches import image_branch, tabular_branch
+from kfusion.branches import branch_builders
 from kfusion.fusion_data import FusionData
+from kfusion.inputs import IMAGE, TABULAR
 from kfusion.layers import ConcatFusion
 from kfusion.models import build_fusion_model, build_unimodal_model, get_fusion
 from kfusion.tasks import Task
 from kfusion.training import fit
 
-IMAGE_ONLY, TABLE_ONLY, TABLE_TREES = "image only", "table only", "table only (boosted trees)"
+TABLE_TREES = "table only (boosted trees)"
 PLAIN_CONCAT = "plain concat"
-IMAGE, TABULAR = "image", "tabular"
 
 Builders = Mapping[str, Callable[..., keras.Model]]
 # Scikit-learn bins 255 values of a category at most; codes are by frequency, so they order well.
 MAX_TREE_CATEGORIES = 255
 
 
-def branch_builders(train: FusionData, **image_keywords: Any) -> dict[str, Callable[..., Any]]:
-    """Builders of an image and a tabular branch that suit the training rows."""
-    return {
-        IMAGE: partial(image_branch, train.image_shape, **image_keywords),
-        TABULAR: partial(tabular_branch, train.schema),
-    }
+def default_branches(train: FusionData, **image_keywords: Any) -> Builders:
+    """Builders of a branch for each input of the training rows; see `branch_builders`."""
+    return branch_builders(train.x, train.schema, **image_keywords)
+
+
+def only(key: str) -> str:
+    """What a model of one input alone is called."""
+    return f"{'table' if key == TABULAR else key} only"
 
 
 def build_single(builders: Builders, key: str, *, task: Task, name: str) -> keras.Model:
@@ -52,7 +54,7 @@ def build_fused(
 def single_input(
     key: str,
     *,
-    branches: Callable[[FusionData], Builders] = branch_builders,
+    branches: Callable[[FusionData], Builders] = default_branches,
     validation: float = 0.2,
     **keywords: Any,
 ) -> Callable[[Any, Any], keras.Model]:
@@ -80,7 +82,7 @@ def single_input(
 def fused(
     fusion: str | keras.layers.Layer = "concat",
     *,
-    branches: Callable[[FusionData], Builders] = branch_builders,
+    branches: Callable[[FusionData], Builders] = default_branches,
     validation: float = 0.2,
     **keywords: Any,
 ) -> Callable[[Any, Any], keras.Model]:
@@ -115,18 +117,26 @@ def boosted_trees(**keywords: Any) -> Callable[[Any, Any], TableTrees]:
 
 
 def standard_single_inputs(
-    branches: Callable[[FusionData], Builders] = branch_builders, **keywords: Any
+    branches: Callable[[FusionData], Builders] = default_branches,
+    *,
+    inputs: Collection[str] = (IMAGE, TABULAR),
+    **keywords: Any,
 ) -> dict[str, Callable[[Any, Any], Any]]:
-    """The three that a fusion of an image and a table has to beat, by name."""
-    return {
-        IMAGE_ONLY: single_input(IMAGE, branches=branches, **keywords),
-        TABLE_ONLY: single_input(TABULAR, branches=branches, **keywords),
-        TABLE_TREES: boosted_trees(),
+    """What a fusion has to beat, by name: a network of each input, and trees on the table.
+
+    Args:
+        branches: As in `single_input`.
+        inputs: Names of the inputs.
+        **keywords: For `kfusion.fit`.
+    """
+    singles: dict[str, Callable[[Any, Any], Any]] = {
+        only(key): single_input(key, branches=branches, **keywords) for key in inputs
     }
+    return {**singles, TABLE_TREES: boosted_trees()} if TABULAR in inputs else singles
 
 
 def plain_concat(
-    branches: Callable[[FusionData], Builders] = branch_builders, **keywords: Any
+    branches: Callable[[FusionData], Builders] = default_branches, **keywords: Any
 ) -> Callable[[Any, Any], keras.Model]:
     """Concatenation without normalising, the first thing that everyone tries."""
     return fused(ConcatFusion(normalize=False), branches=branches, **keywords)
@@ -207,14 +217,14 @@ def fill_empty_columns(table: np.ndarray) -> np.ndarray:
 def as_fusion_data(
     x: Mapping[str, Any], y: np.ndarray, *, task: Task, groups: np.ndarray | None
 ) -> FusionData:
-    """Makes `FusionData` of a dict with images and a matrix of numbers, "image" and "tabular"."""
+    """Makes `FusionData` of a dict with a matrix of numbers, "tabular", and other arrays."""
     matrix = np.asarray(x[TABULAR], np.float64)
     frame = pd.DataFrame(matrix, columns=[f"column_{i}" for i in range(matrix.shape[1])])
     kinds = dict.fromkeys(frame.columns, "number")
+    arrays = {name: np.asarray(array) for name, array in x.items() if name != TABULAR}
+    images = arrays[IMAGE] if set(arrays) == {IMAGE} else arrays
     names = task.class_names
-    return FusionData(
-        np.asarray(x[IMAGE]), frame, y, task.kind, names, groups=groups, column_kinds=kinds
-    )
+    return FusionData(images, frame, y, task.kind, names, groups=groups, column_kinds=kinds)
 
 
 def _checked_data(x: Any) -> FusionData:

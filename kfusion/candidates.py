@@ -13,15 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kfusion.baselines import (
-    IMAGE,
-    IMAGE_ONLY,
-    TABLE_ONLY,
-    TABULAR,
-    branch_builders,
-    build_fused,
-    build_single,
-)
+from kfusion.baselines import build_fused, build_single, default_branches, only
 from kfusion.estimates import JudgedRows
 from kfusion.fusion_data import FusionData
 from kfusion.paired_comparison import compare_folds
@@ -73,7 +65,7 @@ def fit_candidates(
     seed: int = 0,
     **keywords: Any,
 ) -> list[Candidate]:
-    """Trains image only, table only and each fusion on the same rows, with the same head.
+    """Trains a model of each input alone and each fusion on the same rows, with the same head.
 
     Args:
         train: Training rows.
@@ -90,10 +82,7 @@ def fit_candidates(
         RuntimeError: If the training of every candidate diverges.
     """
     task = train.task
-    makers = {
-        IMAGE_ONLY: partial(build_single, builders, IMAGE),
-        TABLE_ONLY: partial(build_single, builders, TABULAR),
-    }
+    makers = {only(key): partial(build_single, builders, key) for key in builders}
     for fusion in fusions:
         makers[fusion] = partial(build_fused, builders, fusion)
     x, validation_data = train.x, (validation.x, validation.y)
@@ -124,9 +113,9 @@ def fit_candidates(
 
 
 def fresh_fusion(train: FusionData, seed: int = 0) -> keras.Model:
-    """An untrained fusion of image and table, as `kfusion fit` makes it by default."""
+    """An untrained fusion of all inputs, as `kfusion fit` makes it by default."""
     keras.utils.set_random_seed(seed)
-    return build_fused(branch_builders(train), "concat", task=train.task, name="concat")
+    return build_fused(default_branches(train), "concat", task=train.task, name="concat")
 
 
 def search_candidate(
@@ -195,8 +184,9 @@ def comparison_table(candidates: Sequence[Candidate]) -> str:
 
 def verdict(candidates: Sequence[Candidate], validation: FusionData) -> str:
     """One sentence: whether the best fusion beats the best single input on the validation rows."""
-    single = [c for c in candidates if c.name in (IMAGE_ONLY, TABLE_ONLY)]
-    fused = [c for c in candidates if c.name not in (IMAGE_ONLY, TABLE_ONLY)]
+    names = [only(key) for key in validation.x]
+    single = [c for c in candidates if c.name in names]
+    fused = [c for c in candidates if c.name not in names]
     if not (single and fused):
         return "There is no fusion and single input to compare."
     task = validation.task

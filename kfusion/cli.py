@@ -69,6 +69,7 @@ def _train(arguments: argparse.Namespace, *, search: bool) -> dict[str, Any]:
     train, validation = _split(_load(arguments), arguments)
     # Keras is loaded only now, so that a mistake in the data shows at once.
     from kfusion import candidates, runs
+    from kfusion.loading import name_image_inputs
     from kfusion.training import check_can_score
 
     fusions = arguments.fusions or ["concat", "multiply"]
@@ -123,7 +124,7 @@ def _train(arguments: argparse.Namespace, *, search: bool) -> dict[str, Any]:
         train=train,
         validation=validation,
         verdict=told,
-        image_column=arguments.image,
+        image_columns=name_image_inputs(arguments.image),
         target=arguments.target,
     )
     return {**description, "run": str(folder)}
@@ -194,10 +195,10 @@ def _branches(arguments: argparse.Namespace):
     """A callable from training rows to builders of branches, as the arguments ask for."""
     from functools import partial
 
-    from kfusion.baselines import branch_builders
+    from kfusion.baselines import default_branches
 
     return partial(
-        branch_builders,
+        default_branches,
         backbone=arguments.backbone,
         weights=arguments.weights,
         trainable=not arguments.freeze,
@@ -259,38 +260,41 @@ def _export(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _predict(arguments: argparse.Namespace) -> dict[str, Any]:
     from kfusion.images import BadImageError
-    from kfusion.loading import NO_FILE, load_images, read_csv
-    from kfusion.serving import IMAGE, load_exported
+    from kfusion.loading import NO_FILE, load_image_columns, read_csv
+    from kfusion.serving import load_exported
 
     with _user_input():
         if arguments.out and not Path(arguments.out).absolute().parent.is_dir():
             raise ValueError(f"There is no folder for --out {arguments.out}.")
         model = load_exported(arguments.model)
         frame = read_csv(arguments.csv)
-        images, files = None, None
-        if model.image_shape is not None:
-            column = arguments.image or model.image_column
-            if column not in frame.columns:
-                raise ValueError(
-                    f"{arguments.csv} has no image column {column!r}; name it with --image. It "
-                    f"has: {list(frame.columns)}."
-                )
-            images, bad_images = load_images(
-                frame[column],
-                model.image_shape,
-                image_folder=arguments.image_folder or Path(arguments.csv).parent,
-            )
-            if IMAGE in model.may_be_missing:
-                bad_images = [bad for bad in bad_images if bad.path != NO_FILE]
-            if bad_images:
-                raise BadImageError(bad_images, len(frame))
-            files = frame[column].tolist()
+        columns = _image_columns(model.image_columns, arguments.image)
+        images, bad_images = load_image_columns(
+            frame,
+            columns,
+            model.image_shapes,
+            image_folder=arguments.image_folder or Path(arguments.csv).parent,
+        )
+        if set(columns) <= set(model.may_be_missing):
+            bad_images = [bad for bad in bad_images if bad.path != NO_FILE]
+        if bad_images:
+            raise BadImageError(bad_images, len(frame))
+        files = frame[next(iter(columns.values()))].tolist() if columns else None
         answers = model.predict(frame, images)
     rows = [_answer_of_row(model.class_names, answers, row, files) for row in range(len(frame))]
     if arguments.out is None:
         return {"rows": len(rows), "predictions": rows}
     _write_predictions(arguments.out, rows)
     return {"rows": len(rows), "out": arguments.out}
+
+
+def _image_columns(known: dict[str, str], given: list[str]) -> dict[str, str]:
+    """Columns of image files by input name: those of training, or those given, in their order."""
+    if not given:
+        return known
+    if len(given) != len(known):
+        raise ValueError(f"The model takes images {list(known)}. Received: --image {given}.")
+    return dict(zip(known, given, strict=True))
 
 
 def _answer_of_row(
@@ -335,6 +339,7 @@ def _load(arguments: argparse.Namespace):
             target=arguments.target,
             group_column=arguments.group,
             tabular_columns=arguments.columns,
+            text_columns=arguments.text,
             image_shape=arguments.image_shape,
             image_folder=arguments.image_folder or Path(arguments.csv).parent,
             kind=arguments.kind,
@@ -347,10 +352,7 @@ def _split(data, arguments: argparse.Namespace):
     """Training and validation rows."""
     with _user_input():
         train, validation = data.split(arguments.validation, seed=arguments.seed)
-    _tell(
-        f"{len(train)} training and {len(validation)} validation rows, images of "
-        f"{data.image_shape}, {data.kind} {list(data.class_names) or ''}"
-    )
+    _tell(f"{len(train)} training and {len(validation)} validation rows of {data}")
     return train, validation
 
 
@@ -456,7 +458,13 @@ def _parser() -> argparse.ArgumentParser:
     predict = commands.add_parser("predict", help="predict the rows of a CSV file")
     predict.add_argument("model", metavar="MODEL_DIR", help="folder written by export")
     predict.add_argument("csv", metavar="CSV")
-    predict.add_argument("--image", help="column of image files (default: as in training)")
+    predict.add_argument(
+        "--image",
+        action="append",
+        default=[],
+        metavar="COL",
+        help="column of image files (default: as in training)",
+    )
     predict.add_argument("--image-folder", help="where relative paths start (default: the CSV's)")
     predict.add_argument("--out", help="CSV file for the predictions, instead of stdout")
     predict.set_defaults(command=_predict)
@@ -466,7 +474,14 @@ def _parser() -> argparse.ArgumentParser:
 def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("csv", metavar="CSV")
-    add("--image", required=True, metavar="COL", help="column of image files")
+    add(
+        "--image",
+        required=True,
+        action="append",
+        metavar="COL",
+        help="column of image files; again for each of several",
+    )
+    add("--text", action="append", default=[], metavar="COL", help="column of sentences")
     add("--target", required=True, metavar="COL", help="column to predict")
     add("--group", metavar="COL", help="rows with equal values are never split")
     add("--columns", nargs="+", metavar="COL", help="columns to learn from (default: all others)")

@@ -18,9 +18,7 @@ import numpy as np
 import pandas as pd
 
 from kfusion.baselines import (
-    IMAGE,
     PLAIN_CONCAT,
-    TABULAR,
     as_fusion_data,
     fused,
     plain_concat,
@@ -38,6 +36,7 @@ from kfusion.delong import check_confidence
 from kfusion.estimates import Estimate, JudgedRows, check_defined, estimate
 from kfusion.folds import Fold
 from kfusion.fusion_data import FusionData
+from kfusion.inputs import IMAGE, TABULAR
 from kfusion.json_values import describe, none_if_not_finite
 from kfusion.paired_comparison import PairedComparison, compare_folds, format_pvalue
 from kfusion.paired_tests import holm
@@ -508,15 +507,15 @@ def _gather(
         raise TypeError(f"Nothing takes the keyword(s) {sorted(keywords)}: give them to the fits.")
     plain: dict[str, Fit] = {}
     if single_inputs is None:
-        single_inputs = standard_single_inputs(**keywords)
+        single_inputs = standard_single_inputs(inputs=_input_names(x), **keywords)
         plain = {PLAIN_CONCAT: plain_concat(**keywords)}
         own = {**single_inputs, **plain, **own}
-    has_both = isinstance(x, Mapping) and {IMAGE, TABULAR} <= set(x)
-    is_encoded = has_both and not hasattr(x[TABULAR], "columns")
+    has_table = isinstance(x, Mapping) and TABULAR in x and len(x) > 1
+    is_encoded = has_table and not hasattr(x[TABULAR], "columns")
     if own and not (is_encoded or isinstance(x, FusionData)):
         raise ValueError(
-            "Fusions by name and the standard single inputs need FusionData, or a dict with "
-            f'"{IMAGE}" and "{TABULAR}" arrays. Pass callables, and `single_inputs`: what a '
+            "Fusions by name and the standard single inputs need FusionData, or a dict of two or "
+            f'more arrays, one of them "{TABULAR}". Pass callables, and `single_inputs`: what a '
             "candidate has to beat."
         )
     fits: dict[str, Fit] = {}
@@ -532,6 +531,13 @@ def _gather(
     if not single_inputs:
         raise ValueError("`single_inputs` is empty: there is nothing to compare with.")
     return fits, tuple(single_inputs), set(own)
+
+
+def _input_names(x: Any) -> list[str]:
+    """Inputs of a model of all; those of an image and a table where they are not known."""
+    if isinstance(x, FusionData):
+        return list(x.x)
+    return list(x) if isinstance(x, Mapping) else [IMAGE, TABULAR]
 
 
 def _slug(name: str) -> str:

@@ -333,7 +333,7 @@ def _run_all(work: _Work, folds: list[Fold], n_jobs: int | None, bar) -> list[Fo
 def _describe(work: _Work, folds: list[Fold], about: Any) -> dict[str, Any]:
     """What must be the same for finished folds to belong to one cross-validation."""
     if isinstance(work.x, FusionData):
-        rows: Mapping[str, Any] = {"image": work.x.images, "table": work.x.frame}
+        rows: Mapping[str, Any] = {**work.x.arrays, "table": work.x.frame}
     else:
         rows = work.x if isinstance(work.x, Mapping) else {"x": work.x}
     positions = {

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from kfusion.baselines import branch_builders
+from kfusion.baselines import default_branches
 from kfusion.candidates import (
     best_candidate,
     comparison_table,
@@ -20,7 +20,7 @@ from kfusion.candidates import (
 )
 from kfusion.datasets import load_landcover
 from kfusion.fusion_data import FusionData
-from kfusion.loading import load_images, load_table, read_csv
+from kfusion.loading import load_image_columns, load_table, read_csv
 from kfusion.prediction import predict
 from kfusion.progress import progress
 from kfusion.runs import TRIALS_FOLDER, check_run_folder, export_run, load_run, save_run
@@ -59,7 +59,7 @@ def run_demo(
         tell(f"      {name:<16} {kind:<9} {train.frame[name].isna().mean():4.0%} missing")
 
     tell("3/6 Image only, table only, and two fusions on the same rows")
-    builders = branch_builders(train)
+    builders = default_branches(train)
     candidates = fit_candidates(
         train,
         validation,
@@ -98,7 +98,7 @@ def run_demo(
         train=train,
         validation=validation,
         verdict=told,
-        image_column="image",
+        image_columns={"image": "image"},
     )
     exported = export_run(load_run(folder), folder / "saved_model", overwrite=overwrite)
 
@@ -131,10 +131,7 @@ def serve_rows(csv_path: Path, exported: Path, rows: np.ndarray) -> dict[str, np
     """Predicts rows of a CSV with an exported model, from the raw files."""
     model = load_exported(exported)
     frame = read_csv(csv_path).iloc[rows]
-    images, _ = load_images(
-        frame[model.image_column],
-        model.image_shape,
-        image_folder=csv_path.parent,
-        verbose=0,
+    images, _ = load_image_columns(
+        frame, model.image_columns, model.image_shapes, image_folder=csv_path.parent, verbose=0
     )
     return model.predict(frame, images)

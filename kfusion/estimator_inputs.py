@@ -1,4 +1,4 @@
-"""What an estimator is given -> images and a table: the one gate for `fit` and `predict`."""
+"""What an estimator is given -> arrays and a table: the one gate for `fit` and `predict`."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ import numpy as np
 import pandas as pd
 
 from kfusion.fusion_data import FusionData
-from kfusion.images import BadImageError, rows_with_image
-from kfusion.inputs import InputSpec, check_lengths, select_inputs
-from kfusion.loading import NO_FILE, is_blank, load_images
+from kfusion.images import BadImageError
+from kfusion.inputs import IMAGE, TABULAR, InputSpec, check_lengths, select_inputs
+from kfusion.loading import NO_FILE, is_blank, load_images, name_image_inputs
+from kfusion.plain_names import plain_name
 from kfusion.tables import TableSchema
 
-IMAGE, TABULAR = "image", "tabular"
 # With so many rows that lack a table, members learn what it means.
 MIN_EMPTY_ROWS = 20
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".npy")
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,37 +29,48 @@ class Modalities:
     """The inputs of the same rows.
 
     Attributes:
-        images: `(rows, height, width, channels)` uint8, or None.
-        frame: DataFrame of the raw table, or None.
+        arrays: Inputs that are not made of the table, by name: images as uint8, embeddings and
+            sequences as float32.
+        frame: DataFrame of the raw table, texts among its columns, or None.
         kinds: Kinds of its columns by name, as far as they were given.
     """
 
-    images: np.ndarray | None
-    frame: pd.DataFrame | None
+    arrays: dict[str, np.ndarray]
+    frame: pd.DataFrame | None = None
     kinds: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(next(part for part in (self.images, self.frame) if part is not None))
+        return len(next(iter(self.arrays.values())) if self.frame is None else self.frame)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the arrays without rows."""
+        return {name: array.shape[1:] for name, array in self.arrays.items()}
 
 
 def read_modalities(
     x: Any,
     *,
-    image_column: str | None = None,
+    image_column: str | Sequence[str] | None = None,
     image_folder: str | os.PathLike | None = None,
-    image_shape: tuple[int, int, int] | None = None,
+    text_columns: Sequence[str] = (),
+    shapes: Shapes | None = None,
     verbose: int | bool = 0,
 ) -> Modalities:
-    """Takes images and a table out of whatever they come in.
+    """Takes arrays and a table out of whatever they come in.
 
     Args:
-        x: `FusionData`; a dict with "image", `(rows, height, width[, channels])` uint8, and
-            "tabular", a DataFrame or `(rows, columns)` numbers, or one of them; a DataFrame, whose
-            `image_column`, if there is one, holds paths or arrays; or `(rows, columns)` numbers.
-        image_column: Name of the DataFrame's column of images.
+        x: `FusionData`; a dict with at least one of "tabular", a DataFrame or `(rows, columns)`
+            numbers, and other inputs by names of the user's choice: uint8 images `(rows, height,
+            width[, channels])`, several a row `(rows, count, height, width, channels)`, embeddings
+            `(rows, features)`, sequences `(rows, steps, channels)` and texts, `(rows,)` strings; a
+            DataFrame, whose `image_column`, if there is one, holds paths or arrays; or `(rows,
+            columns)` numbers.
+        image_column: Name of the DataFrame's column of images, or a list of several.
         image_folder: Where relative paths start.
-        image_shape: `(height, width, channels)` that there must be; files are resized to it, arrays
-            of another are refused. None for that of the first image.
+        text_columns: Names of the DataFrame's columns of free text.
+        shapes: Shape without rows that arrays must have, by input name: files are resized to it,
+            arrays of another are refused. None for that of the first row.
         verbose: 0 hides the progress of reading files.
 
     Returns:
@@ -71,25 +83,32 @@ def read_modalities(
         BadImageError: If files cannot be read; lists every one by row. An empty cell is no file:
             its image is missing, zeros alone.
     """
+    shapes = shapes or {}
     if isinstance(x, FusionData):
-        return Modalities(_check_images(x.images, image_shape), x.frame, x.column_kinds)
+        arrays = {name: _check_array(name, a, shapes.get(name)) for name, a in x.arrays.items()}
+        return Modalities(arrays, x.frame, x.column_kinds)
     if isinstance(x, Mapping):
-        return _from_mapping(x, image_shape)
+        return _from_mapping(x, shapes, text_columns)
     if not isinstance(x, pd.DataFrame):
         if image_column is not None:
             raise TypeError(
                 f"`X` must be a DataFrame with the image column {image_column!r}, or a dict with "
                 f'"{IMAGE}" and "{TABULAR}". Received: {type(x).__name__}.'
             )
-        return Modalities(None, as_frame(x))
-    if image_column is None:
+        return Modalities({}, as_frame(x))
+    columns = {} if image_column is None else name_image_inputs(image_column)
+    if not columns:
         _warn_of_images(x)
-        return Modalities(None, _named(x))
-    if image_column not in x.columns:
-        raise ValueError(f"`X` has no image column {image_column!r}. It has: {list(x.columns)}.")
-    images = _from_column(x[image_column], image_folder, image_shape, verbose)
-    frame = _named(x.drop(columns=image_column))
-    return Modalities(images, frame if frame.shape[1] else None)
+    absent = [column for column in columns.values() if column not in x.columns]
+    if absent:
+        raise ValueError(f"`X` has no image column {absent[0]!r}. It has: {list(x.columns)}.")
+    arrays = {
+        name: _from_column(name, x[column], image_folder, shapes.get(name), verbose)
+        for name, column in columns.items()
+    }
+    frame = _named(x.drop(columns=list(columns.values())))
+    kinds = _text_kinds(frame, text_columns)
+    return Modalities(arrays, frame if frame.shape[1] else None, kinds)
 
 
 def _warn_of_images(frame: pd.DataFrame) -> None:
@@ -105,34 +124,49 @@ def _warn_of_images(frame: pd.DataFrame) -> None:
 
 
 def present_rows(x: Mapping[str, np.ndarray], schema: TableSchema | None) -> dict[str, np.ndarray]:
-    """Which rows have each modality, of those that members can do without.
+    """Which rows have each input, of those that members can do without.
 
-    An image of zeros alone is missing, and so is a row of a table in which every value is. Where
-    there are no other modalities, or enough rows to learn from lack their table, what is missing
-    is a value like others.
+    Images of zeros alone are missing, and so are embeddings, sequences and rows of a table in
+    which every value is. Where there are no other inputs, or enough rows to learn from lack their
+    table, what is missing is a value like others; so is a text without a word.
 
     Args:
         x: Encoded inputs by name.
-        schema: `TableSchema` of the table, or None.
+        schema: `TableSchema` of table and texts, or None.
 
     Returns:
-        `(rows,)` booleans by modality.
+        `(rows,)` booleans by input.
 
     Raises:
-        ValueError: If no row has an image.
+        ValueError: If no row has an input; names it.
     """
-    if schema is None or IMAGE not in x:
+    if len(x) < 2:
         return {}
-    images = rows_with_image(x[IMAGE])
-    if not images.any():
-        raise ValueError("No row has an image: all are empty, or hold zeros alone.")
-    present: dict[str, np.ndarray] = {IMAGE: images}
-    num_numbers = len(schema.numbers)
-    numbers, codes = x[TABULAR][:, :num_numbers], x[TABULAR][:, num_numbers:]
-    tables = np.any(~np.isnan(numbers), axis=1) | np.any(codes > 0, axis=1)
-    if np.sum(~tables) < MIN_EMPTY_ROWS:
-        present[TABULAR] = tables
+    texts = [] if schema is None else [text.input_name for text in schema.texts]
+    present: dict[str, np.ndarray] = {}
+    for name, array in x.items():
+        if name in texts:
+            continue
+        if name == TABULAR and schema is not None:
+            present[name] = _rows_with_table(array, schema)
+            if np.sum(~present[name]) >= MIN_EMPTY_ROWS:
+                del present[name]
+            continue
+        is_value = ~np.isnan(array) if array.dtype.kind == "f" else array != 0
+        present[name] = is_value.reshape(len(array), -1).any(axis=1)
+        if not present[name].any():
+            raise ValueError(
+                f"No row has an {name}: all are empty, or hold zeros alone."
+                if array.dtype == np.uint8
+                else f"No row has a value of {name!r}."
+            )
     return present
+
+
+def _rows_with_table(encoded: np.ndarray, schema: TableSchema) -> np.ndarray:
+    num_numbers = len(schema.numbers)
+    numbers, codes = encoded[:, :num_numbers], encoded[:, num_numbers:]
+    return np.any(~np.isnan(numbers), axis=1) | np.any(codes > 0, axis=1)
 
 
 def table_of(x: Any) -> pd.DataFrame | None:
@@ -163,25 +197,54 @@ def _named(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def _from_mapping(x: Mapping[str, Any], image_shape) -> Modalities:
-    unknown = sorted(map(str, x.keys() - {IMAGE, TABULAR}))
-    if unknown or not x:
+def _from_mapping(x: Mapping[str, Any], shapes: Shapes, text_columns: Sequence[str]) -> Modalities:
+    strange = [name for name in x if not isinstance(name, str)]
+    if strange or not x:
+        raise ValueError(f"`X` must have inputs by name. Received: {list(x)}.")
+    odd = [name for name in x if plain_name(name) != name and not _holds_text(x[name])]
+    if odd:
         raise ValueError(
-            f'`X` must have "{IMAGE}", "{TABULAR}" or both. Received: {[str(key) for key in x]}.'
+            f"Names of inputs must be ASCII letters, digits and underscores. Received: {odd[0]!r}."
         )
     check_lengths({f"X[{key!r}]": part for key, part in x.items()})
-    images = _check_images(x[IMAGE], image_shape) if IMAGE in x else None
     frame = x.get(TABULAR)
     if frame is not None:
         frame = _named(frame) if isinstance(frame, pd.DataFrame) else as_frame(frame)
-    return Modalities(images, frame)
+    texts = {name: part for name, part in x.items() if name != TABULAR and _holds_text(part)}
+    if texts:
+        clash = [] if frame is None else [name for name in texts if name in frame.columns]
+        if clash:
+            raise ValueError(f"`X` has the text {clash[0]!r} twice: by itself and in the table.")
+        columns = pd.DataFrame({name: np.asarray(part, object) for name, part in texts.items()})
+        frame = columns if frame is None else frame.join(columns)
+    arrays = {
+        name: _check_array(name, part, shapes.get(name))
+        for name, part in x.items()
+        if name != TABULAR and name not in texts
+    }
+    kinds = {} if frame is None else _text_kinds(frame, [*texts, *text_columns])
+    return Modalities(arrays, frame, kinds)
 
 
-def _from_column(column: pd.Series, folder, image_shape, verbose) -> np.ndarray:
+def _holds_text(part: Any) -> bool:
+    cells = np.asarray(part)
+    return cells.ndim == 1 and cells.dtype.kind in "OUST"
+
+
+def _text_kinds(frame: pd.DataFrame, names: Sequence[str]) -> dict[str, str]:
+    if isinstance(names, str):
+        raise TypeError(f"`text_columns` must be a list of names. Received: {names!r}.")
+    absent = [name for name in names if name not in frame.columns]
+    if absent:
+        raise ValueError(f"`X` has no text column {absent[0]!r}. It has: {list(frame.columns)}.")
+    return dict.fromkeys(names, "text")
+
+
+def _from_column(name: str, column: pd.Series, folder, shape, verbose) -> np.ndarray:
     cells = column.tolist()
     arrays = {row: cell for row, cell in enumerate(cells) if isinstance(cell, np.ndarray)}
     if not arrays:
-        images, bad = load_images(column, image_shape, image_folder=folder, verbose=verbose)
+        images, bad = load_images(column, shape, image_folder=folder, verbose=verbose)
         bad = [each for each in bad if each.path != NO_FILE]
         if bad:
             raise BadImageError(bad, len(column))
@@ -193,24 +256,38 @@ def _from_column(column: pd.Series, folder, image_shape, verbose) -> np.ndarray:
         raise ValueError(
             f"Column {column.name!r} holds arrays, but not in row {wrong[0]}: {cells[wrong[0]]!r}."
         )
-    first, shape = next((row, cell.shape) for row, cell in arrays.items())
-    odd = [row for row, cell in arrays.items() if cell.shape != shape]
+    first, known = next((row, cell.shape) for row, cell in arrays.items())
+    odd = [row for row, cell in arrays.items() if cell.shape != known]
     if odd:
         raise ValueError(
             f"The images of column {column.name!r} must have one shape: row {first} has "
-            f"{shape}, row {odd[0]} has {cells[odd[0]].shape} ({len(odd)} in all)."
+            f"{known}, row {odd[0]} has {cells[odd[0]].shape} ({len(odd)} in all)."
         )
-    nothing = np.zeros(shape, np.uint8)
-    return _check_images(np.stack([arrays.get(r, nothing) for r in range(len(cells))]), image_shape)
+    nothing = np.zeros(known, np.uint8)
+    stacked = np.stack([arrays.get(row, nothing) for row in range(len(cells))])
+    return _check_images(name, stacked, shape)
 
 
-def _check_images(images: Any, image_shape) -> np.ndarray:
-    images = np.asarray(images)
+def _check_array(name: str, array: Any, shape: tuple[int, ...] | None) -> np.ndarray:
+    """Images of any kind as uint8, embeddings and sequences as float32."""
+    array = np.asarray(array)
+    if name == IMAGE or array.ndim > 3 or (array.dtype == np.uint8 and array.ndim == 3):
+        return _check_images(name, array, shape)
+    if array.ndim not in (2, 3):
+        raise ValueError(
+            f"`X[{name!r}]` must be images, an embedding (rows, features), a sequence (rows, "
+            f"steps, channels) or strings. Received: shape {array.shape}, dtype {array.dtype}."
+        )
+    spec = InputSpec(tuple(shape or array.shape[1:]), "float32")
+    return select_inputs({name: array}, {name: spec}, "X")[name]
+
+
+def _check_images(name: str, images: np.ndarray, shape: tuple[int, ...] | None) -> np.ndarray:
     if images.ndim == 3:
         images = images[..., None]
-    if images.ndim != 4:
+    if images.ndim not in (4, 5):
         raise ValueError(
             f"Images must have shape (rows, height, width, channels). Received: {images.shape}."
         )
-    shape = images.shape[1:] if image_shape is None else tuple(image_shape)
-    return select_inputs({IMAGE: images}, {IMAGE: InputSpec(shape, "uint8")}, "X")[IMAGE]
+    spec = InputSpec(tuple(shape or images.shape[1:]), "uint8")
+    return select_inputs({name: images}, {name: spec}, "X")[name]

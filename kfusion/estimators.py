@@ -6,8 +6,7 @@ import dataclasses
 import json
 import numbers
 import os
-import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,57 +15,47 @@ import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import (
-    _check_sample_weight,
-    check_is_fitted,
-    column_or_1d,
-    validate_data,
-)
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from kfusion.bagging import bag
 from kfusion.blended_model import build_blended_model
-from kfusion.branches import image_branch
 from kfusion.comparison import Comparison
 from kfusion.delong import number_groups
 from kfusion.doctor.before_training import warn_before_training
+from kfusion.estimator_folds import plan_folds
 from kfusion.estimator_inputs import (
-    IMAGE,
-    TABULAR,
     Modalities,
     as_frame,
     present_rows,
     read_modalities,
     table_of,
 )
+from kfusion.estimator_targets import read_labels, read_values
 from kfusion.export import export_saved_model
 from kfusion.fingerprints import fingerprint
-from kfusion.folds import Fold, make_folds
+from kfusion.folds import Fold
 from kfusion.fusion_data import FusionData
-from kfusion.inputs import check_lengths
+from kfusion.inputs import IMAGE, TABULAR, check_lengths
 from kfusion.json_values import describe
-from kfusion.members import IMAGE_COMPONENTS, IMAGE_FEATURES, Member, Rows, standard_members
+from kfusion.loading import name_image_inputs
+from kfusion.member_inputs import features_of, make_encoders
+from kfusion.members import Member, Rows, standard_members
 from kfusion.out_of_fold import BLEND, OutOfFold
 from kfusion.prediction import predict
 from kfusion.presence_blends import PresenceBlends
-from kfusion.principal_components import fit_principal_components
 from kfusion.tables import UNSEEN_CODE, TableSchema
-from kfusion.tasks import Task, check_variety
+from kfusion.tasks import Task
 from kfusion.tasks import task as make_task
-from kfusion.trained_branches import branch_from
 from kfusion.versions import library_versions
 from kfusion.whole_folders import whole_folder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-NUM_COMPONENTS = 32
 # Rows that are predicted at a time.
 BATCH = 64
 # More would only make the blend larger.
 MAX_FOLDS = 20
-# Folds that one split is taken from, where there is one only.
-ONE_SPLIT = 5
 MODEL_FILE, ABOUT_FILE, ROWS_FILE = "model.keras", "estimator.json", "out_of_fold.npz"
 
 
@@ -100,8 +89,9 @@ class _FusionEstimator(BaseEstimator):
     def __init__(
         self,
         *,
-        image_column: str | None = None,
+        image_column: str | Sequence[str] | None = None,
         image_folder: str | os.PathLike | None = None,
+        text_columns: Sequence[str] = (),
         image_shape: tuple[int, int, int] | None = None,
         image_backbone: str | keras.Model | None = None,
         effort: str = "default",
@@ -114,6 +104,7 @@ class _FusionEstimator(BaseEstimator):
     ):
         self.image_column = image_column
         self.image_folder = image_folder
+        self.text_columns = text_columns
         self.image_shape = image_shape
         self.image_backbone = image_backbone
         self.effort = effort
@@ -164,20 +155,21 @@ class _FusionEstimator(BaseEstimator):
             number_groups(groups, len(targets))
             groups = np.asarray(groups)
         seed = self._draw_seed()
-        folds = self._make_folds(effort, targets, task, groups, seed)
+        wanted = effort.folds if self.num_folds is None else self.num_folds
+        folds = plan_folds(wanted, targets, task, groups, repeats=effort.repeats, seed=seed)
         # Of the table alone, never of targets: so one for all folds, and one in the exported graph.
-        self.schema_ = (
-            None
-            if given.frame is None
-            else TableSchema.fit(given.frame, given.kinds or None, allow_empty=True)
-        )
+        self.schema_ = None
+        if given.frame is not None:
+            kinds = {name: given.kinds.get(name) for name in given.frame.columns}
+            self.schema_ = TableSchema.fit(given.frame, kinds, allow_empty=True)
         encoded = self._encode(given)
         warn_before_training(None, encoded, targets, task=task, groups=groups, schema=self.schema_)
         present = present_rows(encoded, self.schema_)
-        self._encoders: dict[str, keras.Model] = self._make_encoders(given, present, seed)
+        self._encoders: dict[str, keras.Model] = make_encoders(
+            encoded, self.schema_, present, backbone=self.image_backbone, seed=seed
+        )
         x = self._encode_for_members(encoded)
-        shapes = {name: array.shape[1:] for name, array in x.items()}
-        members = self._choose_members(shapes, effort)
+        members = self._choose_members(x, encoded, effort)
         about = None
         if self.directory is not None:
             data = {**x, "y": targets, "folds": _numbers(folds, len(targets))}
@@ -286,13 +278,16 @@ class _FusionEstimator(BaseEstimator):
         Args and errors are those of `export_saved_model`.
         """
         check_is_fitted(self)
-        takes_table = any(tensor.name == TABULAR for tensor in self.model_.inputs)
+        schema = None
+        if self.schema_ is not None:
+            schema = self.schema_.only([tensor.name for tensor in self.model_.inputs])
+        columns = {} if self.image_column is None else name_image_inputs(self.image_column)
         return export_saved_model(
             self.model_,
             path,
-            schema=self.schema_ if takes_table else None,
+            schema=schema if schema is not None and schema.columns else None,
             class_names=self.task_.class_names or None,
-            image_column=self.image_column or IMAGE,
+            image_columns=columns,
             overwrite=overwrite,
         )
 
@@ -339,7 +334,7 @@ class _FusionEstimator(BaseEstimator):
         self.n_features_in_ = about["n_features_in"]
         if about["feature_names_in"] is not None:
             self.feature_names_in_ = np.array(about["feature_names_in"], object)
-        self.image_shape_ = _tuple(about["image_shape"])
+        self.input_shapes_ = {name: tuple(shape) for name, shape in about["input_shapes"].items()}
         modalities = {name: tuple(used) for name, used in about["modalities"].items()}
         self._out_of_fold = OutOfFold.from_arrays(
             arrays, modalities, task=self.task_, seed=about["seed"]
@@ -371,7 +366,7 @@ class _FusionEstimator(BaseEstimator):
             "seed": self._out_of_fold.seed,
             "n_features_in": self.n_features_in_,
             "feature_names_in": None if names is None else list(names),
-            "image_shape": self.image_shape_,
+            "input_shapes": self.input_shapes_,
             "weights": self.weights_,
             "versions": library_versions(),
         }
@@ -383,7 +378,8 @@ class _FusionEstimator(BaseEstimator):
                 X,
                 image_column=self.image_column,
                 image_folder=self.image_folder,
-                image_shape=self.image_shape if reset else self.image_shape_,
+                text_columns=self.text_columns,
+                shapes=self._wanted_shapes() if reset else self.input_shapes_,
                 verbose=self.verbose,
             )
             if given.frame is not None:
@@ -394,62 +390,44 @@ class _FusionEstimator(BaseEstimator):
             # Also names what is sparse, complex, infinite or of another number of columns.
             X = validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite="allow-nan")
             # By place, as scikit-learn takes a matrix where a frame was fitted.
-            given = Modalities(None, as_frame(X, None if reset else self._column_names()))
+            given = Modalities({}, as_frame(X, None if reset else self._column_names()))
         if reset:
-            self.image_shape_ = None if given.images is None else given.images.shape[1:]
+            self.input_shapes_ = given.shapes
             return given
-        for name, there, known in (
-            (IMAGE, given.images is not None, self.image_shape_ is not None),
-            (TABULAR, given.frame is not None, self.schema_ is not None),
-        ):
-            if known and not there:
-                raise ValueError(f"`X` lacks the {name!r} input that this was fitted on.")
+        lacking = [name for name in self.input_shapes_ if name not in given.arrays]
+        if self.schema_ is not None and given.frame is None:
+            lacking.append(TABULAR)
+        if lacking:
+            raise ValueError(f"`X` lacks the {lacking[0]!r} input that this was fitted on.")
         return given
+
+    def _wanted_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes that images must have, by input name, as far as they are given."""
+        if self.image_shape is None:
+            return {}
+        columns = {} if self.image_column is None else name_image_inputs(self.image_column)
+        return dict.fromkeys([IMAGE, *columns], tuple(self.image_shape))
 
     def _encode(self, given: Modalities) -> dict[str, np.ndarray]:
         """Inputs of the whole model."""
-        x: dict[str, np.ndarray] = {}
-        if given.images is not None:
-            x[IMAGE] = given.images
-        if self.schema_ is not None and given.frame is not None:
-            x[TABULAR] = self.schema_.encode(given.frame)
-        return x
+        if self.schema_ is None or given.frame is None:
+            return dict(given.arrays)
+        return {**given.arrays, **self.schema_.inputs(given.frame)}
 
     def _encode_for_members(self, encoded: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Inputs of the members: what encoders make of the image too."""
+        """Inputs of the members: what encoders make of the inputs too."""
         x = dict(encoded)
         for name, encoder in self._encoders.items():
             x[name] = predict(encoder, x)
-        if IMAGE_FEATURES in x:
-            # They stand for the image.
-            del x[IMAGE]
-        return x
+        # Features stand for their image.
+        return {name: array for name, array in x.items() if features_of(name) not in x}
 
-    def _make_encoders(self, given: Modalities, present, seed: int) -> dict[str, keras.Model]:
-        if given.images is None:
-            return {}
-        encoders = {}
-        source, values = IMAGE, given.images[present.get(IMAGE, slice(None))]
-        if self.image_backbone is not None:
-            encoder = self._make_backbone(given.images.shape[1:])
-            encoders[IMAGE_FEATURES] = encoder
-            source, values = IMAGE_FEATURES, predict(encoder, {IMAGE: values})
-        inputs = keras.Input(values.shape[1:], dtype=str(values.dtype), name=source)
-        layer = fit_principal_components(values, NUM_COMPONENTS, seed=seed, name="components")
-        encoders[IMAGE_COMPONENTS] = keras.Model(inputs, layer(inputs), name=IMAGE_COMPONENTS)
-        return encoders
-
-    def _make_backbone(self, shape: tuple[int, ...]) -> keras.Model:
-        backbone = self.image_backbone
-        if isinstance(backbone, str) and not Path(backbone).suffix:
-            branch = image_branch(shape, backbone=backbone, weights="imagenet", trainable=False)
-        else:
-            branch = branch_from(backbone, dtype="uint8", shape=shape, input_name=IMAGE)
-        return keras.Model(branch.inputs, branch.output, name=IMAGE_FEATURES)
-
-    def _choose_members(self, shapes: dict[str, tuple], effort: Effort) -> dict[str, Member]:
+    def _choose_members(
+        self, x: Mapping[str, np.ndarray], inputs: Mapping[str, Any], effort: Effort
+    ) -> dict[str, Member]:
         standard = standard_members(
-            shapes,
+            x,
+            list(inputs),
             self.schema_,
             encoder=effort.encoder,
             residual=effort.residual,
@@ -463,42 +441,6 @@ class _FusionEstimator(BaseEstimator):
                 f"`members` must be of {list(standard)}, each once. Received: {self.members}."
             )
         return {name: standard[name] for name in self.members}
-
-    def _make_folds(self, effort: Effort, y, task: Task, groups, seed: int) -> list[Fold]:
-        wanted = effort.folds if self.num_folds is None else self.num_folds
-        is_one_split = wanted == 1
-        num_folds = ONE_SPLIT if is_one_split else wanted
-        labels = None if task.kind == "regression" else y
-        units = np.arange(len(y)) if groups is None else groups
-        possible = [
-            len(np.unique(units[y == label])) for label in ([] if labels is None else np.unique(y))
-        ]
-        most = min([len(np.unique(units)), *possible])
-        if 2 <= most < num_folds:
-            what = "rows" if groups is None else "groups"
-            who = "there are" if labels is None else "the rarest class has"
-            if not is_one_split:
-                warnings.warn(
-                    f"{most} folds in place of {num_folds}: {who} {most} {what}.", stacklevel=3
-                )
-            num_folds = most
-        folds = make_folds(
-            len(y),
-            folds=num_folds,
-            labels=labels,
-            class_names=task.class_names or None,
-            groups=groups,
-            repeats=effort.repeats,
-            seed=seed,
-        )
-        if not is_one_split:
-            return folds
-        if groups is not None and len(np.unique(groups[folds[0].test])) < 2:
-            raise ValueError(
-                "One split would hold out a single group, of which no part could judge the blend: "
-                "set `num_folds` to 2 or more."
-            )
-        return folds[:1]
 
     def _draw_seed(self) -> int:
         if self.random_state is None or isinstance(self.random_state, (int, np.integer)):
@@ -545,28 +487,34 @@ class _FusionEstimator(BaseEstimator):
 
 
 class FusionClassifier(ClassifierMixin, _FusionEstimator):
-    """Classifies rows of an image and a table by a blend of networks and boosted trees.
+    """Classifies rows of images, tables and more by a blend of networks and boosted trees.
 
     Every kind of model is fitted on each of several folds and judged on the rows held out: a
-    network of the image, one of the table, one of both, boosted trees on the table and on the
-    table beside the image's principal components. On what they say of rows that they were not
-    trained on, the blend learns how much each counts (see `fit_blend`); each is among its possible
-    answers, so that a useless input costs next to nothing. The result is one Keras model.
+    network of each input, such as an image and a table, one of all of them, boosted trees on the
+    table and on the table beside a few components of the other inputs. On what they say of rows
+    that they were not trained on, the blend learns how much each counts (see `fit_blend`); each is
+    among its possible answers, so that a useless input costs next to nothing. The result is one
+    Keras model.
 
-    Rows (`X`) are a DataFrame, whose `image_column`, if there is one, holds paths or arrays; a
-    dict with "image" (uint8 images) and "tabular" (a DataFrame or numbers), or one of them;
-    `FusionData`; or numbers, `(rows, columns)`. Missing values and categories not seen before
-    are fine. Where there are an image and a table, rows may lack one of them, in `fit` and after
-    it: an empty cell, or an image of zeros alone; nothing but missing values. The members that do
-    without it answer for such rows, by a blend of their own. Columns are those of `fit`, in its
+    Rows (`X`) are a DataFrame, whose `image_column`, if there is one, holds paths or arrays;
+    `FusionData`; numbers, `(rows, columns)`; or a dict of inputs by name, any number of them:
+    "tabular" (a DataFrame or numbers), and by names of your choice uint8 images `(rows, height,
+    width, channels)`, several images a row `(rows, count, height, width, channels)`, embeddings
+    `(rows, features)`, sequences `(rows, steps, channels)` and texts (`(rows,)` strings). Missing
+    values and categories not seen before are fine. Where there are several inputs, rows may lack
+    some of them, in `fit` and after it: an empty cell, or an image of zeros alone; nothing but
+    missing values (NaN). The members that do without them answer for such rows, by a blend of
+    their own. Columns are those of `fit`, in its
     order: take out what is no input, such as the target or the column of `groups`. Image files are
     resized to the size seen at `fit`, arrays of another size refused.
 
     Args:
-        image_column: Name of the DataFrame's column of images.
+        image_column: Name of the DataFrame's column of images, or a list of several, each an input
+            of its own.
         image_folder: Where relative paths start; by default the working directory.
-        image_shape: `(height, width, channels)` to which files are resized; by default the first
-            file's.
+        text_columns: Names of the DataFrame's columns of free text, each an input of its own.
+        image_shape: `(height, width, channels)` to which files are resized; by default that of the
+            first file of each column.
         image_backbone: A trained Keras model, `.keras` file or the name of one in
             `keras.applications` (ImageNet weights), whose features stand for the image. It stays
             frozen and runs once per image. None trains a small network from the pixels.
@@ -574,7 +522,8 @@ class FusionClassifier(ClassifierMixin, _FusionEstimator):
             "default": 4 folds, and an ensemble of table networks in one (TabM); "thorough": the
             same on 5 folds, drawn twice.
         members: Names of the members to fit, of "image", "table", "fused", "trees", "trees and
-            image" ("trees on image" without a table); None for all that there can be.
+            image" ("trees on image" without a table; "trees and image and title" where there is a
+            text "title" too, and a member "title"); None for all that there can be.
         num_folds: Int, folds, in place of those that `effort` means; 1 is one split.
         epochs: Int, passes of a network over its training rows; None for as many as make 240
             steps (600 of a table network), 8 at least. The best epoch's weights are kept.
@@ -588,8 +537,8 @@ class FusionClassifier(ClassifierMixin, _FusionEstimator):
         evidence_: `Comparison` of all members and the blend, out of fold.
         verdict_: One sentence: the blend against the best single input.
         weights_: Weight in the blend by member, on log-probabilities: 0 to 3, of any sum.
-        model_: `keras.Model` of all of it, from "image" and "tabular".
-        schema_: `TableSchema` that encodes the table.
+        model_: `keras.Model` of all of it, from the inputs' arrays by name.
+        schema_: `TableSchema` that encodes the table and texts.
         results_: `CrossValidation` by member.
 
     Example:
@@ -618,17 +567,10 @@ class FusionClassifier(ClassifierMixin, _FusionEstimator):
         return np.array(data.class_names)[data.y]
 
     def _read_target(self, y: Any) -> tuple[np.ndarray, Task]:
-        y = column_or_1d(y, warn=True)
-        _check_labels(y)
-        check_classification_targets(y)
-        self.classes_, labels = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise ValueError(
-                f"`y` holds one class only, {self.classes_.tolist()}: there is nothing to learn."
-            )
+        self.classes_, labels = read_labels(y)
         kind = "binary" if len(self.classes_) == 2 else "multiclass"
         names = [str(label) for label in self.classes_.tolist()]
-        return labels.astype(np.int32), make_task(kind, y=labels, class_names=names)
+        return labels, make_task(kind, y=labels, class_names=names)
 
     def _describe(self) -> dict[str, Any]:
         classes = {"classes": self.classes_.tolist(), "classes_dtype": self.classes_.dtype.str}
@@ -647,6 +589,7 @@ class FusionRegressor(RegressorMixin, _FusionEstimator):
     Args:
         image_column: As in `FusionClassifier`, like all others.
         image_folder: See there.
+        text_columns: See there.
         image_shape: See there.
         image_backbone: See there.
         effort: See there.
@@ -672,38 +615,8 @@ class FusionRegressor(RegressorMixin, _FusionEstimator):
         return data.y
 
     def _read_target(self, y: Any) -> tuple[np.ndarray, Task]:
-        y = column_or_1d(y, warn=True)
-        if y.dtype.kind in "OUS":
-            y = _to_numbers(y)
-        values = make_task("regression").check_targets(y)
-        check_variety(values)
+        values = read_values(y)
         return values, make_task("regression", y=values)
-
-
-def _check_labels(y: np.ndarray) -> None:
-    """Raises `ValueError` if labels are missing, or texts and numbers mixed."""
-    missing = np.flatnonzero(pd.isna(y))
-    if missing.size:
-        raise ValueError(
-            f"`y` is missing (NaN or None) in row {missing[0]} ({missing.size} in all)."
-        )
-    if y.dtype.kind == "O":
-        is_text = np.array([isinstance(label, str) for label in y])
-        if is_text.any() and not is_text.all():
-            row = int(np.flatnonzero(is_text != is_text[0])[0])
-            raise ValueError(
-                f"`y` mixes text and numbers: {y[0]!r} in row 0, {y[row]!r} in row {row}."
-            )
-
-
-def _to_numbers(y: np.ndarray) -> np.ndarray:
-    """Raises `ValueError` naming the first row that is no number."""
-    for row, value in enumerate(y.tolist()):
-        try:
-            float(value)
-        except (TypeError, ValueError):
-            raise ValueError(f"`y` must hold numbers. Row {row} is {value!r}.") from None
-    return y.astype(np.float64)
 
 
 def _numbers(folds: list[Fold], num_rows: int) -> np.ndarray:

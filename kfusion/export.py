@@ -7,14 +7,14 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-import pandas as pd
 
+from kfusion.branches.text import text_vectorization
 from kfusion.layers import (
     CategoryEmbedding,
     Frozen,
@@ -44,14 +44,15 @@ def export_saved_model(
     *,
     schema: TableSchema | None = None,
     class_names: Sequence[str] | None = None,
-    image_column: str = "image",
+    image_columns: Mapping[str, str] | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Writes a SavedModel that TensorFlow alone can serve, and checks that it answers the same.
 
-    Its signature `serving_default` takes `image`, uint8 `(rows, height, width, channels)`, and
-    every raw column of the table by its name, `(rows,)`: text as strings ("" is missing), dates
-    as ISO 8601 strings, numbers and booleans as float32 (NaN is missing). TensorFlow allows
+    Its signature `serving_default` takes the model's inputs that are not made of the table, such
+    as `image`, uint8 `(rows, height, width, channels)`, and every raw column of the table by its
+    name, `(rows,)`: categories and text as strings ("" is missing), dates as ISO 8601 strings,
+    numbers and booleans as float32 (NaN is missing). TensorFlow allows
     ASCII letters, digits and underscores in names; `served_names` in the folder's `kfusion.json`
     says what became of others. Its signature
     `encoded` takes the model's own inputs. Both answer `probabilities` `(rows, classes)`, `class`
@@ -64,11 +65,11 @@ def export_saved_model(
     Args:
         model: A trained `keras.Model`; of several heads the one called "prediction" is kept.
         path: Folder to write. It appears whole or not at all.
-        schema: `TableSchema` that encodes the `tabular` input; without it only the encoded
-            inputs are served.
+        schema: `TableSchema` that encodes the `tabular` input and those of text; without it only
+            the encoded inputs are served. Text columns that the model does not take are left out.
         class_names: Names in the order of the labels; by default the labels.
-        image_column: Name of the column of image files in the user's tables, kept for
-            `kfusion predict`.
+        image_columns: Name of the column of image files in the user's tables by input name, kept
+            for `kfusion predict`; by default each input's own name.
         overwrite: Whether to replace a folder that exists.
 
     Returns:
@@ -90,26 +91,35 @@ def export_saved_model(
     names = _check_class_names(kind, int(model.outputs[0].shape[-1]), class_names)
     specs = input_specs(model)
     if schema is not None:
+        schema = schema.only({TABULAR, *specs})
         _check_schema(schema, model)
     signatures = {ENCODED_SIGNATURE: _encoded_signature(model, kind, names)}
+    vectorizers: dict[str, keras.layers.Layer] = {}
     if schema is not None:
-        signatures[RAW_SIGNATURE] = _raw_signature(model, kind, names, schema)
+        vectorizers = {text.name: text_vectorization(text.vocabulary) for text in schema.texts}
+        signatures[RAW_SIGNATURE] = _raw_signature(model, kind, names, schema, vectorizers)
     else:
         signatures[RAW_SIGNATURE] = signatures[ENCODED_SIGNATURE]
     description = {
         "format": 1,
         "kind": kind,
         "class_names": list(names),
-        "image_column": image_column,
+        "image_columns": {
+            name: (image_columns or {}).get(name, name)
+            for name, spec in specs.items()
+            if spec.dtype == "uint8"
+        },
         "inputs": {name: [list(spec.shape), spec.dtype] for name, spec in specs.items()},
         "may_be_missing": _may_be_missing(model),
         "schema": None if schema is None else json.loads(schema.to_json()),
-        "served_names": {} if schema is None else _served_names(schema, specs),
+        "served_names": {} if schema is None else served_names(schema, list(specs)),
         "versions": library_versions(),
     }
     with whole_folder(path, overwrite=overwrite, known_by=DESCRIPTION_FILE) as folder:
         archive = keras.export.ExportArchive()
         archive.track(model)
+        for vectorizer in vectorizers.values():
+            archive.track(vectorizer)
         for name, (function, signature) in signatures.items():
             archive.add_endpoint(name, function, input_signature=[signature])
         archive.write_out(str(folder), verbose=False)
@@ -161,11 +171,23 @@ def _check_class_names(kind: str, units: int, class_names: Sequence[str] | None)
 
 def _check_schema(schema: TableSchema, model: keras.Model) -> None:
     specs = input_specs(model)
-    if TABULAR not in specs:
-        raise ValueError(f"The model has no input {TABULAR!r} for the schema: {sorted(specs)}.")
-    width = specs[TABULAR].shape[0]
-    if width != schema.num_columns:
-        raise ValueError(f"The schema has {schema.num_columns} columns; the model takes {width}.")
+    if schema.matrix_columns:
+        if TABULAR not in specs:
+            raise ValueError(f"The model has no input {TABULAR!r} for the schema: {sorted(specs)}.")
+        width = specs[TABULAR].shape[0]
+        if width != schema.num_columns:
+            raise ValueError(
+                f"The schema has {schema.num_columns} columns; the model takes {width}."
+            )
+    elif not schema.texts:
+        raise ValueError(f"The model has no input for the schema's columns: {sorted(specs)}.")
+    for text in schema.texts:
+        length = specs[text.input_name].shape[0]
+        if length != text.vocabulary.length:
+            raise ValueError(
+                f"The model takes {length} tokens of {text.name!r}, the schema has "
+                f"{text.vocabulary.length}: pass that of the training rows, `train.schema`."
+            )
     scales = [[column.center for column in schema.numbers], [c.spread for c in schema.numbers]]
     quantiles = [list(column.quantiles) for column in schema.numbers]
     num_codes = [column.num_codes for column in schema.categories]
@@ -188,10 +210,6 @@ def _may_be_missing(model: keras.Model) -> list[str]:
     return [name for name in input_specs(model) if presence_name(name) in known]
 
 
-def _served_names(schema: TableSchema, specs: dict) -> dict[str, str]:
-    return served_names(schema, [name for name in specs if name != TABULAR])
-
-
 def _encoded_signature(model: keras.Model, kind: str, names: tuple[str, ...]):
     def serve(inputs):
         return _answer(model(feed(model, inputs), training=False), kind, names)
@@ -199,23 +217,35 @@ def _encoded_signature(model: keras.Model, kind: str, names: tuple[str, ...]):
     return serve, _model_specs(model)
 
 
-def _raw_signature(model: keras.Model, kind: str, names: tuple[str, ...], schema: TableSchema):
+def _raw_signature(
+    model: keras.Model,
+    kind: str,
+    names: tuple[str, ...],
+    schema: TableSchema,
+    vectorizers: Mapping[str, keras.layers.Layer],
+):
     import tensorflow as tf
+
+    signature = _model_specs(model)
+    encoded = {text.input_name: text.name for text in schema.texts}
+    others = [name for name in signature if name not in encoded and name != TABULAR]
+    served = served_names(schema, list(signature))
 
     def serve(raw):
         inputs = {name: raw[name] for name in others}
-        columns = {column: raw[name] for column, name in names_served.items()}
-        inputs[TABULAR] = encode_tensors(schema, columns)
+        columns = {column: raw[name] for column, name in served.items()}
+        if TABULAR in signature:
+            inputs[TABULAR] = encode_tensors(schema, columns)
+        for name, column in encoded.items():
+            ids = vectorizers[column](columns[column])
+            inputs[name] = tf.cast(ids, signature[name].dtype)
         return _answer(model(feed(model, inputs), training=False), kind, names)
 
-    signature = _model_specs(model)
-    del signature[TABULAR]
-    others = list(signature)
-    names_served = _served_names(schema, input_specs(model))
+    given = {name: signature[name] for name in others}
     for column in schema.columns:
-        name = names_served[column.name]
-        signature[name] = tf.TensorSpec((None,), raw_dtype(column), name=name)
-    return serve, signature
+        name = served[column.name]
+        given[name] = tf.TensorSpec((None,), raw_dtype(column), name=name)
+    return serve, given
 
 
 def _model_specs(model: keras.Model) -> dict[str, Any]:
@@ -246,14 +276,14 @@ def _answer(predictions: Any, kind: str, names: tuple[str, ...]) -> dict[str, An
 def _check_served(folder: Path, model: keras.Model, kind: str, schema: TableSchema | None) -> None:
     """Compares the written model with the Keras model, through both doors, in a fresh process."""
     inputs = _sample_inputs(model)
-    sample = {}
+    sample: dict[str, Any] = {}
     if schema is not None:
         frame = sample_frame(schema, _SAMPLE_ROWS)
-        inputs[TABULAR] = schema.encode(frame)
-        raw = {
-            **{name: array for name, array in inputs.items() if name != TABULAR},
-            **_served_columns(schema, frame, model),
-        }
+        encoded = schema.inputs(frame)
+        raw = {name: array for name, array in inputs.items() if name not in encoded}
+        inputs |= encoded
+        served = served_names(schema, list(inputs))
+        raw |= {served[name]: array for name, array in raw_columns(schema, frame).items()}
     else:
         raw = inputs
     for signature, arrays in {RAW_SIGNATURE: raw, ENCODED_SIGNATURE: inputs}.items():
@@ -287,11 +317,6 @@ def _check_served(folder: Path, model: keras.Model, kind: str, schema: TableSche
         )
 
 
-def _served_columns(schema: TableSchema, frame: pd.DataFrame, model: keras.Model):
-    names = _served_names(schema, input_specs(model))
-    return {names[name]: array for name, array in raw_columns(schema, frame).items()}
-
-
 def _sample_inputs(model: keras.Model) -> dict[str, np.ndarray]:
     generator = np.random.default_rng(0)
     inputs = {}
@@ -299,6 +324,9 @@ def _sample_inputs(model: keras.Model) -> dict[str, np.ndarray]:
         shape = (_SAMPLE_ROWS, *(size or 8 for size in spec.shape))
         if spec.dtype == "uint8":
             inputs[name] = generator.integers(256, size=shape, dtype=np.uint8)
+        elif np.issubdtype(spec.dtype, np.integer):
+            # Ids of tokens: those that every vocabulary has.
+            inputs[name] = generator.integers(3, size=shape).astype(spec.dtype)
         else:
             inputs[name] = generator.normal(size=shape).astype(spec.dtype)
     return inputs

@@ -1,16 +1,17 @@
-"""Rows with an image, a table and a target: what loaders return and training takes apart."""
+"""Rows with images, a table and a target: what loaders return and training takes apart."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from kfusion.folds import draw_splits
-from kfusion.inputs import check_lengths
-from kfusion.tables import TableSchema
+from kfusion.inputs import IMAGE, TABULAR, check_lengths
+from kfusion.tables import TableSchema, text_input
 from kfusion.tasks import Task, task
 
 
@@ -24,7 +25,8 @@ class FusionData:
     `with_schema` says which.
 
     Attributes:
-        images: `(rows, height, width, channels)` uint8.
+        images: `(rows, height, width, channels)` uint8. Where there are several inputs beside the
+            table, or other ones, a dict of arrays by input name.
         frame: DataFrame of the raw tabular columns, as many rows.
         y: `(rows,)` int32 labels or float32 regression targets.
         kind: "binary", "multiclass" or "regression".
@@ -37,7 +39,7 @@ class FusionData:
         ValueError: If there are no rows, or unequal numbers of them.
     """
 
-    images: np.ndarray
+    images: np.ndarray | Mapping[str, np.ndarray]
     frame: pd.DataFrame
     y: np.ndarray
     kind: str
@@ -51,15 +53,21 @@ class FusionData:
     def __post_init__(self):
         if not len(self.rows):
             object.__setattr__(self, "rows", np.arange(len(self.y)))
-        arrays = {"images": self.images, "frame": self.frame, "y": self.y, "rows": self.rows}
+        clash = sorted({TABULAR, *self._text_inputs()} & self.arrays.keys())
+        if clash:
+            raise ValueError(f"Images and columns of the table have the same input names: {clash}.")
+        arrays = {**self.arrays, "frame": self.frame, "y": self.y, "rows": self.rows}
         check_lengths(arrays if self.groups is None else {**arrays, "groups": self.groups})
 
     def __repr__(self) -> str:
-        shape = "x".join(str(size) for size in self.image_shape)
+        shapes = ", ".join(
+            f"{'images' if name == IMAGE else name} {'x'.join(map(str, array.shape[1:]))}"
+            for name, array in self.arrays.items()
+        )
         classes = f", classes {list(self.class_names)}" if self.class_names else ""
         groups = "" if self.groups is None else f", {len(np.unique(self.groups))} groups"
         return (
-            f"FusionData({len(self)} rows, images {shape}, {self.frame.shape[1]} columns, "
+            f"FusionData({len(self)} rows, {shapes}, {self.frame.shape[1]} columns, "
             f"{self.kind}{classes}{groups})"
         )
 
@@ -67,9 +75,17 @@ class FusionData:
         return len(self.y)
 
     @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Inputs that are not made of the table, by name: "image" where there is one of images."""
+        return dict(self.images) if isinstance(self.images, Mapping) else {IMAGE: self.images}
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
-        """`(height, width, channels)`."""
-        return self.images.shape[1:]
+        """`(height, width, channels)` of the only image; raises `ValueError` if it is not one."""
+        if len(self.arrays) != 1:
+            raise ValueError(f"There is no single image: the inputs are {list(self.arrays)}.")
+        (array,) = self.arrays.values()
+        return array.shape[1:]
 
     @property
     def schema(self) -> TableSchema:
@@ -88,8 +104,11 @@ class FusionData:
 
     @property
     def x(self) -> dict[str, np.ndarray]:
-        """`{"image": uint8 images, "tabular": (rows, columns) float32}`: a model's inputs."""
-        return {"image": self.images, "tabular": self.schema.encode(self.frame)}
+        """`{"image": uint8 images, "tabular": (rows, columns) float32}`: a model's inputs.
+
+        Beside these, or in their place: each of several images, and each text column's token ids.
+        """
+        return {**self.arrays, **self.schema.inputs(self.frame)}
 
     @property
     def task(self) -> Task:
@@ -106,7 +125,11 @@ class FusionData:
         rows = np.arange(len(self))[rows]
         return dataclasses.replace(
             self,
-            images=self.images[rows],
+            images=(
+                {name: array[rows] for name, array in self.images.items()}
+                if isinstance(self.images, Mapping)
+                else self.images[rows]
+            ),
             frame=self.frame.iloc[rows].reset_index(drop=True),
             y=self.y[rows],
             groups=None if self.groups is None else self.groups[rows],
@@ -198,6 +221,9 @@ class FusionData:
 
         kept, held = min(whole, key=faults)
         return rows[kept], rows[held]
+
+    def _text_inputs(self) -> list[str]:
+        return [text_input(name) for name, kind in self.column_kinds.items() if kind == "text"]
 
     def _learn_schema(self) -> TableSchema:
         # A part may lack a column's values by chance; what was loaded was checked.

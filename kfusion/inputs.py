@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+# The inputs of a table's one image column, and of its columns but for text.
+IMAGE, TABULAR = "image", "tabular"
+
 
 class InputSpec(NamedTuple):
     """What a model asks of one named input: shape without rows (None for any) and dtype."""

@@ -8,10 +8,18 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from kfusion.column_values import (
+    infer_kind,
+    is_identifier,
+    is_missing_text,
+    looks_like_numbers,
+    read_plain_numbers,
+)
 from kfusion.fusion_data import FusionData
 from kfusion.images import (
     BadImage,
@@ -20,15 +28,9 @@ from kfusion.images import (
     read_images,
     rows_with_image,
 )
-from kfusion.tables import (
-    TableSchema,
-    check_unique_columns,
-    infer_kind,
-    is_identifier,
-    is_missing_text,
-    looks_like_numbers,
-    read_plain_numbers,
-)
+from kfusion.inputs import IMAGE, TABULAR
+from kfusion.plain_names import plain_names
+from kfusion.tables import TableSchema, check_unique_columns
 from kfusion.tasks import MAX_INFERRED_CLASSES, TASK_KINDS, check_variety, task
 
 # Whole numbers up to here are told apart as float32.
@@ -40,9 +42,10 @@ NO_FILE = "(empty)"
 def load_table(
     csv_or_frame: str | os.PathLike | pd.DataFrame,
     *,
-    image_column: str,
+    image_column: str | Sequence[str],
     target: str,
     tabular_columns: Sequence[str] | Mapping[str, str | None] | None = None,
+    text_columns: Sequence[str] = (),
     image_shape: tuple[int, int, int] | None = None,
     group_column: str | None = None,
     kind: str | None = None,
@@ -52,16 +55,19 @@ def load_table(
     use_cache: bool = True,
     verbose: int | bool = 1,
 ) -> FusionData:
-    """Loads a table whose rows each name an image file, and checks all of it before training.
+    """Loads a table whose rows each name image files, and checks all of it before training.
 
     Args:
         csv_or_frame: Path of a CSV file, or a DataFrame.
         image_column: Name of the column of image paths; see `read_images` for the kinds of file.
+            Of several columns, a list: each is an input by its column's name.
         target: Name of the column to predict.
         tabular_columns: Names of the columns to learn from, or a mapping from names to kinds as
             in `TableSchema.fit`. By default all others, but for text columns whose values are
             nearly all different (identifiers), which a warning names.
-        image_shape: `(height, width, channels)`; by default that of the files.
+        text_columns: Names of columns of free text, each an input of its own by its column's
+            name; see `text_branch`.
+        image_shape: `(height, width, channels)`; by default that of each column's files.
         group_column: Name of the column whose equal values must stay together in every split
             (a patient, a place, a product).
         kind: "binary", "multiclass" or "regression". By default text, booleans and whole numbers
@@ -96,18 +102,23 @@ def load_table(
     frame, folder = _read_table(csv_or_frame)
     if not len(frame):
         raise ValueError("The table has no rows.")
-    roles = {"image_column": image_column, "target": target, "group_column": group_column}
+    image_columns = name_image_inputs(image_column)
+    roles: list[tuple[str, str | None]] = [
+        ("image_column", name) for name in image_columns.values()
+    ]
+    roles += [("target", target), ("group_column", group_column)]
     _check_roles(frame, roles)
-    asked_kinds = _choose_columns(frame, roles, tabular_columns)
+    asked_kinds = _choose_columns(frame, roles, tabular_columns, text_columns)
     y, kind, class_names = _read_target(frame[target], kind)
     groups = None if group_column is None else _read_groups(frame[group_column])
     table = _convert(frame[list(asked_kinds)], asked_kinds)
     # Fitted to check every value; what it learned is dropped, for it saw all rows.
     kinds = TableSchema.fit(table, asked_kinds).kinds
 
-    images, bad_images = load_images(
-        frame[image_column],
-        image_shape,
+    arrays, bad_images = load_image_columns(
+        frame,
+        image_columns,
+        dict.fromkeys(image_columns, image_shape),
         image_folder=image_folder or folder,
         use_cache=use_cache,
         verbose=verbose,
@@ -115,7 +126,8 @@ def load_table(
     missing = [bad for bad in bad_images if bad.path == NO_FILE]
     if on_missing_image == "keep":
         bad_images = [bad for bad in bad_images if bad.path != NO_FILE]
-        _warn_of_black(images, [bad.row for bad in [*missing, *bad_images]])
+        for images in arrays.values():
+            _warn_of_black(images, [bad.row for bad in [*missing, *bad_images]])
     refused = [
         bad
         for bad in bad_images
@@ -124,7 +136,7 @@ def load_table(
     if refused:
         raise BadImageError(refused, len(frame))
     data = FusionData(
-        images=images,
+        images=arrays[IMAGE] if set(arrays) == {IMAGE} else arrays,
         frame=table.reset_index(drop=True),
         y=y,
         kind=kind,
@@ -134,6 +146,47 @@ def load_table(
         column_kinds=kinds,
     )
     return _drop_bad_images(data, bad_images) if bad_images else data
+
+
+def name_image_inputs(image_column: str | Sequence[str]) -> dict[str, str]:
+    """Columns of images by input name: "image" for one, or the columns' own, in ASCII."""
+    columns = [image_column] if isinstance(image_column, str) else list(image_column)
+    if len(columns) == 1:
+        return {IMAGE: columns[0]}
+    names = plain_names(list(dict.fromkeys(columns)), taken=[TABULAR])
+    return {names[column]: column for column in columns}
+
+
+def load_image_columns(
+    frame: pd.DataFrame,
+    columns: Mapping[str, str],
+    shapes: Mapping[str, tuple[int, int, int] | None],
+    **keywords: Any,
+) -> tuple[dict[str, np.ndarray], list[BadImage]]:
+    """Reads all images that a table names.
+
+    Args:
+        frame: DataFrame.
+        columns: Name of the column of paths by input name.
+        shapes: `(height, width, channels)` by input name, or None for that of the files.
+        **keywords: For `load_images`.
+
+    Returns:
+        Images by input name, and the bad ones of all columns by row.
+
+    Raises:
+        ValueError: If there is no such column, or it holds URLs.
+    """
+    absent = [column for column in columns.values() if column not in frame.columns]
+    if absent:
+        raise ValueError(
+            f"There is no image column {absent[0]!r}. There are: {list(frame.columns)}."
+        )
+    arrays, all_bad = {}, []
+    for name, column in columns.items():
+        arrays[name], bad = load_images(frame[column], shapes[name], **keywords)
+        all_bad += bad
+    return arrays, sorted(all_bad)
 
 
 def load_images(
@@ -246,62 +299,74 @@ def _read_table(csv_or_frame) -> tuple[pd.DataFrame, Path]:
     return read_csv(csv_or_frame), Path(csv_or_frame).parent
 
 
-def _check_roles(frame: pd.DataFrame, roles: Mapping[str, str | None]) -> None:
-    for role, name in roles.items():
+def _check_roles(frame: pd.DataFrame, roles: Sequence[tuple[str, str | None]]) -> None:
+    for role, name in roles:
         if name is not None and name not in frame.columns:
             raise ValueError(
                 f"`{role}` names no column of the table: {name!r}. It has: {list(frame.columns)}."
             )
-    names = [name for name in roles.values() if name is not None]
+    names = [name for _, name in roles if name is not None]
     if len(set(names)) < len(names):
-        raise ValueError(f"Image, target and group must be different columns. Received: {roles}.")
+        raise ValueError(f"Images, target and group must be different columns. Received: {roles}.")
 
 
-def _choose_columns(frame, roles, tabular_columns) -> dict[str, str | None]:
-    """The tabular columns and the kinds asked for them."""
-    taken = {name: role for role, name in roles.items() if name is not None}
+def _choose_columns(frame, roles, tabular_columns, text_columns) -> dict[str, str | None]:
+    """The columns of the table to learn from, and the kinds asked for them."""
+    taken = {name: role for role, name in roles if name is not None}
+    for argument, given in {
+        "tabular_columns": tabular_columns,
+        "text_columns": text_columns,
+    }.items():
+        if isinstance(given, str):
+            raise TypeError(f"`{argument}` must be a list of names. Received: {given!r}.")
+    texts = dict.fromkeys(text_columns, "text")
     if tabular_columns is None:
-        names = [name for name in frame.columns if name not in taken]
-        texts = [name for name in names if infer_kind(frame[name]) == "category"]
-        unread = [name for name in texts if looks_like_numbers(frame[name])]
-        if unread:
-            warnings.warn(
-                f"Read as text though they look like numbers: {unread}, e.g. "
-                f"{frame[unread[0]].dropna().iloc[0]!r}. Take signs and separators out to use "
-                "them as numbers.",
-                stacklevel=3,
-            )
-        identifiers = [name for name in texts if is_identifier(frame[name])]
-        if identifiers:
-            warnings.warn(
-                f"Left out as identifiers, since nearly all their values differ: {identifiers}. "
-                "Name them in `tabular_columns` to use them.",
-                stacklevel=3,
-            )
-        chosen: dict[str, str | None] = {n: None for n in names if n not in identifiers}
-        if not chosen:
-            raise ValueError("The table has no column to learn from besides its image and target.")
-        return chosen
-    if isinstance(tabular_columns, str):
-        raise TypeError(
-            f"`tabular_columns` must be a list of names. Received: {tabular_columns!r}."
-        )
-    check_unique_columns(list(tabular_columns))
-    is_mapping = isinstance(tabular_columns, Mapping)
-    chosen = dict(tabular_columns) if is_mapping else dict.fromkeys(tabular_columns)
+        others = [name for name in frame.columns if name not in taken and name not in texts]
+        chosen: dict[str, str | None] = dict.fromkeys(_without_identifiers(frame, others))
+    else:
+        check_unique_columns(list(tabular_columns))
+        is_mapping = isinstance(tabular_columns, Mapping)
+        chosen = dict(tabular_columns) if is_mapping else dict.fromkeys(tabular_columns)
+    chosen |= texts
+    if not chosen:
+        raise ValueError("The table has no column to learn from besides its image and target.")
     for name in chosen:
         if name in taken:
             raise ValueError(f"Column {name!r} cannot be both `{taken[name]}` and a feature.")
     absent = [name for name in chosen if name not in frame.columns]
     if absent:
-        raise ValueError(f"The table lacks the tabular column(s) {absent}.")
+        raise ValueError(f"The table lacks the column(s) {absent} to learn from.")
     return chosen
+
+
+def _without_identifiers(frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    """The names but for those of identifiers, which a warning names."""
+    texts = [name for name in names if infer_kind(frame[name]) == "category"]
+    unread = [name for name in texts if looks_like_numbers(frame[name])]
+    if unread:
+        warnings.warn(
+            f"Read as text though they look like numbers: {unread}, e.g. "
+            f"{frame[unread[0]].dropna().iloc[0]!r}. Take signs and separators out to use "
+            "them as numbers.",
+            stacklevel=4,
+        )
+    identifiers = [name for name in texts if is_identifier(frame[name])]
+    if identifiers:
+        warnings.warn(
+            f"Left out as identifiers, since nearly all their values differ: {identifiers}. "
+            "Name them in `text_columns` if they hold sentences, or in `tabular_columns` to use "
+            "them as they are.",
+            stacklevel=4,
+        )
+    return [name for name in names if name not in identifiers]
 
 
 def _convert(frame: pd.DataFrame, kinds: Mapping[str, str | None]) -> pd.DataFrame:
     """Gives text columns that are numbers a number's dtype; other columns stay as they are."""
     converted = frame.copy()
     for name in frame.columns:
+        if kinds[name] == "text":
+            continue
         series = frame[name]
         is_text = series.dtype == object or pd.api.types.is_string_dtype(series.dtype)
         inferred = infer_kind(series) if is_text else None

@@ -13,8 +13,10 @@ import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
 from kfusion.baselines import MAX_TREE_CATEGORIES, fill_empty_columns
-from kfusion.branches import image_branch, tabular_branch
+from kfusion.branches import branch_builders, tabular_branch
+from kfusion.inputs import TABULAR
 from kfusion.layers import NormalizedDense
+from kfusion.member_inputs import components_of, features_of
 from kfusion.models import build_fusion_model, build_unimodal_model
 from kfusion.prediction import predict
 from kfusion.residual import build_residual_model
@@ -23,12 +25,11 @@ from kfusion.tasks import Task
 from kfusion.training import default_batch_size, fit
 from kfusion.tree_conversion import tree_ensemble
 
-IMAGE, TABULAR = "image", "tabular"
-# Inputs that are made from the image before members see them.
-IMAGE_FEATURES, IMAGE_COMPONENTS = "image_features", "image_components"
+# What there is beside the members that are called after an input.
+FUSED, TREES = "fused", "trees"
 # The fewest steps and epochs of a network; its rate falls to 0 over all of them.
 IMAGE_STEPS, TABLE_STEPS = (240, 8), (600, 15)
-TREES = {
+TREE_SETTINGS = {
     "learning_rate": 0.06,
     "max_iter": 400,
     "max_leaf_nodes": 15,
@@ -73,7 +74,7 @@ class Member:
     """One kind of model.
 
     Attributes:
-        modalities: Those of "image" and "tabular" that it learns from.
+        modalities: Names of the inputs that it learns from.
         fit: Callable `fit(train, held, task, seed) -> model`; it stops by the held rows.
     """
 
@@ -82,7 +83,8 @@ class Member:
 
 
 def standard_members(
-    shapes: Mapping[str, tuple[int, ...]],
+    x: Mapping[str, np.ndarray],
+    inputs: Collection[str],
     schema: TableSchema | None,
     *,
     encoder: str = "mlp",
@@ -91,67 +93,78 @@ def standard_members(
 ) -> dict[str, Member]:
     """The members that suit the inputs there are, by name.
 
-    "image" and "table", a network each; "fused", a network of both with an auxiliary head on each
-    (or, if asked for, one that starts equal to the better of the two and corrects it); "trees",
-    boosted trees on the table; "trees and image", on the table beside the image's components.
+    A network of each input, called after it ("table" of "tabular"); "fused", a network of all of
+    them with an auxiliary head on each (or, if asked for, one that starts equal to the best of
+    them and corrects it); "trees", boosted trees on the table; "trees and image", on the table
+    beside the components of the other inputs.
 
     Args:
-        shapes: Shape without rows of each input that there is: "image" or "image_features", and
-            "tabular", "image_components".
-        schema: `TableSchema` of the table; None if there is none.
+        x: Encoded rows: each input, and what `make_encoders` made of it. Features of an input
+            stand for it.
+        inputs: Names of the inputs.
+        schema: `TableSchema` of table and texts, or None.
         encoder: Of the table network; see `tabular_branch`.
         residual: Whether "fused" is a residual fusion, which trains faster.
         epochs: Int, passes over the training rows; None for as many as make enough steps: 8 or
-            more of networks of images, 15 or more of tables.
+            more of networks of images, 15 or more of others.
     """
-    builders: dict[str, Callable[[], keras.Model]] = {}
-    if IMAGE_FEATURES in shapes:
-        builders[IMAGE] = partial(_vector_branch, shapes[IMAGE_FEATURES][0])
-    elif IMAGE in shapes:
-        builders[IMAGE] = partial(image_branch, shapes[IMAGE])
-    if schema is not None:
-        builders[TABULAR] = partial(tabular_branch, schema)
+    builders = _builders(x, inputs, schema)
     members: dict[str, Member] = {}
-    if IMAGE in builders:
-        build = partial(_build_single, builders[IMAGE])
-        members["image"] = Member((IMAGE,), partial(_fit_network, build, _Length(epochs)))
-    if schema is not None:
-        table: Callable[[], keras.Model] = builders[TABULAR]
-        rate = 1.0
-        if encoder == "tabm":
-            table = partial(tabular_branch, schema, encoder="tabm", dropout=0.1)
-            rate = 3.0
-        build = partial(_build_single, table)
-        length = _Length(epochs, *TABLE_STEPS)
-        members["table"] = Member(
-            (TABULAR,), partial(_fit_network, build, length, learning_rate_factor=rate)
-        )
-    if len(builders) == 2:
-        length = _Length(epochs)
+    for key, build in builders.items():
+        keywords: dict[str, Any] = {}
+        if key == TABULAR and schema is not None and encoder == "tabm":
+            build = partial(tabular_branch, schema, encoder="tabm", dropout=0.1)
+            keywords["learning_rate_factor"] = 3.0
+        network = partial(_build_single, build)
+        fit_one = partial(_fit_network, network, _length(x, [key], epochs), **keywords)
+        members[_member_name(key)] = Member((key,), fit_one)
+    if len(builders) > 1:
+        length = _length(x, builders, epochs)
         fit_fused = (
             partial(_fit_residual, builders, length)
             if residual
             else partial(_fit_network, partial(_build_fused, builders), length)
         )
-        members["fused"] = Member((IMAGE, TABULAR), fit_fused)
-    if schema is not None:
-        is_category = _tree_categories(schema)
-        members["trees"] = Member((TABULAR,), partial(_fit_trees, (TABULAR,), is_category))
-    if IMAGE_COMPONENTS in shapes:
-        is_category = [] if schema is None else _tree_categories(schema)
-        is_category += [False] * shapes[IMAGE_COMPONENTS][0]
-        keys = (IMAGE_COMPONENTS,) if schema is None else (TABULAR, IMAGE_COMPONENTS)
-        modalities = (IMAGE,) if schema is None else (IMAGE, TABULAR)
-        name = "trees on image" if schema is None else "trees and image"
-        members[name] = Member(modalities, partial(_fit_trees, keys, is_category))
+        members[FUSED] = Member(tuple(builders), fit_fused)
+    is_category = [] if schema is None else _tree_categories(schema)
+    if TABULAR in builders:
+        members[TREES] = Member((TABULAR,), partial(_fit_trees, (TABULAR,), is_category))
+    others = [key for key in builders if key != TABULAR]
+    if others:
+        parts = [components_of(key) for key in others]
+        keys = [TABULAR, *parts] if TABULAR in builders else parts
+        kinds = is_category + [False] * sum(x[part].shape[1] for part in parts)
+        name = f"{TREES} {'and' if TABULAR in builders else 'on'} {' and '.join(others)}"
+        members[name] = Member(tuple(builders), partial(_fit_trees, tuple(keys), kinds))
     return members
 
 
-def _vector_branch(width: int) -> keras.Model:
+def _builders(
+    x: Mapping[str, np.ndarray], inputs: Collection[str], schema: TableSchema | None
+) -> dict[str, Callable[[], keras.Model]]:
+    """Builders of a branch by input, an image first and the table last."""
+    builders: dict[str, Callable[[], keras.Model]] = {}
+    for key in sorted(inputs, key=lambda key: key == TABULAR):
+        features = features_of(key)
+        if features in x:
+            builders[key] = partial(_vector_branch, features, x[features].shape[1])
+        else:
+            builders[key] = branch_builders({key: x[key]}, schema)[key]
+    return builders
+
+
+def _member_name(key: str) -> str:
+    if key == TABULAR:
+        return "table"
+    is_taken = key in ("table", FUSED) or key.startswith(TREES)
+    return f"{key} alone" if is_taken else key
+
+
+def _vector_branch(name: str, width: int) -> keras.Model:
     """A branch from a vector that another network made."""
-    inputs = keras.Input((width,), name=IMAGE_FEATURES)
+    inputs = keras.Input((width,), name=name)
     hidden = NormalizedDense(128, dropout=0.2, name="hidden_1")(inputs)
-    return keras.Model(inputs, hidden, name="features_branch")
+    return keras.Model(inputs, hidden, name=f"{name}_branch")
 
 
 def _build_single(build: Callable[[], keras.Model], task: Task) -> keras.Model:
@@ -173,6 +186,13 @@ class _Length(NamedTuple):
     def of(self, num_rows: int) -> int:
         per_epoch = math.ceil(num_rows / default_batch_size(num_rows))
         return self.epochs or max(self.fewest, math.ceil(self.steps / per_epoch))
+
+
+def _length(x: Mapping[str, np.ndarray], keys: Collection[str], epochs: int | None) -> _Length:
+    """Networks of images train for fewer steps, which are longer."""
+    has_images = any(key in x and x[key].dtype == np.uint8 for key in keys)
+    has_features = any(features_of(key) in x for key in keys)
+    return _Length(epochs, *(IMAGE_STEPS if has_images or has_features else TABLE_STEPS))
 
 
 def _fit_network(
@@ -230,7 +250,10 @@ def _fit_trees(
         else HistGradientBoostingClassifier
     )
     estimator = kind(
-        categorical_features=np.array(is_category), early_stopping=True, random_state=seed, **TREES
+        categorical_features=np.array(is_category),
+        early_stopping=True,
+        random_state=seed,
+        **TREE_SETTINGS,
     )
     estimator.fit(
         fill_empty_columns(_joined(train, keys)),

@@ -30,7 +30,8 @@ def fit_principal_components(
 
     Args:
         images: `(rows, ...)` training rows: uint8 images, which the layer divides by 255, or
-            finite floats of any shape, such as features of another network, taken as they are.
+            floats of any shape, such as features of another network, taken as they are, in which
+            a missing number (NaN) counts as its mean over the rows.
         num_components: Int, the most components; there are no more than rows or numbers per row.
         whiten: Whether to bring each component to variance 1 over the training rows, so that
             small differences count as much as large ones to a model that minds the scale.
@@ -44,7 +45,7 @@ def fit_principal_components(
         Directions in which the training rows do not differ give 0.
 
     Raises:
-        ValueError: If there are fewer than 2 rows, a number is not finite, `num_components` is
+        ValueError: If there are fewer than 2 rows, a number is infinite, `num_components` is
             below 1, or `max_rows` below 2.
 
     Example:
@@ -70,9 +71,13 @@ def fit_principal_components(
         images = images[np.random.default_rng(seed).choice(len(images), rows, replace=False)]
     divisor = 255.0 if images.dtype == np.uint8 else 1.0
     flat = images.reshape(len(images), width).astype(np.float64) / divisor
-    wrong = np.flatnonzero(~np.isfinite(flat).all(axis=1))
+    wrong = np.flatnonzero(np.isinf(flat).any(axis=1))
     if wrong.size:
         raise ValueError(f"`images` must be finite. Row {wrong[0]} is not ({wrong.size} in all).")
+    is_missing = np.isnan(flat)
+    if is_missing.any():
+        counts = np.maximum(np.sum(~is_missing, axis=0), 1)
+        flat = np.where(is_missing, np.nansum(flat, axis=0) / counts, flat)
     # Where all rows are the same, scikit-learn divides by their variance.
     with np.errstate(invalid="ignore"):
         pca = PCA(min(num_components, *flat.shape), random_state=seed).fit(flat)

@@ -2,65 +2,52 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from kfusion.tables import (
-    FIRST_CODE,
+from kfusion.column_values import (
     ISO_DATE,
-    MISSING_CODE,
     MISSING_WORDS,
-    UNSEEN_CODE,
-    CategoryColumn,
-    NumberColumn,
-    TableSchema,
     category_text,
     category_values,
+    read_texts,
     read_times,
+)
+from kfusion.inputs import TABULAR
+from kfusion.plain_names import plain_names
+from kfusion.tables import (
+    FIRST_CODE,
+    MISSING_CODE,
+    UNSEEN_CODE,
+    CategoryColumn,
+    Column,
+    TableSchema,
+    TextColumn,
 )
 
 # Stands for a value that is no number in a column of numeric categories: in no vocabulary.
 _UNSEEN_NUMBER = np.finfo(np.float32).max
 
 
-def raw_dtype(column: NumberColumn | CategoryColumn) -> str:
+def raw_dtype(column: Column) -> str:
     """What a raw column is served as: "string" for text and dates, else "float32"."""
     if isinstance(column, CategoryColumn):
         return "float32" if column.is_number else "string"
-    return "string" if column.kind == "date" else "float32"
+    return "string" if column.kind in ("date", "text") else "float32"
 
 
-def served_names(schema: TableSchema, taken: Sequence[str] = ()) -> dict[str, str]:
-    """The names under which a SavedModel serves the columns, by column name.
-
-    TensorFlow allows ASCII letters, digits and underscores, a letter first, and does not tell
-    case apart. A column with such a name keeps it; in others each other character becomes an
-    underscore, and a number is appended where two would be the same.
+def served_names(schema: TableSchema, inputs: Sequence[str] = ()) -> dict[str, str]:
+    """The names under which a SavedModel serves the columns, by column name; see `plain_names`.
 
     Args:
         schema: `TableSchema`.
-        taken: Names of the model's other inputs.
+        inputs: Names of the model's inputs.
     """
-    names: dict[str, str] = {}
-    used = {name.lower() for name in taken}
-    # Names that can stay go first, so that none of them has to give way.
-    for name in sorted(schema.names, key=lambda name: _plain_name(name) != name):
-        served = plain = _plain_name(name)
-        number = 2
-        while served.lower() in used:
-            served, number = f"{plain}_{number}", number + 1
-        used.add(served.lower())
-        names[name] = served
-    return names
-
-
-def _plain_name(name: str) -> str:
-    plain = re.sub(r"[^A-Za-z0-9_]", "_", name)
-    return plain if plain[:1].isalpha() else f"column_{plain}"
+    encoded = {TABULAR, *(column.input_name for column in schema.texts)}
+    return plain_names(schema.names, [name for name in inputs if name not in encoded])
 
 
 def raw_columns(schema: TableSchema, frame: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -87,6 +74,9 @@ def raw_columns(schema: TableSchema, frame: pd.DataFrame) -> dict[str, np.ndarra
             raw[column.name] = _raw_dates(series)
         else:
             raw[column.name] = encoded[:, position]
+    for text in schema.texts:
+        texts = read_texts(frame[text.name])
+        raw[text.name] = np.array([cell or "" for cell in texts], dtype=object)
     return raw
 
 
@@ -132,9 +122,12 @@ def encode_tensors(schema: TableSchema, raw: dict[str, Any]) -> Any:
 def sample_frame(schema: TableSchema, rows: int, seed: int = 0) -> pd.DataFrame:
     """Invents rows that meet every case of a schema: usual, missing and unseen values."""
     generator = np.random.default_rng(seed)
-    frame = {}
+    frame: dict[str, Any] = {}
     for column in schema.columns:
         missing = generator.random(rows) < 0.2
+        if isinstance(column, TextColumn):
+            frame[column.name] = _sample_texts(column, rows, generator)
+            continue
         if isinstance(column, CategoryColumn):
             known: list[Any] = list(column.vocabulary)
             values = known + ([-0.5, np.nan] if column.is_number else ["never seen before", ""])
@@ -154,6 +147,13 @@ def sample_frame(schema: TableSchema, rows: int, seed: int = 0) -> pd.DataFrame:
                 numbers = generator.integers(2, size=rows).astype(np.float64)
             frame[column.name] = np.where(missing, np.nan, numbers.astype(np.float32))
     return pd.DataFrame(frame)
+
+
+def _sample_texts(column: TextColumn, rows: int, generator: np.random.Generator) -> list[str]:
+    """Known and unknown words, none, and more than are read."""
+    words = np.array([*column.vocabulary.tokens, "Never, seen before!"], dtype=object)
+    lengths = generator.integers(column.vocabulary.length + 3, size=rows)
+    return [" ".join(generator.choice(words, length)) for length in lengths]
 
 
 def _raw_categories(column: CategoryColumn, series: pd.Series) -> np.ndarray:

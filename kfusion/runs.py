@@ -15,7 +15,6 @@ import kfusion.layers  # noqa: F401 (registers the layers that a saved model hol
 from kfusion.candidates import Candidate
 from kfusion.export import export_saved_model
 from kfusion.fusion_data import FusionData
-from kfusion.serving import TABULAR
 from kfusion.tables import TableSchema
 
 RUN_FILE, MODEL_FILE, TRIALS_FOLDER = "run.json", "model.keras", "trials"
@@ -28,7 +27,7 @@ class Run:
     model: keras.Model
     schema: TableSchema | None
     class_names: tuple[str, ...]
-    image_column: str
+    image_columns: dict[str, str]
 
 
 def check_run_folder(folder: str | os.PathLike, *, overwrite: bool = False) -> Path:
@@ -58,7 +57,7 @@ def save_run(
         "candidates": [candidate.to_dict() for candidate in candidates],
         "kind": train.kind,
         "class_names": list(train.class_names),
-        "image_shape": list(train.image_shape),
+        "shapes": {name: list(array.shape[1:]) for name, array in train.arrays.items()},
         "train_rows": len(train),
         "validation_rows": len(validation),
         **facts,
@@ -84,10 +83,13 @@ def load_run(folder: str | os.PathLike) -> Run:
         raise FileNotFoundError(f"{folder} holds no finished run of `kfusion fit` or `search`.")
     description = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
     model = keras.models.load_model(folder / MODEL_FILE, compile=False)
-    has_table = TABULAR in {tensor.name for tensor in model.inputs}
-    schema = TableSchema.from_json(json.dumps(description["schema"])) if has_table else None
+    schema = TableSchema.from_json(json.dumps(description["schema"]))
+    schema = schema.only([tensor.name for tensor in model.inputs])
     return Run(
-        model, schema, tuple(description["class_names"]), description.get("image_column", "image")
+        model,
+        schema if schema.columns else None,
+        tuple(description["class_names"]),
+        description["image_columns"],
     )
 
 
@@ -98,6 +100,6 @@ def export_run(run: Run, path: str | os.PathLike, *, overwrite: bool = False) ->
         path,
         schema=run.schema,
         class_names=run.class_names or None,
-        image_column=run.image_column,
+        image_columns=run.image_columns,
         overwrite=overwrite,
     )

@@ -12,13 +12,12 @@ import numpy as np
 import pandas as pd
 
 from kfusion.images import check_image_shape
-from kfusion.inputs import InputSpec, check_lengths, select_inputs
+from kfusion.inputs import TABULAR, InputSpec, check_lengths, select_inputs
 from kfusion.raw_columns import raw_columns
 from kfusion.tables import TableSchema
 
 DESCRIPTION_FILE = "kfusion.json"
 RAW_SIGNATURE, ENCODED_SIGNATURE = "serving_default", "encoded"
-IMAGE, TABULAR = "image", "tabular"
 _BATCH = 256
 
 
@@ -29,8 +28,8 @@ class ExportedModel:
         kind: "binary", "multiclass" or "regression".
         class_names: Tuple of names in the order of the probabilities; empty for a regression.
         schema: `TableSchema` of the raw columns, or None if only encoded inputs are served.
-        image_shape: `(height, width, channels)` of the input `image`, or None if there is none.
-        image_column: Name of the column of image files.
+        image_shapes: `(height, width, channels)` of each image by input name.
+        image_columns: Name of the column of image files by input name.
         may_be_missing: Names of the inputs that rows may lack: an image of zeros alone, a table of
             which every value is missing.
         served_names: Name of each raw column in the signature `serving_default`.
@@ -47,14 +46,16 @@ class ExportedModel:
         }
         self.kind: str = description["kind"]
         self.class_names = tuple(description["class_names"])
-        self.image_column: str = description["image_column"]
+        self.image_columns: dict[str, str] = description["image_columns"]
         self.served_names: dict[str, str] = description["served_names"]
         self.may_be_missing = tuple(description.get("may_be_missing", ()))
         schema = description["schema"]
         self.schema = None if schema is None else TableSchema.from_json(json.dumps(schema))
-        self.image_shape: tuple[int, int, int] | None = None
-        if IMAGE in self._specs:
-            self.image_shape = check_image_shape(description["inputs"][IMAGE][0])
+        self.image_shapes = {
+            name: check_image_shape(description["inputs"][name][0])
+            for name in self.image_columns
+            if len(description["inputs"][name][0]) == 3
+        }
 
     def predict(
         self,
@@ -65,8 +66,8 @@ class ExportedModel:
 
         Args:
             frame: DataFrame with at least the schema's columns; others are ignored.
-            images: `(rows, height, width, channels)` uint8, as from `load_images`; or a dict of
-                them by input name, for a model with several.
+            images: `(rows, height, width, channels)` uint8, as from `load_images`; or, for a
+                model that takes more, a dict of arrays by input name.
 
         Returns:
             `probabilities` `(rows, classes)` float32 and `class` `(rows,)` names; or
@@ -78,7 +79,8 @@ class ExportedModel:
         """
         specs = dict(self._specs)
         if self.schema is not None:
-            del specs[TABULAR]
+            for name in (TABULAR, *(text.input_name for text in self.schema.texts)):
+                specs.pop(name, None)
             if frame is None:
                 raise ValueError(f"`frame` must hold the columns {self.schema.names}.")
         given: Mapping[str, Any] = {}

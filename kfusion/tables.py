@@ -1,33 +1,35 @@
-"""What a table's columns mean, learned from training rows, and their encoding as a matrix."""
+"""What a table's columns mean, learned from training rows, and their encoding as model inputs."""
 
 from __future__ import annotations
 
 import collections
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-KINDS = ("number", "boolean", "date", "category")
-MISSING_CODE, UNSEEN_CODE, FIRST_CODE = 0, 1, 2
-MANY_CATEGORIES = 20
+from kfusion.column_values import (
+    MANY_CATEGORIES,
+    infer_kind,
+    read_categories,
+    read_numbers,
+    read_texts,
+)
+from kfusion.inputs import IMAGE, TABULAR
+from kfusion.plain_names import plain_name
+from kfusion.texts import Vocabulary
 
-# Words that stand for "no value", but only where every other value of the column is a number or a
-# date: in a column of text they may be a category ("NA" is also North America's continent code).
-MISSING_WORDS = frozenset({"na", "n/a", "nan", "null", "none", "?", "-", ".", "#n/a"})
-ISO_DATE = r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?Z?)?"
-# Digits with leading zeros are codes (postcodes, product numbers). Infinity is spelled so that
-# one of them is refused as a number, and does not turn the column into categories.
-_SPELLED_NUMBER = r"[+-]?(?:(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?|(?i:inf(?:inity)?))"
-# The characters that TensorFlow's `strings.strip` removes, so that the exported graph agrees.
-BLANKS = " \t\n\v\f\r"
+KINDS = ("number", "boolean", "date", "category", "text")
+MISSING_CODE, UNSEEN_CODE, FIRST_CODE = 0, 1, 2
 # What a column's quantiles number at most: one for each percent.
 MAX_QUANTILES = 101
 # Format 1 had no quantiles.
 _FORMAT, _READABLE_FORMATS = 2, (1, 2)
+# What no text column's input may be called.
+RESERVED_INPUTS = (IMAGE, TABULAR)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,11 +63,29 @@ class CategoryColumn:
 
 
 @dataclasses.dataclass(frozen=True)
+class TextColumn:
+    """Free text, an input of its own: ids of the tokens of a vocabulary."""
+
+    name: str
+    vocabulary: Vocabulary
+    missing_rate: float
+    kind: str = "text"
+
+    @property
+    def input_name(self) -> str:
+        """Name of the model's input; see `text_input`."""
+        return text_input(self.name)
+
+
+Column = NumberColumn | CategoryColumn | TextColumn
+
+
+@dataclasses.dataclass(frozen=True)
 class TableSchema:
     """Each column's kind, scale or vocabulary, and missing rate, as learned from training rows.
 
     Attributes:
-        columns: `NumberColumn` and `CategoryColumn` objects in the frame's order.
+        columns: `NumberColumn`, `CategoryColumn` and `TextColumn` objects in the frame's order.
 
     Example:
         >>> frame = pd.DataFrame({"age": [31.0, None, 47.0], "sex": ["f", "m", "f"]})
@@ -76,7 +96,7 @@ class TableSchema:
         [[50.0, 3.0], [60.0, 1.0]]
     """
 
-    columns: tuple[NumberColumn | CategoryColumn, ...]
+    columns: tuple[Column, ...]
 
     @property
     def names(self) -> list[str]:
@@ -99,14 +119,19 @@ class TableSchema:
         return [column for column in self.columns if isinstance(column, CategoryColumn)]
 
     @property
+    def texts(self) -> list[TextColumn]:
+        """Columns that are inputs of their own, none of the matrix."""
+        return [column for column in self.columns if isinstance(column, TextColumn)]
+
+    @property
     def matrix_columns(self) -> list[NumberColumn | CategoryColumn]:
         """Columns in the order of the encoded matrix: numbers, then categories."""
         return [*self.numbers, *self.categories]
 
     @property
     def num_columns(self) -> int:
-        """Width of the encoded matrix: one column for each of the frame's."""
-        return len(self.columns)
+        """Width of the encoded matrix: one column for each of the frame's that is no text."""
+        return len(self.matrix_columns)
 
     @classmethod
     def fit(
@@ -130,7 +155,8 @@ class TableSchema:
         Args:
             frame: DataFrame of training rows; names must be strings, each once.
             columns: Names to use, or a mapping from names to kinds ("number", "boolean", "date",
-                "category", or None to infer). All columns by default.
+                "category", "text", or None to infer, which never gives "text"). All columns by
+                default.
             max_categories: Int; only this many of the most frequent categories get a code of
                 their own, the rest share the code of unseen ones. So do those seen once, in a
                 column of more than 20, or a model would learn single rows by heart.
@@ -158,7 +184,7 @@ class TableSchema:
             raise ValueError("A table schema needs at least one column; the frame has none to use.")
         if not len(frame):
             raise ValueError("A table schema is learned from training rows; the frame has none.")
-        learned: list[NumberColumn | CategoryColumn] = []
+        learned: list[Column] = []
         for name, kind in kinds.items():
             series = frame[name]
             if kind is None:
@@ -169,6 +195,8 @@ class TableSchema:
                 )
             if kind == "category":
                 learned.append(_fit_category(series, max_categories))
+            elif kind == "text":
+                learned.append(_fit_text(series))
             else:
                 learned.append(_fit_number(series, kind))
         empty = [column.name for column in learned if column.missing_rate == 1]
@@ -177,7 +205,38 @@ class TableSchema:
                 f"The column(s) {empty} have no value in any of the {len(frame)} rows: drop them "
                 "or leave them out of the columns to use."
             )
-        return cls(tuple(learned))
+        schema = cls(tuple(learned))
+        _check_input_names(schema.texts)
+        return schema
+
+    def only(self, inputs: Collection[str]) -> TableSchema:
+        """The columns that make the given inputs: "tabular", or a text column's."""
+        kept = [
+            column
+            for column in self.columns
+            if (column.input_name if isinstance(column, TextColumn) else TABULAR) in inputs
+        ]
+        return TableSchema(tuple(kept))
+
+    def inputs(self, frame: pd.DataFrame) -> dict[str, np.ndarray]:
+        """Turns raw columns into inputs of a model, by name.
+
+        Args:
+            frame: As of `encode`.
+
+        Returns:
+            "tabular", as from `encode`, if there are columns other than text; and each text
+            column's `(rows, length)` int32 token ids by its `input_name`.
+
+        Raises:
+            TypeError, ValueError: As `encode`, and if a text is no string.
+        """
+        matrix = self.encode(frame)
+        texts = {
+            column.input_name: column.vocabulary.encode(read_texts(frame[column.name]))
+            for column in self.texts
+        }
+        return {**({TABULAR: matrix} if self.matrix_columns else {}), **texts}
 
     def encode(self, frame: pd.DataFrame) -> np.ndarray:
         """Turns raw columns into the `tabular` input of a branch.
@@ -187,7 +246,7 @@ class TableSchema:
 
         Returns:
             `(rows, num_columns)` float32: first the numbers, unscaled, NaN where missing, then
-            the category codes (0 missing, 1 unseen in training).
+            the category codes (0 missing, 1 unseen in training). Text columns are none of it.
 
         Raises:
             TypeError: If `frame` is no DataFrame, or a name is no string.
@@ -200,11 +259,11 @@ class TableSchema:
         for position, column in enumerate(self.matrix_columns):
             series = frame[column.name]
             if isinstance(column, NumberColumn):
-                encoded[:, position] = _read_numbers(series, column.kind)
+                encoded[:, position] = read_numbers(series, column.kind)
             else:
                 codes: dict[str | None, int] = {None: MISSING_CODE}
                 codes.update({text: FIRST_CODE + i for i, text in enumerate(column.vocabulary)})
-                texts, rows = _read_categories(series, column.is_number)
+                texts, rows = read_categories(series, column.is_number)
                 coded = np.array([codes.get(text, UNSEEN_CODE) for text in texts])
                 encoded[:, position] = coded[rows]
         return encoded
@@ -228,45 +287,10 @@ class TableSchema:
             raise ValueError(f"This is not a table schema written by kfusion: {error}.") from error
 
 
-def infer_kind(series: pd.Series) -> str:
-    """Returns the kind of a raw column: one of `KINDS`. Integers are numbers, however few."""
-    dtype = series.dtype
-    if isinstance(dtype, pd.CategoricalDtype):
-        return "category"
-    if pd.api.types.is_bool_dtype(dtype):
-        return "boolean"
-    if pd.api.types.is_datetime64_any_dtype(dtype):
-        return "date"
-    if pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_complex_dtype(dtype):
-        return "number"
-    if not (pd.api.types.is_object_dtype(dtype) or pd.api.types.is_string_dtype(dtype)):
-        raise ValueError(
-            f"Column {series.name!r} has dtype {dtype}, which is no number, boolean, date or text: "
-            "convert it or leave it out."
-        )
-    texts = pd.Series([str(value).strip(BLANKS) for value in _factorize(series)[1]], dtype=object)
-    texts = texts[~texts.str.lower().isin(MISSING_WORDS | {""})]
-    if not len(texts):
-        return "category"
-    if texts.str.lower().isin({"true", "false"}).all():
-        return "boolean"
-    if texts.str.fullmatch(ISO_DATE).all():
-        return "date"
-    return "number" if texts.str.fullmatch(_SPELLED_NUMBER).all() else "category"
-
-
-def is_identifier(series: pd.Series) -> bool:
-    """Whether a text column names its rows: over 20 values, nearly all of them different."""
-    distinct = series.nunique()
-    return bool(distinct > MANY_CATEGORIES and distinct > 0.9 * series.count())
-
-
-def looks_like_numbers(series: pd.Series) -> bool:
-    """Whether all texts are numbers with separators, a currency sign or a percent sign."""
-    texts = series.dropna().astype(str).str.strip(BLANKS)
-    number = r"[$€£]?\s?[+-]?\d{1,3}(?:[., ']?\d{3})*(?:[.,]\d+)?\s?[%$€£]?"
-    # Digits alone are codes with leading zeros, or they would have been numbers.
-    return bool(texts.str.contains(r"\D").any()) and bool(texts.str.fullmatch(number).all())
+def text_input(column: str) -> str:
+    """Name of a text column's input: the column's, in ASCII letters, digits and underscores."""
+    name = plain_name(column)
+    return f"{name}_text" if name in RESERVED_INPUTS else name
 
 
 def check_unique_columns(names: Sequence[Any]) -> None:
@@ -297,7 +321,7 @@ def _check_present(frame: pd.DataFrame, names: Sequence[str] | Mapping[str, Any]
 
 
 def _fit_number(series: pd.Series, kind: str) -> NumberColumn:
-    values = _read_numbers(series, kind).astype(np.float64)
+    values = read_numbers(series, kind).astype(np.float64)
     present = values[~np.isnan(values)]
     name = str(series.name)
     if not present.size:
@@ -329,7 +353,7 @@ def _fit_category(series: pd.Series, max_categories: int) -> CategoryColumn:
                 f"Column {series.name!r} has categories that are numbers too long to tell apart as "
                 "float32: turn the column into text with `.astype(str)`."
             )
-    texts, rows = _read_categories(series, is_number)
+    texts, rows = read_categories(series, is_number)
     counts: collections.Counter[str | None] = collections.Counter()
     for text, count in zip(texts, np.bincount(rows, minlength=len(texts)), strict=True):
         counts[text] += int(count)
@@ -353,129 +377,28 @@ def _holds_numbers(series: pd.Series) -> bool:
     return pd.api.types.is_numeric_dtype(series.dtype)
 
 
-def _read_numbers(series: pd.Series, kind: str) -> np.ndarray:
-    """Values as `(rows,)` float32, NaN where missing; dates in days, booleans as 1 and 0."""
-    numbers = _read_dates(series) if kind == "date" else read_plain_numbers(series, kind)
-    with np.errstate(over="ignore"):
-        numbers = numbers.astype(np.float32)
-    infinite = np.flatnonzero(np.isinf(numbers))
-    if infinite.size:
-        raise ValueError(
-            f"Column {series.name!r} holds an infinite number, or one too large for float32, in "
-            f"row {infinite[0]} ({infinite.size} in all): {series.iloc[infinite[0]]}. "
-            "Replace it by a missing value or a bound."
-        )
-    return numbers
-
-
-def read_plain_numbers(series: pd.Series, kind: str) -> np.ndarray:
-    """Numbers or booleans or their texts as float64, NaN where missing; raises on anything else."""
-    dtype = series.dtype
-    if pd.api.types.is_datetime64_any_dtype(dtype):
-        raise ValueError(f"Column {series.name!r} is a {kind} in the schema but holds dates.")
-    if pd.api.types.is_bool_dtype(dtype) or pd.api.types.is_numeric_dtype(dtype):
-        numbers = series.to_numpy(dtype=np.float64, na_value=np.nan)
-    else:
-        missing = is_missing_text(series)
-        texts = series.where(~missing).map(_spell_boolean, na_action="ignore")
-        numbers = pd.to_numeric(texts, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-        _refuse_first(series, np.isnan(numbers) & ~missing.to_numpy(), kind)
-    if kind == "boolean":
-        _refuse_first(series, ~(np.isnan(numbers) | np.isin(numbers, (0, 1))), kind)
-    return numbers
-
-
-def _spell_boolean(value: Any) -> Any:
-    word = str(value).strip(BLANKS).lower()
-    return {"true": 1.0, "false": 0.0}.get(word, value)
-
-
-def read_times(series: pd.Series) -> pd.Series:
-    """Datetimes or their texts as UTC timestamps, NaT where missing; raises on anything else."""
-    if pd.api.types.is_numeric_dtype(series.dtype):
-        raise ValueError(f"Column {series.name!r} is a date in the schema but holds numbers.")
-    are_datetimes = pd.api.types.is_datetime64_any_dtype(series.dtype)
-    missing = series.isna() if are_datetimes else is_missing_text(series)
-    times = pd.to_datetime(series.where(~missing), utc=True, errors="coerce", format="mixed")
-    unclear = times.isna()
-    if not are_datetimes:
-        # Text such as 03/04/2020 would be read month first, "now" as the time of reading.
-        is_text = series.map(lambda value: isinstance(value, str))
-        is_iso = series.where(is_text, "").str.strip(BLANKS).str.fullmatch(ISO_DATE)
-        unclear |= is_text & ~is_iso.astype(bool)
-    _refuse_first(series, (unclear & ~missing).to_numpy(), "date")
-    return times
-
-
-def _read_dates(series: pd.Series) -> np.ndarray:
-    # An epoch in seconds: one in nanoseconds would limit the dates to 1677-2262.
-    since_epoch = read_times(series) - pd.Timestamp(0, tz="UTC").as_unit("s")
-    return (since_epoch / pd.Timedelta(days=1)).to_numpy(np.float64)
-
-
-def is_missing_text(series: pd.Series) -> pd.Series:
-    """Whether each value of a column of numbers or dates is missing, blank or a word for it."""
-    words = series.astype(object).map(lambda v: str(v).strip(BLANKS).lower(), na_action="ignore")
-    return series.isna() | words.isin(MISSING_WORDS | {""})
-
-
-def _refuse_first(series: pd.Series, wrong: np.ndarray, kind: str) -> None:
-    rows = np.flatnonzero(wrong)
-    if rows.size:
-        hint = " Write dates as ISO 8601 (2020-12-31), or give datetimes." if kind == "date" else ""
-        raise ValueError(
-            f"Column {series.name!r} is a {kind} but row {rows[0]} holds "
-            f"{series.iloc[rows[0]]!r} ({rows.size} such rows).{hint}"
-        )
-
-
-def _read_categories(series: pd.Series, is_number: bool) -> tuple[list[str | None], np.ndarray]:
-    """Distinct values as texts, None (last) where missing, and each row's position among them."""
-    rows, distinct = _factorize(category_values(series, is_number))
-    rows[rows < 0] = len(distinct)
-    return [*(category_text(value) for value in distinct), None], rows
-
-
-def category_values(series: pd.Series, is_number: bool) -> pd.Series:
-    """Raw values of a category column as objects, None where missing.
-
-    Categories that are numbers become float32, as the exported graph takes them, so that 3, 3.0
-    and "3" are one; other values among them stay text, which no vocabulary holds.
-    """
-    values = series.astype(object)
-    if not is_number:
-        return values
-    numbers = pd.to_numeric(values.map(_spell_boolean, na_action="ignore"), errors="coerce")
-    numbers = numbers.astype(np.float32)
-    _refuse_first(series, np.isinf(numbers.to_numpy()), "category of finite numbers")
-    return values.where(numbers.isna() & ~is_missing_text(series), numbers.astype(object))
-
-
-def _factorize(series: pd.Series) -> tuple[np.ndarray, pd.Index]:
-    """Each row's position among the distinct values, -1 where missing, and those values."""
+def _fit_text(series: pd.Series) -> TextColumn:
+    texts = read_texts(series)
     try:
-        return pd.factorize(series)
-    except TypeError:
-        raise ValueError(
-            f"Column {series.name!r} holds lists or other collections: turn them into numbers or "
-            "text, or leave the column out."
-        ) from None
+        vocabulary = Vocabulary.fit(texts)
+    except ValueError as error:
+        raise ValueError(f"Column {series.name!r} is no text to learn from. {error}") from error
+    empty = sum(text is None or not text.strip() for text in texts)
+    return TextColumn(str(series.name), vocabulary, empty / len(texts))
 
 
-def category_text(value: Any) -> str | None:
-    """The vocabulary entry of a raw value: text without outer blanks, whole numbers as integers."""
-    if value is None or value is pd.NA or value is pd.NaT:
-        return None
-    if isinstance(value, (bool, np.bool_)):
-        return str(int(value))
-    if isinstance(value, (float, np.floating)):
-        if np.isnan(value):
-            return None
-        return np.format_float_positional(value, trim="-")
-    return str(value).strip(BLANKS) or None
+def _check_input_names(texts: Sequence[TextColumn]) -> None:
+    names = collections.Counter(column.input_name for column in texts)
+    twice = [column.name for column in texts if names[column.input_name] > 1]
+    if twice:
+        raise ValueError(f"Rename one of the text columns {twice}: their inputs have one name.")
 
 
-def _column_from_dict(fields: dict[str, Any]) -> NumberColumn | CategoryColumn:
+def _column_from_dict(fields: dict[str, Any]) -> Column:
+    if fields["kind"] == "text":
+        vocabulary = fields["vocabulary"]
+        read = Vocabulary(tuple(vocabulary["tokens"]), int(vocabulary["length"]))
+        return TextColumn(**{**fields, "vocabulary": read})
     if fields["kind"] != "category":
         return NumberColumn(**{**fields, "quantiles": tuple(fields.get("quantiles", ()))})
     return CategoryColumn(**{**fields, "vocabulary": tuple(fields["vocabulary"])})

@@ -36,7 +36,13 @@ def run_on(backend, *command):
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)},
+        env={
+            **os.environ,
+            "KERAS_BACKEND": backend,
+            "PYTHONPATH": str(ROOT),
+            # Compiling takes longer than what is compiled.
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        },
         check=False,
     )
     assert not done.returncode, done.stdout[-3000:] + done.stderr[-3000:]
@@ -51,7 +57,7 @@ def test_what_holds_on_tensorflow_holds_on_others(backend):
     assert "[100%]" in printed
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+@pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_builds_trains_predicts_and_saves(backend):
     model = "image_edges_table"
     printed = run_on(backend, "benchmarks/backends.py", "--models", model)

@@ -8,7 +8,7 @@ from keras import layers
 from sklearn.datasets import load_digits
 
 import kfusion
-from kfusion.baselines import branch_builders
+from kfusion.baselines import default_branches
 from kfusion.doctor.case import Case, Rows
 from kfusion.doctor.findings import Finding, Undecided
 from kfusion.doctor.wiring_checks import CHECKS
@@ -89,7 +89,7 @@ class TestHealthyModels:
     def test_of_kfusion(self, some_places, fusion):
         keras.utils.set_random_seed(0)
         data = some_places.with_schema()
-        branches = {name: build() for name, build in branch_builders(data).items()}
+        branches = {name: build() for name, build in default_branches(data).items()}
         model = kfusion.build_fusion_model(
             branches,
             task=some_places.task,

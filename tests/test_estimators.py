@@ -190,7 +190,8 @@ class TestAllMembers:
             ({"image": IMAGES, "tabular": FRAME.drop(columns="kind")}, "kind"),
             ({"image": IMAGES[:5], "tabular": FRAME}, "same number of rows"),
             ({"image": IMAGES / 255, "tabular": FRAME}, "0-1"),
-            ({"picture": IMAGES}, 'must have "image", "tabular" or both'),
+            ({"picture": IMAGES}, "lacks the 'image' input"),
+            ({}, "must have inputs by name"),
         ],
     )
     def test_rows_that_do_not_fit_are_refused(self, fitted, rows, message):

@@ -190,8 +190,8 @@ class TestAnswers:
         assert exported.kind == "multiclass"
         assert exported.class_names == CLASSES
         assert exported.schema == schema
-        assert exported.image_shape == SHAPE
-        assert exported.image_column == "image"
+        assert exported.image_shapes == {"image": SHAPE}
+        assert exported.image_columns == {"image": "image"}
         assert exported.served_names == SERVED
 
     def test_a_regression_answers_in_its_own_unit(self, tmp_path):
@@ -200,14 +200,14 @@ class TestAnswers:
         made = task("regression", y=[100_000.0, 300_000.0, 350_000.0, 450_000.0])
         branch = tabular_branch(schema, units=4)
         model = move_off_the_start(build_unimodal_model(branch, task=made, head_units=4))
-        export_saved_model(model, tmp_path / "m", schema=schema, image_column="photo")
+        export_saved_model(model, tmp_path / "m", schema=schema, image_columns={"image": "photo"})
         loaded = load_exported(tmp_path / "m")
         answer = loaded.predict(frame)
         assert set(answer) == {"prediction"}
         expected = predict(model, {"tabular": schema.encode(frame)})[:, 0]
         np.testing.assert_allclose(answer["prediction"], expected, rtol=1e-5)
         assert (loaded.kind, loaded.class_names) == ("regression", ())
-        assert (loaded.image_shape, loaded.image_column) == (None, "photo")
+        assert (loaded.image_shapes, loaded.image_columns) == ({}, {})
 
     @pytest.mark.parametrize("kind", ["multiclass", "regression"])
     def test_an_ensemble_answers_with_the_mean_of_its_members(self, kind, schema, tmp_path):
@@ -334,7 +334,9 @@ class TestErrorsBeforeWriting:
         with pytest.raises(ValueError, match="A regression has no class names"):
             export_saved_model(model, tmp_path / "m", class_names=["a", "b"])
 
-    @pytest.mark.parametrize("last", [keras.layers.Dense(1, "relu"), keras.layers.Dropout(0.5)])
+    @pytest.mark.parametrize(
+        "last", [keras.layers.Dense(1, "relu", name="last"), keras.layers.Dropout(0.5)]
+    )
     def test_a_model_must_end_in_a_prediction(self, tmp_path, last):
         model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, "sigmoid"), last])
         with pytest.raises(ValueError, match=r"must end in one of .*'sigmoid'.*: (relu|dropout)"):

@@ -92,7 +92,7 @@ def test_a_sample_of_the_rows_is_drawn_the_same_way_each_time():
         (np.zeros((1, 4, 4, 1)), {}, "at least 2 rows.*\\(1, 4, 4, 1\\)"),
         (np.zeros(5), {}, "at least 2 rows.*\\(5,\\)"),
         (np.zeros((5, 0)), {}, "at least 2 rows.*\\(5, 0\\)"),
-        (np.array([[1, 2], [3, np.nan]]), {}, "must be finite. Row 1 is not \\(1 in all\\)"),
+        (np.array([[1, 2], [3, np.inf]]), {}, "must be finite. Row 1 is not \\(1 in all\\)"),
         (np.zeros((5, 2)), {"num_components": 0}, "at least 1 .* Received: 0 and 5000"),
         (np.zeros((5, 2)), {"max_rows": 1}, "at least 2. Received: 32 and 1"),
     ],

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kfusion.tables import TableSchema, category_text, infer_kind, is_identifier
+from kfusion.column_values import category_text, infer_kind, is_identifier
+from kfusion.tables import TableSchema
 
 
 def encode_one(values, kind=None, **arguments):
@@ -288,7 +289,7 @@ NUMBERS = pd.DataFrame({"a": [1.0, 2.0]})
         (NUMBERS, ["b"], ValueError, r"lacks the column\(s\) \['b'\]. It has: \['a'\]"),
         (NUMBERS, ["a", "a"], ValueError, r"more than once: \['a'\]"),
         (NUMBERS, "a", TypeError, "`columns` must be a list of names. Received: columns='a'"),
-        (NUMBERS, {"a": "text"}, ValueError, "Column 'a' must be one of .* kind='text'"),
+        (NUMBERS, {"a": "words"}, ValueError, "Column 'a' must be one of .* kind='words'"),
         (NUMBERS, [], ValueError, "needs at least one column"),
         (NUMBERS[:0], None, ValueError, "the frame has none"),
         (pd.DataFrame({"a": [1, np.inf, np.inf]}), None, ValueError, r"'a' .* row 1 \(2 in all\)"),

@@ -1,5 +1,6 @@
 """Branches: one named raw input -> its own preprocessing -> a vector of features."""
 
+from kfusion.branches.by_kind import branch_builders
 from kfusion.branches.embeddings import embedding_branch
 from kfusion.branches.image_sets import image_set_branch
 from kfusion.branches.images import edge_branch, image_branch
@@ -8,6 +9,7 @@ from kfusion.branches.tables import tabular_branch
 from kfusion.branches.text import text_branch, text_vectorization
 
 __all__ = [
+    "branch_builders",
     "edge_branch",
     "embedding_branch",
     "image_branch",

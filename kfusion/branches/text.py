@@ -74,10 +74,12 @@ def text_vectorization(
     Returns:
         Keras layer from `(rows,)` strings to the `(rows, length)` that `Vocabulary.encode` gives.
     """
-    return keras.layers.TextVectorization(
+    layer = keras.layers.TextVectorization(
         standardize="lower_and_strip_punctuation",
         split="whitespace",
         output_sequence_length=vocabulary.length,
         vocabulary=list(vocabulary.tokens),
         name=name,
     )
+    layer.build((None,))
+    return layer

@@ -13,7 +13,8 @@ from keras import ops
 class PrincipalComponents(keras.layers.Layer):
     """Projects rows, flattened, on directions found before; `fit_principal_components` fills it.
 
-    `(x / divisor - mean) @ directions`. Mean and directions are weights that do not train.
+    `(x / divisor - mean) @ directions`. Mean and directions are weights that do not train. A
+    missing number (NaN) counts as its mean.
 
     Args:
         num_components: Int, width of the result.
@@ -43,7 +44,9 @@ class PrincipalComponents(keras.layers.Layer):
     def call(self, inputs):
         width = self._mean.shape[0]
         flat = ops.reshape(ops.cast(inputs, "float32"), (-1, width)) / self.divisor
-        projected = ops.matmul(flat - self._mean[:], self._directions[:])
+        offsets = flat - self._mean[:]
+        offsets = ops.where(ops.isnan(offsets), 0.0, offsets)
+        projected = ops.matmul(offsets, self._directions[:])
         return ops.cast(projected, self.compute_dtype)
 
     def compute_output_shape(self, input_shape):
