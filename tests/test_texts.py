@@ -55,6 +55,14 @@ def test_no_token_to_keep_is_an_error(texts, keywords):
         Vocabulary.fit(texts, **keywords)
 
 
+@pytest.mark.parametrize("length", [0, -1])
+def test_no_token_to_read_is_an_error(length):
+    with pytest.raises(
+        ValueError, match=f"a length of 1 or more. Received: 1 tokens, length={length}"
+    ):
+        Vocabulary.fit(["a a"], length=length)
+
+
 def test_survives_json():
     vocabulary = Vocabulary.fit(TEXTS)
     assert Vocabulary.from_json(vocabulary.to_json()) == vocabulary
