@@ -1,4 +1,8 @@
-"""Where the branches of a model meet, and what small models make of each alone."""
+"""Where the branches of a model meet, and what small models make of each alone.
+
+The one place at which any model's inputs have all come together, found by exchanging their rows;
+`join_checks` looks at all places where branches of a Functional model meet, found in its graph.
+"""
 
 from __future__ import annotations
 
