@@ -74,9 +74,8 @@ def single_input(
         TypeError: If a keyword is none of `fit`.
         ValueError: If `validation` is no share that can be held out.
     """
-    _check_settings(validation, keywords)
     build = partial(build_single, key=key, name=key.replace(" ", "_"))
-    return partial(_fit_network, build, branches, validation, keywords)
+    return network(build, branches=branches, validation=validation, **keywords)
 
 
 def fused(
@@ -98,8 +97,30 @@ def fused(
         As `single_input`.
     """
     get_fusion(fusion)
+    build = partial(_build_copy, fusion)
+    return network(build, branches=branches, validation=validation, **keywords)
+
+
+def network(
+    build: Callable[..., keras.Model],
+    *,
+    branches: Callable[[FusionData], Builders] = default_branches,
+    validation: float = 0.2,
+    **keywords: Any,
+) -> Callable[[Any, Any], keras.Model]:
+    """Makes a `fit(x, y)` for `cross_validate` and `compare`: any network of the branches.
+
+    Args:
+        build: Callable `build(builders, task=task)` from builders of branches to a `keras.Model`.
+        branches: As in `single_input`.
+        validation: As in `single_input`.
+        **keywords: For `kfusion.fit`.
+
+    Returns:
+        As `single_input`.
+    """
     _check_settings(validation, keywords)
-    return partial(_fit_network, partial(_build_copy, fusion), branches, validation, keywords)
+    return partial(_fit_network, build, branches, validation, keywords)
 
 
 def boosted_trees(**keywords: Any) -> Callable[[Any, Any], TableTrees]:

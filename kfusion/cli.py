@@ -45,6 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 130
     print(json.dumps(result, ensure_ascii=False, indent=1), file=stdout)
+    return arguments.judge(result)
+
+
+def _succeeded(result: dict[str, Any]) -> int:
     return 0
 
 
@@ -248,6 +252,11 @@ def _doctor(arguments: argparse.Namespace) -> dict[str, Any]:
     return diagnosis.to_dict()
 
 
+def _found_an_error(result: dict[str, Any]) -> int:
+    """The exit code of a diagnosis, so that a script can stop where training would be in vain."""
+    return int(any(each["severity"] == "error" for each in result["findings"]))
+
+
 def _export(arguments: argparse.Namespace) -> dict[str, Any]:
     from kfusion.runs import export_run, load_run
 
@@ -407,6 +416,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="kfusion", description="Fuses images with a table: from a CSV file to a SavedModel."
     )
+    parser.set_defaults(judge=_succeeded)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     demo = commands.add_parser("demo", help="run the whole road on satellite patches that ship")
@@ -441,13 +451,17 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--jobs", type=int, default=1, help="folds at once; -1: one per core")
     compare.set_defaults(command=_compare)
 
-    doctor = commands.add_parser("doctor", help="say why a model does not learn, or a fusion loses")
+    doctor = commands.add_parser(
+        "doctor",
+        help="say why a model does not learn, or a fusion loses",
+        epilog="Exit code: 0; 1 where a finding is an error; 2 where an argument or the data are.",
+    )
     _add_data_arguments(doctor)
     doctor.add_argument(
         "--model", metavar="PATH", help="a run's folder or a .keras file (default: a fresh fusion)"
     )
     doctor.add_argument("--epochs", type=_positive, help="of the training")
-    doctor.set_defaults(command=_doctor)
+    doctor.set_defaults(command=_doctor, judge=_found_an_error)
 
     export = commands.add_parser("export", help="write a trained run as a SavedModel")
     export.add_argument("run", metavar="RUN_DIR", help="folder written by fit or search")

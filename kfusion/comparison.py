@@ -38,8 +38,12 @@ from kfusion.folds import Fold
 from kfusion.fusion_data import FusionData
 from kfusion.inputs import IMAGE, TABULAR
 from kfusion.json_values import describe, none_if_not_finite
-from kfusion.paired_comparison import PairedComparison, compare_folds, format_pvalue
-from kfusion.paired_tests import holm
+from kfusion.paired_comparison import (
+    PairedComparison,
+    compare_folds,
+    correct_by_holm,
+    format_pvalue,
+)
 from kfusion.plots import plot_intervals
 from kfusion.scores import Score
 from kfusion.tasks import Task
@@ -403,7 +407,7 @@ def compare_results(
         best_single=best,
         estimates=estimates,
         # Of the two references, that which leaves the candidate less sure.
-        pairs=_correct({name: max(both, key=_doubt) for name, both in pairs.items()}),
+        pairs=correct_by_holm({name: max(both, key=_doubt) for name, both in pairs.items()}),
         proposed=proposed,
         settings={
             **_describe_rows(y, read_task, groups),
@@ -477,17 +481,6 @@ def _judged(folds: Sequence[Fold], *models: Sequence[np.ndarray]) -> list[Judged
         JudgedRows(fold.test, np.stack(predictions))
         for fold, *predictions in zip(folds, *models, strict=True)
     ]
-
-
-def _correct(pairs: dict[str, PairedComparison]) -> dict[str, PairedComparison]:
-    """The comparisons with p-values adjusted by Holm's method."""
-    adjusted = holm({name: pair.pvalue for name, pair in pairs.items()})
-    return {
-        name: dataclasses.replace(
-            pair, adjusted_pvalue=float(adjusted[name]), num_comparisons=len(pairs)
-        )
-        for name, pair in pairs.items()
-    }
 
 
 def _gather(

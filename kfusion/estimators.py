@@ -254,7 +254,15 @@ class _FusionEstimator(BaseEstimator):
 
         Args:
             num_rows: Int, how many of each at most; None for all.
+
+        Raises:
+            TypeError: If `num_rows` is none of these, such as a table: the rows are those of `fit`.
         """
+        if num_rows is not None and not isinstance(num_rows, (int, np.integer)):
+            raise TypeError(
+                "`which_rows` tells of the rows that `fit` was given, and takes `num_rows` alone: "
+                f"an int, or None. Received: {type(num_rows).__name__}."
+            )
         return self._out_of_fold.which_rows(self.evidence_, num_rows)
 
     def count_unseen(self, X: Any) -> dict[str, int]:

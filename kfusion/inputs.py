@@ -95,7 +95,10 @@ def _check_array(value: Any, spec: InputSpec, name: str) -> np.ndarray:
         )
     array = np.asarray(value)
     if array.dtype.kind not in "biuf":
-        raise ValueError(f"`{name}` must hold numbers. Received: dtype={array.dtype}.")
+        hint = ""
+        if "int" in spec.dtype and len(spec.shape) == 1:
+            hint = " Texts are encoded first: `vocabulary.encode(texts)`, see `Vocabulary.encode`."
+        raise ValueError(f"`{name}` must hold numbers. Received: dtype={array.dtype}.{hint}")
     wanted = ("rows", *("any" if size is None else size for size in spec.shape))
     fits = array.ndim == len(wanted) and all(
         size in (None, given) for size, given in zip(spec.shape, array.shape[1:], strict=True)

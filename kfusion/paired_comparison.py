@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,13 @@ import numpy as np
 from kfusion.delong import check_confidence, number_groups
 from kfusion.estimates import DELONG, FOLDS, JudgedRows, estimate
 from kfusion.json_values import none_if_not_finite
-from kfusion.paired_tests import achieved_power, corrected_resampled_ttest, mcnemar, required_rows
+from kfusion.paired_tests import (
+    achieved_power,
+    corrected_resampled_ttest,
+    holm,
+    mcnemar,
+    required_rows,
+)
 from kfusion.scores import Score
 from kfusion.tasks import Task, as_task, infer_task
 
@@ -313,6 +319,17 @@ def compare_folds(
         count=count,
         unit=unit,
     )
+
+
+def correct_by_holm(pairs: Mapping[str, PairedComparison]) -> dict[str, PairedComparison]:
+    """Several comparisons made at once, their p-values adjusted; see `holm`."""
+    adjusted = holm({name: pair.pvalue for name, pair in pairs.items()})
+    return {
+        name: dataclasses.replace(
+            pair, adjusted_pvalue=float(adjusted[name]), num_comparisons=len(pairs)
+        )
+        for name, pair in pairs.items()
+    }
 
 
 def _are_probabilities(task: Task, folds: Sequence[JudgedRows]) -> bool:

@@ -262,6 +262,7 @@ def task(
         `Task`.
 
     Raises:
+        TypeError: If `kind` is no string, such as labels given alone.
         ValueError: If the kind is unknown, the number of classes is not given or does not fit
             the kind, `y` does not fit the classes, or `y` holds one class or value only, or (if
             the number of classes is to be learned from it) leaves out a label.
@@ -272,6 +273,11 @@ def task(
         >>> task("multiclass", num_classes=3).objective
         Objective(name='val_auc', direction='max')
     """
+    if not isinstance(kind, str):
+        raise TypeError(
+            f"`kind` must be one of {list(TASK_KINDS)}. Received: {type(kind).__name__}. Labels or "
+            'values are given by name: `task("binary", y=y)`.'
+        )
     if kind not in TASK_KINDS:
         raise ValueError(f"`kind` must be one of {list(TASK_KINDS)}. Received: kind={kind!r}.")
     if kind == "regression":

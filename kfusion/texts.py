@@ -63,7 +63,7 @@ class Vocabulary:
 
         Raises:
             TypeError: If a text is no string.
-            ValueError: If no token occurs often enough.
+            ValueError: If no token occurs often enough, or `length` is below 1.
         """
         split = _split_all(texts)
         counts = collections.Counter(token for tokens in split for token in tokens)
@@ -76,7 +76,9 @@ class Vocabulary:
                 f"{_RESERVED} reserved ids."
             )
         kept = tuple(token.decode() for token in frequent[: max_tokens - _RESERVED])
-        return cls(kept, length or min(_LONGEST, max(map(len, split))))
+        if length is None:
+            length = min(_LONGEST, max(map(len, split)))
+        return cls(kept, length)
 
     @property
     def num_tokens(self) -> int:

@@ -125,6 +125,19 @@ class TestImageSet:
         got = predict(highest, {"images": images})
         np.testing.assert_allclose(got[0], seen.max(axis=0), rtol=1e-4, atol=1e-5)
 
+    def test_black_images_do_not_enter_the_batch_statistics(self):
+        branch = image_set_branch((4, 8, 8, 3), units=4)
+        images = pixels(2, 4, 8, 8, 3)
+        images[0, 1:] = images[1, 2:] = images[1, 0] = 0
+        alone = image_set_branch((1, 8, 8, 3), units=4)
+        alone.set_weights(branch.get_weights())
+        # Of 8 images 2 are there: 4 copies each have their mean and variance.
+        features = branch(images, training=True)
+        expected = alone(images[[0, 1], [0, 1]][:, None], training=True)
+        np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5)
+        for ours, theirs in zip(branch.get_weights(), alone.get_weights(), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
     def test_their_order_does_not_count(self):
         branch = image_set_branch((2, 8, 8, 3), units=4)
         images = pixels(ROWS, 2, 8, 8, 3)

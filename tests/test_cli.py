@@ -124,6 +124,17 @@ def test_help_loads_nothing_heavy():
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
 
 
+def test_the_package_runs_as_the_command_does():
+    done = subprocess.run(
+        [sys.executable, "-m", "kfusion", "doctor", "--help"], capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert done.stdout.startswith("usage: kfusion doctor")
+    assert "1 where a finding is an error" in " ".join(done.stdout.split())
+    mistake = [sys.executable, "-m", "kfusion", "nothing"]
+    assert subprocess.run(mistake, capture_output=True).returncode == 2
+
+
 def test_compare_tells_a_verdict_and_goes_on_where_it_was(folder, tmp_path, capsys):
     out = tmp_path / "comparison"
     arguments = arguments_for("compare", folder, "--folds", "2", "--out", str(out))

@@ -3,10 +3,12 @@
 import keras
 import numpy as np
 import pytest
+from scipy.special import expit
 from sklearn.datasets import load_digits
 
 from kfusion import build_fusion_model, fit, image_branch, tabular_branch, task
 from kfusion.doctor import history_checks, modality_checks
+from kfusion.doctor.answers import Judged
 from kfusion.doctor.branch_features import find_join, judge_alone
 from kfusion.doctor.case import Case, Rows
 from kfusion.doctor.findings import Finding, Undecided
@@ -136,6 +138,26 @@ def test_training_that_leaves_validation_behind_is_found_from_its_epoch():
     assert names(history_checks.check_overfitting, close) == []
 
 
+LEARNED_BY_HEART = [0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99]
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "loss", "severity"),
+    [
+        # The land cover's networks: a gap, and nothing lost.
+        ([0.44, 0.57, 0.54, 0.6, 0.61, 0.6, 0.6], [1.27, 1.1, 1.09, 1.01, 1.06, 1.03, 1.05], None),
+        ([0.6] * 7, [0.9, 0.8, 0.5, 0.55, 0.6, 0.7, 0.8], "note"),
+        ([0.6, 0.7, 0.8, 0.75, 0.7, 0.65, 0.6], [0.9, 0.8, 0.5, 0.55, 0.6, 0.7, 0.8], "warning"),
+        # The model answers 0.5 to all rows: an accuracy of 0.5, a loss of log 2, as in epoch 3.
+        ([0.4, 0.45, 0.5, 0.45, 0.43, 0.4, 0.4], [0.8, 0.75, 0.69, 0.8, 0.9, 1.0, 1.1], None),
+    ],
+)
+def test_a_gap_is_told_where_going_on_cost_the_model_that_was_kept(accuracy, loss, severity):
+    history = {"accuracy": LEARNED_BY_HEART, "val_accuracy": accuracy, "val_loss": loss}
+    found = list(history_checks.check_overfitting(told(history)))
+    assert [each.severity for each in found] == ([severity] if severity else [])
+
+
 @pytest.mark.parametrize(
     ("series", "found"),
     [
@@ -229,6 +251,8 @@ def test_a_fusion_below_its_best_branch_is_found_with_both_scores():
     assert (finding.name, finding.severity) == ("fused_below_a_branch", "warning")
     assert "'a'" in finding.subject
     assert finding.values["best"] > finding.values["fused"] + 0.1
+    # Two branches and two inputs were held against it.
+    assert "after Holm's correction for 4 comparisons" in finding.evidence
     assert names(modality_checks.check_against_branches, two_inputs(rows=1600)) == []
 
 
@@ -248,6 +272,23 @@ def test_an_auxiliary_head_counts_as_a_branch():
     assert finding.values["auxiliary head 'a_prediction'"] > 0.8
     # The main head says the opposite of what it knows.
     assert finding.values["fused"] < 0.2
+
+
+def test_the_best_of_several_rivals_is_no_evidence_by_its_own_pvalue_alone():
+    y = np.arange(200) % 2
+    rng = np.random.default_rng(0)
+    fused = y + 2 * rng.normal(size=200)
+    rivals = {str(i): fused + rng.normal(size=200) for i in range(9)}
+    # By DeLong's test alone p = 0.014.
+    rivals["best"] = fused + rng.normal(size=200) + 0.5 * y
+    answers = {name: expit(answer[:, None]) for name, answer in rivals.items()}
+    judged = Judged(Rows({}, y), y, "validation")
+    alone, among = (
+        list(modality_checks._compare(two_inputs(), judged, expit(fused[:, None]), given))
+        for given in ({"best": answers["best"]}, answers)
+    )
+    assert [each.severity for each in alone] == ["warning"]
+    assert [each.severity for each in among] == ["note"]
 
 
 def test_no_validation_rows_leave_branches_undecided():

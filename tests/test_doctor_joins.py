@@ -9,7 +9,7 @@ from keras import layers
 from kfusion.doctor.gradients import gradients
 from kfusion.doctor.graph import walk
 from kfusion.doctor.join_checks import check_gradient_shares, check_ranges_at_joins, joins
-from kfusion.doctor.layer_calls import untouched
+from kfusion.doctor.model_runs import untouched
 from kfusion.layers import ConcatFusion
 
 ROWS = 200

@@ -148,6 +148,8 @@ class TestAllMembers:
         rows = fitted.which_rows(5)
         assert set(rows["y"]) <= {"ill", "well"}
         assert (rows["change"][rows["corrected"]] > 0).all()
+        with pytest.raises(TypeError, match="rows that `fit` was given.* Received: DataFrame"):
+            fitted.which_rows(FRAME)
 
     def test_a_picture(self, fitted):
         assert fitted.plot_evidence().axes

@@ -140,6 +140,7 @@ EXAMPLES = {
         [(2,)],
         numbers,
     ),
+    "RepeatPresent": ({}, [(3,), (1,)], flags),
     "ResidualFusion": (
         {"activation": "softmax", "units": 4, "dropout": 0.2, "l2": 0.01, "scale": 2.0},
         THREE_VECTORS,
@@ -160,7 +161,14 @@ EXAMPLES = {
     "WeightedFusion": ({"units": 4, "per_unit": True}, THREE_VECTORS, numbers),
 }
 # A pool takes a list too, but also of one; others take a mask, or what is there.
-NO_FUSIONS = {"LogLinearPool", "MaskedConv", "MaskedPool", "PresenceSwitch", "StandIn"}
+NO_FUSIONS = {
+    "LogLinearPool",
+    "MaskedConv",
+    "MaskedPool",
+    "PresenceSwitch",
+    "RepeatPresent",
+    "StandIn",
+}
 FUSIONS = [
     name for name, (_, shapes, _) in EXAMPLES.items() if len(shapes) > 1 and name not in NO_FUSIONS
 ]

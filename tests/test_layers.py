@@ -323,3 +323,15 @@ class TestFrozen:
         inner = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)], name="inner")
         with pytest.raises(ValueError, match=r"positions below 1, .* of 'inner' .*: \[1\]"):
             layers.Frozen(inner, unfrozen=[1])
+
+
+def test_items_that_are_there_are_repeated_evenly_in_training_alone():
+    items = np.arange(8.0)[:, None]
+    there = np.array([0, 1, 0, 0, 1, 1, 0, 0])[:, None]
+    layer = layers.RepeatPresent()
+    got = np.asarray(layer([items, there], training=True))[:, 0]
+    np.testing.assert_array_equal(got[[1, 4, 5]], [1, 4, 5])
+    # Five places for three items.
+    assert sorted(np.bincount(got.astype(int))[[1, 4, 5]]) == [2, 3, 3]
+    np.testing.assert_array_equal(layer([items, there], training=False), items)
+    np.testing.assert_array_equal(layer([items, 0 * there], training=True).shape, items.shape)

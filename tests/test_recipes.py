@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kfusion import evaluate, overfit_score, task
+from kfusion.datasets import load_landcover
 from kfusion.optimizers import LEARNING_RATES
 from kfusion.recipes import (
     build_intermediary_space,
@@ -173,6 +174,12 @@ class TestImageWithTable:
         means = found.comparison.to_frame().set_index("name")["mean"]
         assert found.scores.mean().to_dict() == pytest.approx(means.to_dict())
         assert found.comparison.verdict in found.summary()
+
+    @pytest.mark.parametrize("name", ["y", "groups"])
+    def test_what_fusion_data_bring_is_not_given_twice(self, name):
+        data = load_landcover()[:20]
+        with pytest.raises(TypeError, match=f"`{name}` goes beside a dict: FusionData brings"):
+            vgg16_with_table(data, **{name: np.arange(20)})
 
     def test_vgg16_without_a_download(self, rows):
         # Images of 8 pixels a side are enlarged to the 32 that VGG16 takes.
@@ -448,6 +455,19 @@ class TestIntermediarySpace:
     def test_small_images_say_what_to_do(self):
         with pytest.raises(ValueError, match=r"image of 24 x 24; pass `resize=\(63, 63\)`"):
             build_intermediary_space((24, 24, 3), None, 8, 0.5, 4)
+
+    def test_values_of_other_names_cannot_be_picked(self, tmp_path):
+        with pytest.raises(
+            ValueError, match=r"`picked` must .*Received also: \['dropuot', 'units'\]"
+        ):
+            intermediary_space(
+                {},
+                [],
+                task=task("multiclass", num_classes=3),
+                validation_data=({}, []),
+                directory=tmp_path,
+                picked={"units": 8, "l2": 0.01, "dropuot": 0.5},
+            )
 
     def test_search_and_longer_training(self, tmp_path):
         x = {"image": RANDOM.integers(256, size=(72, 8, 8, 3), dtype="uint8")}

@@ -271,3 +271,9 @@ def test_an_unknown_score_lists_those_there_are():
         ValueError, match=r"`score` must be one of \['auc', .* Received: score='mcc'"
     ):
         task("binary").score("mcc")
+
+
+def test_labels_alone_are_told_where_they_go():
+    for labels in (np.array([0, 1, 1]), [0, 1, 1]):
+        with pytest.raises(TypeError, match=r'given by name: `task\("binary", y=y\)`'):
+            task(labels)

@@ -5,7 +5,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kfusion import Vocabulary, build_unimodal_model, evaluate, fit, text_branch, text_vectorization
+from kfusion import (
+    Vocabulary,
+    build_unimodal_model,
+    evaluate,
+    fit,
+    predict,
+    text_branch,
+    text_vectorization,
+)
 
 TEXTS = [
     "The red fox; the RED hen!",
@@ -55,6 +63,14 @@ def test_no_token_to_keep_is_an_error(texts, keywords):
         Vocabulary.fit(texts, **keywords)
 
 
+@pytest.mark.parametrize("length", [0, -1])
+def test_no_token_to_read_is_an_error(length):
+    with pytest.raises(
+        ValueError, match=f"a length of 1 or more. Received: 1 tokens, length={length}"
+    ):
+        Vocabulary.fit(["a a"], length=length)
+
+
 def test_survives_json():
     vocabulary = Vocabulary.fit(TEXTS)
     assert Vocabulary.from_json(vocabulary.to_json()) == vocabulary
@@ -85,3 +101,12 @@ def test_learns_which_token_counts():
         verbose=0,
     )
     assert evaluate(model, test, y[300:], task="binary")["auc"] > 0.95
+
+
+def test_texts_that_were_not_encoded_are_told_how():
+    model = build_unimodal_model(text_branch(Vocabulary.fit(TEXTS), units=2), task="binary")
+    for texts in (np.array(["red", "fox"]), np.array(["red", None], object)):
+        with pytest.raises(ValueError, match=r"`x\['text'\]` must hold numbers.*Vocabulary.encode"):
+            fit(model, {"text": texts}, [0, 1], task="binary", validation_data=None)
+        with pytest.raises(ValueError, match="Vocabulary.encode"):
+            predict(model, {"text": texts})

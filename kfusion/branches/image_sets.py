@@ -10,7 +10,7 @@ from keras import ops
 
 from kfusion.branches.images import image_branch
 from kfusion.images import check_image_shape
-from kfusion.layers import MaskedPool
+from kfusion.layers import MaskedPool, RepeatPresent
 
 
 def image_set_branch(
@@ -24,7 +24,9 @@ def image_set_branch(
     """Builds a branch from several uint8 images per row, in no order, to features.
 
     One image network sees each of them; what it says of those that are there is pooled. An image
-    that is black throughout (all 0) is not there; a row without any has features of 0.
+    that is black throughout (all 0) is not there; a row without any has features of 0. In training
+    the network sees copies of other images in the place of black ones, so that these do not enter
+    the batch statistics of its BatchNormalization layers; the features of copies do not count.
 
     Args:
         shape: `(count, height, width, channels)`, where `count` is the most images that a row has.
@@ -49,8 +51,9 @@ def image_set_branch(
     image_shape = check_image_shape(shape[1:])
     inputs = keras.Input((count, *image_shape), dtype="uint8", name=input_name)
     network = image_branch(image_shape, name="each_image", **image_keywords)
-    features = network(ops.reshape(inputs, (-1, *image_shape)))
-    features = ops.reshape(features, (-1, count, features.shape[-1]))
     is_there = ops.any(ops.not_equal(inputs, 0), axis=(2, 3, 4))
+    images = ops.reshape(inputs, (-1, *image_shape))
+    features = network(RepeatPresent(name="seen")([images, ops.reshape(is_there, (-1, 1))]))
+    features = ops.reshape(features, (-1, count, features.shape[-1]))
     pooled = MaskedPool(pooling, name="features")([features, is_there])
     return keras.Model(inputs, pooled, name=name)

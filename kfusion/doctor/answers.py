@@ -10,7 +10,8 @@ import numpy as np
 from scipy import special
 
 from kfusion.doctor.case import Case, Rows
-from kfusion.doctor.layer_calls import few_rows, run
+from kfusion.doctor.drawn_rows import few_rows, take
+from kfusion.doctor.model_runs import predict, prediction_name
 from kfusion.doctor.targets import class_values, plain_targets
 from kfusion.models import PREDICTION
 from kfusion.tasks import Task
@@ -31,18 +32,16 @@ class Judged:
     called: str
 
 
-def take(rows: Rows, positions: np.ndarray) -> Rows:
-    """Some rows."""
-    x = {name: array[positions] for name, array in rows.x.items()}
-    groups = None if rows.groups is None else np.asarray(rows.groups)[positions]
-    return Rows(x, np.asarray(rows.y)[positions], groups)
-
-
 def targets(case: Case, rows: Rows) -> np.ndarray | None:
     """`(rows,)` labels or values of training or validation rows, or None if they are neither."""
     parts = [case.train.y] if case.validation is None else [case.train.y, case.validation.y]
     classes = None if case.task.kind == "regression" else class_values(*parts)
     return plain_targets(rows.y, case.task, classes)
+
+
+def labels(case: Case) -> np.ndarray | None:
+    """`(rows,)` labels of training rows; None of a regression, or where they are none."""
+    return None if case.task.kind == "regression" else targets(case, case.train)
 
 
 def some_rows(case: Case, most: int, *, of_validation: bool = True) -> Judged | None:
@@ -66,16 +65,8 @@ def answers(case: Case, x: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     Raises:
         UndecidableError: If the model does not run.
     """
-    outputs = run(case.model, x)
-    if isinstance(outputs, Mapping):
-        named = dict(outputs)
-        if PREDICTION not in named:
-            named = {PREDICTION: next(iter(named.values())), **named}
-    elif isinstance(outputs, (list, tuple)):
-        named = {f"output_{i + 1}": part for i, part in enumerate(outputs)}
-        named = {PREDICTION: outputs[0], **named}
-    else:
-        named = {PREDICTION: outputs}
+    outputs = predict(case.model, x)
+    named = {PREDICTION: outputs.pop(prediction_name(outputs)), **outputs}
     found = {name: as_answer(values, case.task) for name, values in named.items()}
     return {name: values for name, values in found.items() if values is not None}
 

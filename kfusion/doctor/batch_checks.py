@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import keras
 import numpy as np
 
 from kfusion.doctor.case import Case
+from kfusion.doctor.drawn_rows import FEW_ROWS, sample_rows
 from kfusion.doctor.findings import Finding, Undecided
 from kfusion.doctor.graph import layers_in
-from kfusion.doctor.layer_calls import untouched
-from kfusion.doctor.probes import FEW_ROWS, name_outputs, run, sample_rows
+from kfusion.doctor.model_runs import numbers, run, untouched
 from kfusion.doctor.undecided import decides
 
 MIN_BATCH = 8
@@ -32,7 +33,7 @@ def check_rows_are_independent(case: Case) -> Iterator[Finding | Undecided]:
 
         def answers(rows):
             batch = {name: array[rows] for name, array in inputs.items()}
-            return _flat(case.model, run(case.model, batch))
+            return _flat(run(case.model, batch))
 
         together, again = answers(np.arange(count)), answers(np.arange(count))
         largest = max(float(np.abs(together).max()), 1e-6)
@@ -128,9 +129,9 @@ def _normalizes_by_batch(layer: keras.layers.Layer) -> bool:
     return isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
 
 
-def _flat(model: keras.Model, outputs) -> np.ndarray:
+def _flat(outputs: Mapping[str, Any]) -> np.ndarray:
     """`(rows, values)` of all outputs."""
-    parts = [keras.ops.convert_to_numpy(each) for each in name_outputs(model, outputs).values()]
+    parts = map(numbers, outputs.values())
     return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
 
 

@@ -1,4 +1,8 @@
-"""Where the branches of a model meet, and what small models make of each alone."""
+"""Where the branches of a model meet, and what small models make of each alone.
+
+The one place at which any model's inputs have all come together, found by exchanging their rows;
+`join_checks` looks at all places where branches of a Functional model meet, found in its graph.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from kfusion.doctor.layer_calls import calls, digests, few_rows, rolled, usual_batch
+from kfusion.doctor.drawn_rows import batches, few_rows
+from kfusion.doctor.layer_calls import calls, digests, rolled
 from kfusion.tasks import Task
 
 NUM_COMPONENTS = 128
@@ -95,11 +100,7 @@ def features_at(
     model: keras.Model, x: Mapping[str, np.ndarray], join: Join
 ) -> dict[str, np.ndarray]:
     """`(rows, width)` features of each branch where they meet, by the branch's name."""
-    rows, batch_size = len(next(iter(x.values()))), usual_batch(x)
-    parts: list[list[np.ndarray]] = []
-    for start in range(0, rows, batch_size):
-        batch = {name: array[start : start + batch_size] for name, array in x.items()}
-        parts.append(calls(model, batch, {join.number})[join.number].tensors)
+    parts = [calls(model, batch, {join.number})[join.number].tensors for batch in batches(x)]
     joined = (np.concatenate(of_branch) for of_branch in zip(*parts, strict=True))
     return dict(zip(join.branches, joined, strict=True))
 

@@ -99,6 +99,18 @@ def name_columns(schema: TableSchema | None) -> dict[str, Any]:
     }
 
 
+def column_name(case: Case, name: str, column: int) -> str:
+    """A column's name in quotes, or its position."""
+    plain = plain_column_name(case, name, column)
+    return f"column {column}" if plain is None else repr(plain)
+
+
+def plain_column_name(case: Case, name: str, column: int) -> str | None:
+    """A column's name if it has one."""
+    names = case.column_names.get(name, ())
+    return str(names[column]) if column < len(names) else None
+
+
 def name_inputs(model: keras.Model | None, x: Any, called: str = "x") -> dict[str, np.ndarray]:
     """An array, a list of arrays or a mapping -> the arrays of the model's inputs by name.
 

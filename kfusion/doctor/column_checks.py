@@ -10,8 +10,7 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.tree import DecisionTreeClassifier
 
 from kfusion.doctor.answers import targets
-from kfusion.doctor.case import Case
-from kfusion.doctor.data_checks import column_name, plain_column_name
+from kfusion.doctor.case import Case, column_name, plain_column_name
 from kfusion.doctor.findings import Finding, Undecided
 from kfusion.doctor.undecided import Said
 

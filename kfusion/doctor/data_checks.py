@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from kfusion.doctor.answers import answers, score, some_rows, targets
-from kfusion.doctor.case import Case
+from kfusion.doctor.case import Case, column_name
+from kfusion.doctor.drawn_rows import few_rows
 from kfusion.doctor.entries import (
     FLAT,
     LARGE,
@@ -18,7 +19,7 @@ from kfusion.doctor.entries import (
     root_mean_square,
 )
 from kfusion.doctor.findings import Finding, Undecided
-from kfusion.doctor.layer_calls import few_rows, run
+from kfusion.doctor.model_runs import predict, prediction_name
 from kfusion.doctor.undecided import Said, decides
 from kfusion.models import PREDICTION
 
@@ -217,11 +218,9 @@ def check_missing(case: Case) -> Said:
 
 def _share_lost(case: Case, x: dict[str, np.ndarray]) -> float:
     """Share of rows of which the model predicts NaN."""
-    outputs = run(case.model, x)
-    parts = outputs if isinstance(outputs, (list, tuple)) else [outputs]
-    parts = list(outputs.values()) if isinstance(outputs, dict) else parts
-    first = np.asarray(parts[0], np.float64)
-    return float((~np.isfinite(first.reshape(len(first), -1))).any(axis=1).mean())
+    outputs = predict(case.model, x)
+    answer = outputs[prediction_name(outputs)]
+    return float((~np.isfinite(answer.reshape(len(answer), -1))).any(axis=1).mean())
 
 
 def check_validation_scale(case: Case) -> Said:
@@ -363,18 +362,6 @@ def _score_of(case: Case, name: str) -> float:
         return 0.8
     value = score(case.task, judged.y, answer, name)
     return 0.8 if np.isnan(value) else float(np.clip(value, 0.001, 0.999))
-
-
-def column_name(case: Case, name: str, column: int) -> str:
-    """A column's name in quotes, or its position."""
-    plain = plain_column_name(case, name, column)
-    return f"column {column}" if plain is None else repr(plain)
-
-
-def plain_column_name(case: Case, name: str, column: int) -> str | None:
-    """A column's name if it has one."""
-    names = case.column_names.get(name, ())
-    return str(names[column]) if column < len(names) else None
 
 
 def _is_numeric(array: np.ndarray) -> bool:

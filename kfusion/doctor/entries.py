@@ -8,14 +8,9 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from kfusion.doctor.layer_calls import (
-    NORMALIZING,
-    calls,
-    digests,
-    few_rows,
-    own_weights,
-    rolled,
-)
+from kfusion.doctor.drawn_rows import few_rows
+from kfusion.doctor.layer_calls import NORMALIZING, calls, digests, own_weights, rolled
+from kfusion.doctor.model_runs import numbers
 
 # Root mean square from which numbers are far from unit scale, and far enough to stop learning.
 LARGE, VERY_LARGE = 20.0, 50.0
@@ -120,8 +115,7 @@ def foreign_scale(entry: Entry) -> float | None:
     layer = entry.normalizer
     if not isinstance(layer, keras.layers.BatchNormalization) or entry.normalized is None:
         return None
-    mean = keras.ops.convert_to_numpy(layer.moving_mean).astype(np.float64)
-    variance = keras.ops.convert_to_numpy(layer.moving_variance).astype(np.float64)
+    mean, variance = numbers(layer.moving_mean), numbers(layer.moving_variance)
     if (mean == 0).all() and (variance == 1).all():
         return None
     axis = layer.axis % entry.normalized.ndim

@@ -10,10 +10,10 @@ import keras
 import numpy as np
 
 from kfusion.doctor.case import Case
+from kfusion.doctor.drawn_rows import FEW_ROWS, sample_rows
 from kfusion.doctor.findings import Finding, Undecided
 from kfusion.doctor.graph import Call, Walk, layers_in, walk
-from kfusion.doctor.layer_calls import untouched
-from kfusion.doctor.probes import FEW_ROWS, check_built, sample_rows, told
+from kfusion.doctor.model_runs import check_built, numbers, told, untouched
 from kfusion.doctor.undecided import decides
 from kfusion.layers import Frozen
 
@@ -68,7 +68,7 @@ def _judge_random_layers(walked: Walk) -> Iterator[Finding]:
     for call in walked.calls:
         if call.is_pinned or not _is_random(call) or call.operation.trainable:
             continue
-        before, after = (_numbers(each) for each in (call.arguments[0], call.output))
+        before, after = (numbers(each) for each in (call.arguments[0], call.output))
         if before.shape == after.shape and before.size:
             # A dropout scales what it keeps: only what became 0 is lost.
             lost = np.mean((after == 0) & (before != 0)) / max(np.mean(before != 0), 1e-12)
@@ -123,7 +123,7 @@ def _judge_moving_statistics(case: Case, inputs) -> Iterator[Finding]:
         is_normalization = isinstance(call.operation, keras.layers.BatchNormalization)
         if is_normalization and not call.is_pinned and _is_within_frozen(call, walked):
             new = [(each, scope.get_current_value(each)) for each in call.operation.variables]
-            if any(v is not None and np.any(_numbers(v) != _numbers(each)) for each, v in new):
+            if any(v is not None and np.any(numbers(v) != numbers(each)) for each, v in new):
                 moved.setdefault(call.branch, []).append(call.path)
     for part, paths in moved.items():
         yield Finding(
@@ -143,7 +143,7 @@ def _output_of(call: Call, training: bool) -> np.ndarray:
     """What a layer gives for what it was given, in the mode asked for."""
     with told(f"{call.path!r} does not run with training={training}"):
         given = call.operation(*call.positional, **{**call.keywords, "training": training})
-        return _numbers(keras.tree.flatten(given)[0])
+        return numbers(keras.tree.flatten(given)[0])
 
 
 def _has_frozen(model: keras.Model) -> bool:
@@ -193,10 +193,6 @@ def _is_fixed(call: Call) -> bool:
         and bool(layer.weights)
         and not layer.trainable
     )
-
-
-def _numbers(value: Any) -> np.ndarray:
-    return np.asarray(keras.ops.convert_to_numpy(value), np.float64)
 
 
 CHECKS = (check_frozen_parts, check_trainable_after_compile)

@@ -1,4 +1,8 @@
-"""Every call of a layer that a model makes for some rows, models within it opened."""
+"""Every call of a layer that a Functional model makes for some rows, models within it opened.
+
+Calls know where their arguments come from, and these can be exchanged, so that gradients are taken
+there. Layers made of others stay closed: `layer_calls` looks into those, and into any model.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kfusion.doctor.layer_calls import feed
-from kfusion.doctor.probes import check_built, name_outputs, told
+from kfusion.doctor.model_runs import check_built, feed, name_outputs, told
 from kfusion.doctor.undecided import UndecidableError
 from kfusion.layers import Frozen
 from kfusion.trained_models import plain_model
@@ -130,7 +133,7 @@ def walk(
             f"the inside of {model.name!r} is not known: it is a subclassed model"
         )
     walker = _Walker(training, change)
-    with told(f"{model.name!r} does not run on the training rows"):
+    with told(f"{model.name!r} does not run on its data"):
         outputs = walker.run(graph, feed(model, inputs), "", is_pinned=False)
     return Walk(walker.calls, walker.model_calls, name_outputs(model, outputs))
 

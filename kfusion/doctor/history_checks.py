@@ -6,13 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 
 from kfusion.doctor.answers import answers, score, some_rows, targets
 from kfusion.doctor.case import Case
 from kfusion.doctor.data_checks import unscaled_inputs
 from kfusion.doctor.findings import Finding, Undecided
+from kfusion.doctor.learning_checks import ruling_penalties
+from kfusion.doctor.model_runs import numbers
 from kfusion.doctor.undecided import Said, decides
 from kfusion.models import PREDICTION
 
@@ -22,6 +23,9 @@ _FALLING = ("loss", "error", "rmse", "mae", "mse", "crossentropy")
 # By how much a score must pass chance, and training must lead validation, to be told.
 ABOVE_CHANCE, GAP = 0.03, 0.1
 RISEN = 10.0
+# Share by which a validation loss must rise after its best epoch, and rows that tell what the model
+# that was kept says now.
+WORSE_LOSS, MOST_JUDGED = 0.05, 2_000
 
 
 def check_divergence(case: Case) -> Said:
@@ -31,7 +35,7 @@ def check_divergence(case: Case) -> Said:
     lost = [
         weight.path
         for weight in case.model.weights
-        if "float" in str(weight.dtype) and not np.isfinite(_numbers(weight)).all()
+        if "float" in str(weight.dtype) and not np.isfinite(numbers(weight)).all()
     ]
     if wrong.size or lost:
         found = []
@@ -52,10 +56,6 @@ def check_divergence(case: Case) -> Said:
             f"the loss rose from {loss[lowest]:.3g} in epoch {lowest + 1} to {loss[-1]:.3g}",
             {"epoch": lowest + 1, "lowest": float(loss[lowest]), "last": float(loss[-1])},
         )
-
-
-def _numbers(weight: Any) -> np.ndarray:
-    return np.asarray(keras.ops.convert_to_numpy(weight), np.float64)
 
 
 def _diverged(severity: str, evidence: str, values: Mapping[str, Any]) -> Finding:
@@ -108,10 +108,7 @@ def check_chance(case: Case) -> Said:
 def _chance_finding(case: Case, loss, at, answer, measured: float, y: np.ndarray) -> Finding:
     name, (value, chance) = next(iter(at.items()))
     has_fallen = loss[-1] < 0.9 * loss[0]
-    penalty = regularization(case)
-    own = score(case.task, y, answer, "rmse" if case.task.kind == "regression" else "log_loss")
-    spread = relative_spread(case, answer)
-    share = penalty / (penalty + own) if np.isfinite(own) and penalty + own > 0 else 0.0
+    spread, share = relative_spread(case, answer), ruling_penalties(case)
     causes, cures = [], []
     if unscaled := unscaled_inputs(case):
         causes.append(f"the input(s) {unscaled} reach the first weights unscaled")
@@ -122,10 +119,8 @@ def _chance_finding(case: Case, loss, at, answer, measured: float, y: np.ndarray
             "perfect model's would be): hidden units are dead, saturated or penalised away"
         )
         cures.append("BatchNormalization before each activation, and a lower learning rate")
-    if share > 0.3:
-        causes.append(
-            f"penalties on weights are {penalty:.3g}, {share:.0%} of the loss, whose fall is theirs"
-        )
+    if share:
+        causes.append(f"penalties are {share:.0%} of the loss, whose fall is theirs")
         cures.append("kernel_regularizer=keras.regularizers.L2(1e-5)  # Keras' 'l2' is 0.01")
     fall = "falls" if has_fallen else "does not fall"
     return Finding(
@@ -155,11 +150,6 @@ def relative_spread(case: Case, answer: np.ndarray) -> float:
     return float((answer.std(axis=0) / np.sqrt(np.maximum(rates * (1 - rates), 1e-9))).max())
 
 
-def regularization(case: Case) -> float:
-    """Sum of the penalties that the model adds to its loss, as it is now."""
-    return float(sum(np.sum(_numbers(loss)) for loss in case.model.losses))
-
-
 def chance_level(name: str, y: np.ndarray, case: Case) -> float | None:
     """What guessing reaches in a metric by its name, or None if it is not known."""
     if case.task.kind == "regression":
@@ -173,10 +163,14 @@ def chance_level(name: str, y: np.ndarray, case: Case) -> float | None:
     return None
 
 
+@decides("overfit")
 def check_overfitting(case: Case) -> Said:
-    """Training scores that leave validation scores behind, and from which epoch on.
+    """Training scores that leave validation scores behind, where that costs the model kept.
 
-    Overfitting begins where the gap grows for three epochs in a row (`OverfitGapStopping`).
+    It costs where the validation score falls, or the validation loss rises, after its best epoch by
+    more than its noise, and the model does not have that epoch's weights. The gap alone is no
+    fault: what a model knows by heart may leave what it says of other rows as it was. Overfitting
+    begins where the gap grows for three epochs in a row (`OverfitGapStopping`).
     """
     history = case.history or {}
     rows = 0 if case.validation is None else len(case.validation)
@@ -191,22 +185,65 @@ def check_overfitting(case: Case) -> Said:
         noise = _noise(float(validation[-1]), rows) if rows else 0.0
         if last < max(GAP, noise) or last < gap[0] + GAP / 2:
             continue
-        opened, best = opening_epoch(gap), int(validation.argmax())
-        is_worse = validation[best] - np.mean(validation[-3:]) > max(noise / 2, 0.005)
-        yield Finding(
-            "overfit",
-            "warning" if is_worse else "note",
-            f"history: {name}",
-            f"{name} ends at {np.mean(train[-3:]):.3f} in training and "
-            f"{np.mean(validation[-3:]):.3f} in validation, a gap of {last:.3f}; it opened in "
-            f"epoch {opened + 1}, validation was best ({validation[best]:.3f}) in epoch {best + 1}",
-            "the model learns its training rows by heart; what it learned after that epoch does "
-            "not carry over",
-            "kf.fit(..., patience=10)  # keeps the best epoch's weights; or "
-            f"OverfitGapStopping(metric={name!r}), more dropout, augmentation or L2",
-            {"gap": last, "opened": opened + 1, "best_epoch": best + 1},
-        )
+        loss = _series(history, "val_loss")
+        margin = max(WORSE_LOSS * abs(loss.min(initial=np.inf)), 3 * _bends(loss))
+        score_fell = _costs(case, name, -validation, max(noise / 2, 0.005))
+        if score_fell or _costs(case, "loss", loss, margin):
+            yield _overfit_finding(name, train, validation, loss, score_fell)
         return
+
+
+def _costs(case: Case, name: str, values: np.ndarray, margin: float) -> bool:
+    """Whether the last epochs are worse than the best one and the model is not that epoch's.
+
+    Args:
+        case: `Case`.
+        name: Of the score, or "loss".
+        values: `(epochs,)` of the validation rows; better when smaller.
+        margin: What noise may differ by.
+    """
+    if len(values) < 4 or not np.isfinite(values).all():
+        return False
+    best, last = float(values.min()), float(np.mean(values[-3:]))
+    if last - best <= margin:
+        return False
+    judged = some_rows(case, MOST_JUDGED)
+    answer = None if judged is None else answers(case, judged.rows.x).get(PREDICTION)
+    if judged is None or answer is None or name not in ("loss", *case.task.score_names):
+        return True
+    own = case.task.scores(judged.y, answer, names=[name])[name]
+    # Whatever is not the best epoch's, such as a loss of another kind, counts as not kept.
+    return not abs((own if name == "loss" else -own) - best) < (last - best) / 2
+
+
+def _overfit_finding(
+    name: str, train: np.ndarray, validation: np.ndarray, loss: np.ndarray, score_fell: bool
+) -> Finding:
+    gap = train - validation
+    last, opened, best = float(np.mean(gap[-3:])), opening_epoch(gap), int(validation.argmax())
+    risen = ""
+    if len(loss):
+        lowest = int(loss.argmin())
+        risen = (
+            f"; the validation loss was lowest ({loss[lowest]:.3g}) in epoch {lowest + 1} and "
+            f"ends at {np.mean(loss[-3:]):.3g}"
+        )
+    return Finding(
+        "overfit",
+        "warning" if score_fell else "note",
+        f"history: {name}",
+        f"{name} ends at {np.mean(train[-3:]):.3f} in training and "
+        f"{np.mean(validation[-3:]):.3f} in validation, a gap of {last:.3f}; it opened in "
+        f"epoch {opened + 1}, validation was best ({validation[best]:.3f}) in epoch {best + 1}"
+        f"{risen}",
+        "the model learns its training rows by heart; what it learned after that epoch does "
+        "not carry over"
+        if score_fell
+        else "the model grows surer than it is right: its probabilities are worse than they were",
+        "kf.fit(..., patience=10)  # keeps the best epoch's weights; or "
+        f"OverfitGapStopping(metric={name!r}), more dropout, augmentation or L2",
+        {"gap": last, "opened": opened + 1, "best_epoch": best + 1},
+    )
 
 
 def opening_epoch(gap: np.ndarray, times: int = 3) -> int:
@@ -227,9 +264,7 @@ def check_length(case: Case) -> Said:
     better = sign * values
     best = int(better.argmax())
     steps = np.diff(better)
-    # Noise is what an epoch differs from the line between its neighbours by.
-    bends = better[1:-1] - (better[:-2] + better[2:]) / 2
-    noise = float(np.median(abs(bends)) * 1.48 / math.sqrt(1.5))
+    noise = _bends(better)
     if best == 0:
         fall = float(better[0] - np.mean(better[-3:]))
         if fall > 2 * noise and fall > 0.01 * abs(better[0]):
@@ -292,6 +327,12 @@ def _scores(history: Mapping[str, Sequence[float]]) -> list[str]:
 
 def _series(history: Mapping[str, Sequence[float]], name: str) -> np.ndarray:
     return np.asarray(history.get(name, ()), np.float64)
+
+
+def _bends(values: np.ndarray) -> float:
+    """The noise of a series: what an epoch differs from the line between its neighbours by."""
+    bends = values[1:-1] - (values[:-2] + values[2:]) / 2
+    return float(np.median(abs(bends)) * 1.48 / math.sqrt(1.5)) if len(bends) else 0.0
 
 
 def _noise(share: float, rows: int) -> float:

@@ -11,11 +11,12 @@ import keras
 import numpy as np
 
 from kfusion.doctor.case import Case
+from kfusion.doctor.drawn_rows import sample_rows
 from kfusion.doctor.findings import Finding, Undecided
 from kfusion.doctor.gradients import gradients
 from kfusion.doctor.graph import Call, Walk, activation_of, source_of, walk
-from kfusion.doctor.layer_calls import untouched
-from kfusion.doctor.probes import data_loss, loss_terms, sample_rows
+from kfusion.doctor.loss_terms import data_loss, loss_terms
+from kfusion.doctor.model_runs import numbers, untouched
 from kfusion.doctor.undecided import decides
 from kfusion.layers import ConcatFusion, Presence, PresenceSwitch, StandIn
 
@@ -271,7 +272,7 @@ def _measure(join: Call, position: int) -> Incoming:
 
 def _by_unit(tensor: Any) -> np.ndarray:
     """`(rows, units)`, or `(rows and places, units)` of maps and sequences."""
-    values = np.asarray(keras.ops.convert_to_numpy(tensor), np.float64)
+    values = numbers(tensor)
     return values.reshape(-1, values.shape[-1]) if values.ndim > 1 else values[:, None]
 
 

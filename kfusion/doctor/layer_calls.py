@@ -1,4 +1,8 @@
-"""A model run on a few rows: what it answers, and what goes into its layers on the way."""
+"""What goes into each layer of any model, also of a subclassed one and within other layers.
+
+Seen from outside, in numbers: what changes there when the rows of an input are exchanged. `graph`
+sees the tensors themselves and where they come from, which only Functional models tell.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from kfusion.doctor.undecided import UndecidableError
-from kfusion.trained_models import taken_by
-
-BATCH = 256
-# Rows of large images are fewer, so that what layers make of them fits into memory.
-_MOST_NUMBERS = 4_000_000
+from kfusion.doctor.model_runs import run, untouched
 
 NORMALIZING = (
     keras.layers.BatchNormalization,
@@ -42,74 +41,6 @@ class LayerCall(NamedTuple):
     joins: bool = False
 
 
-def untouched(model: keras.Model) -> keras.StatelessScope:
-    """A scope in which variables keep their values: statistics, seeds and metrics as well."""
-    # Penalties read their weights from the scope itself.
-    held = [(variable, variable.value) for variable in model.trainable_variables]
-    return keras.StatelessScope(held, collect_losses=True)
-
-
-def feed(model: keras.Model, inputs: Mapping[str, np.ndarray]) -> Any:
-    """Arrays by name -> the structure that the model is called with."""
-    if getattr(model, "inputs", None):
-        return keras.tree.map_structure(lambda taken: inputs[taken.name], taken_by(model))
-    if list(inputs) != [f"input_{i + 1}" for i in range(len(inputs))]:
-        return dict(inputs)
-    arrays = list(inputs.values())
-    return arrays if len(arrays) > 1 else arrays[0]
-
-
-def few_rows(x: Mapping[str, np.ndarray], most: int = BATCH, seed: int = 0) -> np.ndarray:
-    """Positions of some rows, drawn at random: fewer if they are large."""
-    rows = len(next(iter(x.values())))
-    count = min(rows, most, max(8, _MOST_NUMBERS // numbers_per_row(x)))
-    return np.sort(np.random.default_rng(seed).choice(rows, count, replace=False))
-
-
-def numbers_per_row(x: Mapping[str, np.ndarray]) -> int:
-    """How many numbers a row of all inputs holds, 1 at least."""
-    return sum(array[:1].size for array in x.values()) or 1
-
-
-def usual_batch(x: Mapping[str, np.ndarray]) -> int:
-    """Rows that fit into memory with all that layers make of them."""
-    return min(BATCH, max(8, _MOST_NUMBERS // numbers_per_row(x)))
-
-
-def run(model: keras.Model, x: Mapping[str, np.ndarray], batch_size: int | None = None) -> Any:
-    """Runs a model as at inference; it stays as it was.
-
-    Args:
-        model: Any `keras.Model`.
-        x: Arrays `(rows, ...)` by the name of the input.
-        batch_size: Int; by default what fits into memory.
-
-    Returns:
-        What the model gives, as arrays of all rows in the structure in which it gives them.
-
-    Raises:
-        UndecidableError: If the model does not run on these rows, or has no weights yet.
-    """
-    if not model.built:
-        raise UndecidableError(
-            f"{model.name!r} has no weights yet: fit it, or call it on data once"
-        )
-    rows = len(next(iter(x.values())))
-    batch_size = batch_size or usual_batch(x)
-    parts = []
-    for start in range(0, rows, batch_size):
-        batch = {name: array[start : start + batch_size] for name, array in x.items()}
-        try:
-            with untouched(model):
-                outputs = model(feed(model, batch), training=False)
-        except Exception as error:
-            raise UndecidableError(
-                f"{model.name!r} does not run on its data: {' '.join(str(error).split())[:300]}"
-            ) from error
-        parts.append(keras.tree.map_structure(keras.ops.convert_to_numpy, outputs))
-    return keras.tree.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
-
-
 def watch(
     model: keras.Model, x: Mapping[str, np.ndarray], see: Callable[[int, LayerCall], None]
 ) -> None:
@@ -134,8 +65,8 @@ def watch(
             see(count, LayerCall(operation, tensors, _joins(operation, arguments)))
         count += 1
 
-    with _calls_shown(model, show):
-        run(model, x, len(next(iter(x.values()))))
+    with untouched(model), _calls_shown(model, show):
+        run(model, x)
 
 
 def digests(model: keras.Model, x: Mapping[str, np.ndarray]) -> dict[int, list[int]]:

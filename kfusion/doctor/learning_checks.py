@@ -9,10 +9,12 @@ import keras
 import numpy as np
 
 from kfusion.doctor.case import Case
+from kfusion.doctor.drawn_rows import sample_rows
 from kfusion.doctor.findings import Finding, Undecided
 from kfusion.doctor.graph import layers_in
-from kfusion.doctor.layer_calls import untouched
-from kfusion.doctor.probes import data_loss, loss_terms, name_outputs, run, sample_rows
+from kfusion.doctor.layer_calls import own_weights
+from kfusion.doctor.loss_terms import data_loss, loss_terms
+from kfusion.doctor.model_runs import numbers, run, untouched
 from kfusion.doctor.undecided import decides
 from kfusion.optimizers import LEARNING_RATES
 
@@ -29,10 +31,9 @@ def check_penalties(case: Case) -> Iterator[Finding | Undecided]:
         return
     inputs, y = sample_rows(case)
     with untouched(case.model):
-        outputs = name_outputs(case.model, run(case.model, inputs, training=True))
-        penalty = sum(float(keras.ops.convert_to_numpy(each)) for each in case.model.losses)
-        loss = data_loss(loss_terms(case, outputs), y, outputs)
-        data = float(keras.ops.convert_to_numpy(loss))
+        outputs = run(case.model, inputs, training=True)
+        penalty = sum(float(numbers(each)) for each in case.model.losses)
+        data = float(numbers(data_loss(loss_terms(case, outputs), y, outputs)))
     # Once a model has learned, its loss is small, and a small penalty may be most of it.
     worth = abs(data)
     if case.task.kind != "regression":
@@ -52,6 +53,12 @@ def check_penalties(case: Case) -> Iterator[Finding | Undecided]:
             f"a penalty of {factor:g} times what it is now, or none and Dropout",
             {"penalty": penalty, "data_loss": data, "share": share},
         )
+
+
+def ruling_penalties(case: Case) -> float:
+    """The share of penalties in the loss where they rule it, otherwise 0."""
+    found = [each for each in check_penalties(case) if isinstance(each, Finding)]
+    return found[0].values["share"] if found else 0.0
 
 
 @decides("learning_rate")
@@ -99,9 +106,9 @@ def _largest_penalty(model: keras.Model) -> tuple[str, float]:
     """The layer whose own weights cost most; of a penalty on activities, the model."""
     found = {model.name: 0.0}
     for layer in layers_in(model):
-        for weight in layer._trainable_variables:
+        for weight in own_weights(layer):
             if weight.regularizer is not None:
-                value = float(keras.ops.convert_to_numpy(weight.regularizer(weight)))
+                value = float(numbers(weight.regularizer(weight)))
                 found[layer.name] = found.get(layer.name, 0.0) + value
     return max(found.items(), key=lambda pair: pair[1])
 
@@ -110,11 +117,11 @@ def _highest_rate(case: Case, optimizer: keras.optimizers.Optimizer) -> float:
     """The rate, or the highest of a schedule over the training."""
     schedule = optimizer._learning_rate
     if not isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
-        return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+        return float(numbers(optimizer.learning_rate))
     per_epoch = -(-len(case.train) // case.batch_size)
     steps = case.epochs * per_epoch if case.epochs else STEPS_IF_UNKNOWN
     probed = np.unique(np.linspace(0, steps, 50).astype(int))
-    return max(float(keras.ops.convert_to_numpy(schedule(step))) for step in probed)
+    return max(float(numbers(schedule(step))) for step in probed)
 
 
 CHECKS = (check_penalties, check_learning_rate)

@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kfusion.doctor.answers import Judged, answers, main_score, score, some_rows, take, targets
+from kfusion.doctor.answers import Judged, answers, main_score, score, some_rows, targets
 from kfusion.doctor.branch_features import features_at, find_join, flat_input, judge_alone
 from kfusion.doctor.case import Case, Rows
+from kfusion.doctor.drawn_rows import few_rows, take
 from kfusion.doctor.findings import Finding, Undecided
-from kfusion.doctor.layer_calls import numbers_per_row
 from kfusion.doctor.undecided import Said, decides
 from kfusion.models import PREDICTION
-from kfusion.paired_comparison import compare_predictions
+from kfusion.paired_comparison import compare_predictions, correct_by_holm
 
 NUM_PERMUTATIONS, NUM_RESAMPLES = 3, 100
 # Rows that permutations need to show a difference, and the most that learn or judge alone.
@@ -61,7 +61,7 @@ def check_ignored(case: Case) -> Said:
     )
     measured = (
         f"{main_score(case.task).upper()} {reached:.3f} on {len(judged.y)} {judged.called} rows "
-        f"loses, where an input's rows are exchanged: {listed}"
+        f"loses, where an input's rows are exchanged (each with its own 95 % interval): {listed}"
     )
     # Two standard errors of the AUC of a model that guesses.
     noise = 2 / np.sqrt(3 * len(judged.y))
@@ -201,32 +201,39 @@ def check_against_branches(case: Case) -> Said:
 
 
 def _compare(case: Case, judged: Judged, fused: np.ndarray, rivals: dict[str, np.ndarray]) -> Said:
-    """The finding, if the best rival is better by more than the standard error."""
-    direction = -1 if case.task.kind == "regression" else 1
-    named = "rmse" if case.task.kind == "regression" else "auc"
-    reached = {key: score(case.task, judged.y, answer, named) for key, answer in rivals.items()}
-    reached = {key: value for key, value in reached.items() if not np.isnan(value)}
-    if not reached:
+    """The finding, if the best rival is better by more than the standard error.
+
+    The best is chosen by the rows that judge, so all are compared and the p-values adjusted.
+    """
+    is_regression = case.task.kind == "regression"
+    named = "rmse" if is_regression else "auc"
+    pairs = {
+        name: compare_predictions(
+            judged.y,
+            answer,
+            fused,
+            task=case.task,
+            score=named,
+            groups=_whole_groups(judged),
+            names=(name, "the fused model"),
+            num_resamples=200 if is_regression else 0,
+            seed=case.seed,
+        )
+        for name, answer in rivals.items()
+        if not np.isnan(score(case.task, judged.y, answer, named))
+    }
+    if not pairs:
         return
-    best = max(reached, key=lambda key: direction * reached[key])
-    compared = compare_predictions(
-        judged.y,
-        rivals[best],
-        fused,
-        task=case.task,
-        score=named,
-        groups=_whole_groups(judged),
-        names=(best, "the fused model"),
-        num_resamples=200 if case.task.kind == "regression" else 0,
-        seed=case.seed,
-    )
+    best = max(pairs, key=lambda name: pairs[name].gain)
+    compared = correct_by_holm(pairs)[best]
+    reached = {name: pair.score_a for name, pair in pairs.items()}
     if not compared.gain > compared.standard_error:
         return
     yield Finding(
         "fused_below_a_branch",
         "warning" if compared.is_shown else "note",
         best,
-        f"{compared.verdict}; all: "
+        f"{compared.verdict}; the best of {len(pairs)} compared: "
         + ", ".join(f"{key} {value:.3f}" for key, value in reached.items()),
         "the fusion costs score: joining them loses what one alone has"
         if compared.is_shown
@@ -247,8 +254,9 @@ def _drawn(case: Case, rows: Rows) -> Judged | None:
     y = targets(case, rows)
     if y is None or not len(y):
         return None
-    count = min(len(y), MOST_ROWS, max(FEWEST_ROWS, MOST_NUMBERS // numbers_per_row(rows.x)))
-    positions = np.sort(np.random.default_rng(case.seed).choice(len(y), count, replace=False))
+    positions = few_rows(
+        rows.x, MOST_ROWS, case.seed, fewest=FEWEST_ROWS, most_numbers=MOST_NUMBERS
+    )
     return Judged(take(rows, positions), y[positions], "")
 
 

@@ -8,11 +8,13 @@ from typing import Any
 import keras
 import numpy as np
 
+from kfusion.doctor.answers import labels
 from kfusion.doctor.case import Case
+from kfusion.doctor.drawn_rows import FEW_ROWS, sample_rows
 from kfusion.doctor.findings import Finding, Undecided
 from kfusion.doctor.graph import activation_of, opened, walk
-from kfusion.doctor.layer_calls import untouched
-from kfusion.doctor.probes import FEW_ROWS, Term, loss_terms, name_outputs, run, sample_rows, told
+from kfusion.doctor.loss_terms import Term, loss_terms
+from kfusion.doctor.model_runs import name_outputs, numbers, run, told, untouched
 from kfusion.doctor.undecided import UndecidableError, decides
 
 RARE_SHARE = 0.1
@@ -60,13 +62,13 @@ def check_broadcasting(case: Case) -> Iterator[Finding | Undecided]:
         return
     inputs, y = sample_rows(case, FEW_ROWS)
     with untouched(case.model):
-        outputs = name_outputs(case.model, run(case.model, inputs))
+        outputs = run(case.model, inputs)
         for term in loss_terms(case, outputs):
             prediction = outputs[term.output]
             if tuple(prediction.shape) != (len(y), 1):
                 continue
             with told(f"the loss {term.name} does not take these targets"):
-                flat, column = (float(_mean(term.loss(t, prediction))) for t in (y, y[:, None]))
+                flat, column = (numbers(term.loss(t, prediction)).mean() for t in (y, y[:, None]))
             if np.isfinite(flat) and not np.isclose(flat, column, rtol=1e-3):
                 yield Finding(
                     "targets_broadcast",
@@ -88,7 +90,7 @@ def check_activations(case: Case) -> Iterator[Finding | Undecided]:
     with untouched(case.model):
         outputs, activations = _run_with_activations(case, inputs)
     for term in loss_terms(case, outputs):
-        values = np.asarray(keras.ops.convert_to_numpy(outputs[term.output]), np.float64)
+        values = numbers(outputs[term.output])
         if values.ndim != 2 or not np.isfinite(values).all():
             continue
         activation = activations.get(term.output) or _measured_activation(values)
@@ -102,10 +104,10 @@ def check_activations(case: Case) -> Iterator[Finding | Undecided]:
 def check_watched_metrics(case: Case) -> Iterator[Finding | Undecided]:
     """Accuracy as the only score while a class is rare."""
     metrics = _metrics(case.model)
-    labels = _labels(case)
-    if labels is None or not metrics or not all(map(_is_accuracy, metrics)):
+    known = labels(case)
+    if known is None or not metrics or not all(map(_is_accuracy, metrics)):
         return
-    counts = np.bincount(labels)
+    counts = np.bincount(known)
     shares = counts[counts > 0] / counts.sum()
     rarest, most = float(shares.min()), float(shares.max())
     if rarest < RARE_SHARE and rarest < 0.5 / len(shares) and len(shares) > 1:
@@ -114,7 +116,7 @@ def check_watched_metrics(case: Case) -> Iterator[Finding | Undecided]:
             "accuracy_of_rare_classes",
             "warning",
             ", ".join(sorted({_metric_name(metric) for metric in metrics})),
-            f"the rarest class has {rarest:.2%} of {len(labels)} rows; always answering the most "
+            f"the rarest class has {rarest:.2%} of {len(known)} rows; always answering the most "
             f"frequent one scores {most:.2%}, which leaves {1 - most:.2%} to win",
             "accuracy hardly moves while the model learns, and epochs and models are chosen by "
             "noise",
@@ -142,10 +144,8 @@ def _judge_shapes(case: Case, term: Term, units: int) -> Finding | None:
             else f"keras.layers.Dense({columns}, activation='softmax')",
         )
     if term.name in _BINARY | _ELEMENTWISE and columns != units:
-        one_hot = "loss='sparse_categorical_crossentropy'" if _labels(case) is not None else ""
-        cure = (
-            one_hot if units > 1 and columns == 1 and one_hot else f"keras.layers.Dense({columns})"
-        )
+        are_classes = units > 1 and columns == 1 and labels(case) is not None
+        cure = f"loss='{_SPARSE}'" if are_classes else f"keras.layers.Dense({columns})"
         return _misshaped(term, y, units, "one column per unit", cure)
     return None
 
@@ -305,7 +305,7 @@ def _symbolic_outputs(model: keras.Model) -> dict[str, Any]:
 def _run_with_activations(case: Case, inputs) -> tuple[dict[str, Any], dict[str, str | None]]:
     """Outputs by name, and their activations, which a subclassed model does not tell."""
     if opened(case.model) is None:
-        return name_outputs(case.model, run(case.model, inputs)), {}
+        return run(case.model, inputs), {}
     walked = walk(case.model, inputs)
     activations = {
         name: activation_of(walked.maker_of(tensor)) for name, tensor in walked.outputs.items()
@@ -318,17 +318,6 @@ def _measured_activation(values: np.ndarray) -> str | None:
     if values.min() >= 0 and np.allclose(values.sum(axis=1), 1, atol=1e-3):
         return "softmax"
     return "linear" if values.min() < 0 or values.max() > 1 else None
-
-
-def _labels(case: Case) -> np.ndarray | None:
-    """`(rows,)` classes, of one-hot targets too; None for a regression."""
-    y = case.train.y
-    if case.task.kind == "regression" or y.dtype.kind not in "biuf":
-        return None
-    if y.ndim == 2 and y.shape[1] > 1:
-        return y.argmax(axis=1)
-    flat = y.reshape(len(y), -1)[:, 0]
-    return np.unique(flat, return_inverse=True)[1]
 
 
 def _metrics(model: keras.Model) -> list[Any]:
@@ -352,10 +341,6 @@ def _is_accuracy(metric: Any) -> bool:
         return "Accuracy" in type(metric).__name__
     name = _metric_name(metric).lower()
     return name == "acc" or "accuracy" in name
-
-
-def _mean(value: Any) -> Any:
-    return keras.ops.convert_to_numpy(keras.ops.mean(value))
 
 
 CHECKS = (check_labels, check_broadcasting, check_activations, check_watched_metrics)

@@ -10,7 +10,7 @@ import numpy as np
 
 from kfusion.backend_memory import traced_gradients_forgotten
 from kfusion.doctor.case import make_rows
-from kfusion.doctor.layer_calls import feed
+from kfusion.doctor.model_runs import feed
 from kfusion.models import answers_by_name
 from kfusion.tasks import Task, as_task
 from kfusion.training import compile_model

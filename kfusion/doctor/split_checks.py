@@ -7,6 +7,7 @@ from scipy import stats
 
 from kfusion.doctor.answers import targets
 from kfusion.doctor.case import Case, Rows
+from kfusion.doctor.drawn_rows import take
 from kfusion.doctor.findings import Finding, Undecided
 from kfusion.doctor.row_hashes import hash_rows, join_hashes
 from kfusion.doctor.undecided import Said
@@ -189,9 +190,7 @@ def check_label_shift(case: Case) -> Said:
 
 def _some(rows: Rows, seed: int) -> Rows:
     positions = _positions(len(rows), seed)
-    if len(positions) == len(rows):
-        return rows
-    return Rows({name: array[positions] for name, array in rows.x.items()}, rows.y[positions])
+    return rows if len(positions) == len(rows) else take(rows, positions)
 
 
 def _positions(rows: int, seed: int) -> np.ndarray:

@@ -8,8 +8,9 @@ import numpy as np
 
 from kfusion.doctor.answers import answers, some_rows, targets
 from kfusion.doctor.case import Case
+from kfusion.doctor.drawn_rows import few_rows
 from kfusion.doctor.findings import Finding
-from kfusion.doctor.layer_calls import few_rows, run
+from kfusion.doctor.model_runs import predict
 from kfusion.doctor.undecided import Said, UndecidableError, decides
 from kfusion.models import PREDICTION
 
@@ -22,7 +23,7 @@ def why_it_does_not_run(case: Case) -> Finding | None:
     """What keeps a model from running on some training rows, or None."""
     positions = few_rows(case.train.x, 8, case.seed)
     try:
-        run(case.model, {name: array[positions] for name, array in case.train.x.items()})
+        predict(case.model, {name: array[positions] for name, array in case.train.x.items()})
     except UndecidableError as error:
         if not case.model.built:
             return None

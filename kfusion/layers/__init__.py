@@ -27,6 +27,7 @@ from kfusion.layers.presence import Presence
 from kfusion.layers.presence_switch import PresenceSwitch
 from kfusion.layers.principal_components import PrincipalComponents
 from kfusion.layers.quantile_scaling import QuantileScaling
+from kfusion.layers.repeat_present import RepeatPresent
 from kfusion.layers.residual_fusion import ResidualFusion
 from kfusion.layers.stand_in import StandIn
 from kfusion.layers.tree_ensemble import TreeEnsemble
@@ -60,6 +61,7 @@ __all__ = [
     "PresenceSwitch",
     "PrincipalComponents",
     "QuantileScaling",
+    "RepeatPresent",
     "ResidualFusion",
     "StandIn",
     "TreeEnsemble",

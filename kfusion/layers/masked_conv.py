@@ -8,11 +8,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from kfusion.layers.normalized_dense import MOMENTUM
+from kfusion.layers.conv_stage import ConvStage
 
 
 @keras.saving.register_keras_serializable(package="kfusion")
-class MaskedConv(keras.layers.Layer):
+class MaskedConv(ConvStage):
     """One stage of a small sequence network: convolution, normalised, relu, halved by maxima.
 
     Steps that are not there are 0 before the convolution and after it and do not count in the
@@ -38,38 +38,11 @@ class MaskedConv(keras.layers.Layer):
         l2: float = 0.0,
         **kwargs: Any,
     ):
-        super().__init__(**kwargs)
-        self.filters = filters
-        self.kernel_size = kernel_size
-        self.pool = pool
-        self.dropout = dropout
-        self.l2 = l2
-        self._conv = keras.layers.Conv1D(
-            filters,
-            kernel_size,
-            padding="same",
-            use_bias=False,
-            data_format="channels_last",
-            kernel_initializer="he_normal",
-            kernel_regularizer=keras.regularizers.L2(l2) if l2 else None,
-            dtype=self.dtype_policy,
-            name="conv",
-        )
-        self._normalization = keras.layers.BatchNormalization(
-            momentum=MOMENTUM, dtype=self.dtype_policy, name="normalization"
-        )
-        self._pooling = keras.layers.MaxPooling1D(
-            pool, padding="same", data_format="channels_last", dtype=self.dtype_policy, name="pool"
-        )
-        self._dropout = keras.layers.SpatialDropout1D(
-            dropout, dtype=self.dtype_policy, name="dropout"
-        )
+        super().__init__(1, filters, kernel_size, 1, pool, dropout, l2, **kwargs)
 
     def build(self, input_shape):
         steps, _ = input_shape
-        self._conv.build(steps)
-        self._normalization.build(self._conv.compute_output_shape(steps))
-        self.built = True
+        super().build(steps)
 
     def call(self, inputs, training=None):
         steps, mask = inputs
@@ -82,13 +55,3 @@ class MaskedConv(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         rows, steps, _ = input_shape[0]
         return (rows, None if steps is None else math.ceil(steps / self.pool), self.filters)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "kernel_size": self.kernel_size,
-            "pool": self.pool,
-            "dropout": self.dropout,
-            "l2": self.l2,
-        }

@@ -6,11 +6,11 @@ from typing import Any
 
 import keras
 
-from kfusion.layers.normalized_dense import MOMENTUM
+from kfusion.layers.conv_stage import ConvStage
 
 
 @keras.saving.register_keras_serializable(package="kfusion")
-class NormalizedConv(keras.layers.Layer):
+class NormalizedConv(ConvStage):
     """One stage of a small image network: 3x3 convolution, normalised, then halved by max pooling.
 
     Args:
@@ -32,39 +32,7 @@ class NormalizedConv(keras.layers.Layer):
         l2: float = 0.0,
         **kwargs: Any,
     ):
-        super().__init__(**kwargs)
-        self.filters = filters
-        self.kernel_size = kernel_size
-        self.strides = strides
-        self.pool = pool
-        self.dropout = dropout
-        self.l2 = l2
-        self._conv = keras.layers.Conv2D(
-            filters,
-            kernel_size,
-            strides=strides,
-            padding="same",
-            use_bias=False,
-            data_format="channels_last",
-            kernel_initializer="he_normal",
-            kernel_regularizer=keras.regularizers.L2(l2) if l2 else None,
-            dtype=self.dtype_policy,
-            name="conv",
-        )
-        self._normalization = keras.layers.BatchNormalization(
-            momentum=MOMENTUM, dtype=self.dtype_policy, name="normalization"
-        )
-        self._pooling = keras.layers.MaxPooling2D(
-            pool, padding="same", data_format="channels_last", dtype=self.dtype_policy, name="pool"
-        )
-        self._dropout = keras.layers.SpatialDropout2D(
-            dropout, data_format="channels_last", dtype=self.dtype_policy, name="dropout"
-        )
-
-    def build(self, input_shape):
-        self._conv.build(input_shape)
-        self._normalization.build(self._conv.compute_output_shape(input_shape))
-        self.built = True
+        super().__init__(2, filters, kernel_size, strides, pool, dropout, l2, **kwargs)
 
     def call(self, inputs, training=None):
         maps = self._normalization(self._conv(inputs), training=training)
@@ -75,12 +43,4 @@ class NormalizedConv(keras.layers.Layer):
         return self._pooling.compute_output_shape(self._conv.compute_output_shape(input_shape))
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "kernel_size": self.kernel_size,
-            "strides": self.strides,
-            "pool": self.pool,
-            "dropout": self.dropout,
-            "l2": self.l2,
-        }
+        return {**super().get_config(), "strides": self.strides}

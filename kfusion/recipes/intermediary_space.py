@@ -30,6 +30,8 @@ LEAST_SIDE = 63
 SEARCH_RATE, FINAL_RATE = 1e-3, 1e-4
 DECAY_EPOCHS, FINAL_DECAY = 100, 0.5
 OVERFIT_EPOCHS = 3
+# What is picked after the search.
+PICKED = ("layer_size", "dropout", "l2", "decay_factor", "learning_rate")
 
 
 def build_intermediary_space(
@@ -264,9 +266,12 @@ def intermediary_space(
         `IntermediarySpaceStudy`.
 
     Raises:
+        ValueError: If `picked` holds other names: lists them.
         TypeError, ValueError, RuntimeError: As of `build_intermediary_space`, `OptunaTuner` and
             `fit`.
     """
+    if unknown := sorted(set(picked or {}) - set(PICKED)):
+        raise ValueError(f"`picked` must hold values of {list(PICKED)}. Received also: {unknown}.")
     shapes = {key: x[key].shape[1:] for key in (IMAGE, EDGES) if key in x}
     tuner = OptunaTuner(
         IntermediarySpace(

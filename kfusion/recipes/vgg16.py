@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,12 +11,19 @@ import keras
 import numpy as np
 import pandas as pd
 
-from kfusion.baselines import IMAGE, TABULAR, as_fusion_data, fused, single_input
+from kfusion.baselines import (
+    IMAGE,
+    TABULAR,
+    Builders,
+    as_fusion_data,
+    fused,
+    network,
+    single_input,
+)
 from kfusion.branches import image_branch, tabular_branch
 from kfusion.comparison import Comparison, compare
 from kfusion.fusion_data import FusionData
-from kfusion.tasks import infer_task
-from kfusion.training import fit
+from kfusion.tasks import Task, infer_task
 
 IMAGE_ALONE, TABLE_ALONE, FUSED = "image alone", "table alone", "fused"
 BROKEN = "sigmoid beside relu"
@@ -95,16 +102,21 @@ def vgg16_with_table(
         application.
 
     Raises:
+        TypeError: If `y` or `groups` is given beside FusionData, which has both.
         TypeError, ValueError, RuntimeError: As of `kfusion.compare` and `image_branch`.
     """
     data = data_or_x
-    if not isinstance(data, FusionData):
+    if isinstance(data, FusionData):
+        if y is not None or groups is not None:
+            given = "y" if y is not None else "groups"
+            raise TypeError(f"`{given}` goes beside a dict: FusionData brings its own.")
+    else:
         data = as_fusion_data(data, np.asarray(y), task=infer_task(y), groups=groups)
     branches = partial(_branch_builders, backbone=backbone, weights=weights, trainable=trainable)
     settings = {"branches": branches, "validation": VALIDATION, **keywords}
     candidates: dict[str, Callable] = {FUSED: fused(fusion, **settings)}
     if with_broken_join:
-        candidates[BROKEN] = partial(_fit_broken_join, branches, keywords)
+        candidates[BROKEN] = network(_build_broken_join, **settings)
     comparison = compare(
         candidates,
         data,
@@ -142,9 +154,7 @@ def _branch_builders(
     }
 
 
-def _build_broken_join(
-    builders: Mapping[str, Callable[..., keras.Model]], units: int, activation: str
-) -> keras.Model:
+def _build_broken_join(builders: Builders, *, task: Task) -> keras.Model:
     """The same networks up to their ends, and behind them layers of plain Keras, as asked about."""
     dense = keras.layers.Dense
     branches = {key: build() for key, build in builders.items()}
@@ -154,21 +164,6 @@ def _build_broken_join(
     numeric_output = dense(TABLE_UNITS, activation="relu")(table)
     concat = keras.layers.Concatenate()([img_output, numeric_output])
     hidden = dense(HEAD_UNITS, activation="relu")(concat)
-    main_output = dense(units, activation=activation, name="main_output")(hidden)
+    main_output = dense(task.units, activation=task.activation, name="main_output")(hidden)
     inputs = {key: branch.input for key, branch in branches.items()}
     return keras.Model(inputs, main_output, name="sigmoid_beside_relu")
-
-
-def _fit_broken_join(branches, keywords: Mapping[str, Any], data: FusionData, y: Any):
-    train, held = data.split(VALIDATION)
-    task = train.task
-    model = _build_broken_join(branches(train), task.units, task.activation)
-    fit(
-        model,
-        train.x,
-        train.y,
-        task=task,
-        validation_data=(held.x, held.y),
-        **{"verbose": 0, **keywords},
-    )
-    return model

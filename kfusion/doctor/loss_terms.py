@@ -1,59 +1,18 @@
-"""Runs of a model on a few rows, which leave it as it was."""
+"""The losses that a model is trained by, output by output."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
 from kfusion.doctor.case import Case
-from kfusion.doctor.layer_calls import feed
+from kfusion.doctor.model_runs import prediction_name, told
 from kfusion.doctor.undecided import UndecidableError
 from kfusion.models import PREDICTION
-
-MAX_ROWS, MIN_ROWS = 256, 16
-# Of checks that run a model several times and average nothing.
-FEW_ROWS = 32
-# Values of all inputs together that a run is given, where that leaves `MIN_ROWS`.
-MAX_VALUES = 2**21
-
-
-def sample_rows(case: Case, limit: int = MAX_ROWS) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Inputs by name and targets of some training rows, fewer where a row is large."""
-    values_per_row = sum(array[:1].size for array in case.train.x.values())
-    count = min(limit, max(MIN_ROWS, MAX_VALUES // max(1, values_per_row)), len(case.train))
-    rows = np.random.default_rng(case.seed).choice(len(case.train), count, replace=False)
-    rows.sort()
-    return {name: array[rows] for name, array in case.train.x.items()}, case.train.y[rows]
-
-
-def check_built(model: keras.Model) -> None:
-    """Raises `UndecidableError` for a model that has no weights yet: a run would make them."""
-    if not model.built:
-        raise UndecidableError(f"{model.name!r} is not built yet: call it on some rows first")
-
-
-def run(model: keras.Model, inputs: Mapping[str, np.ndarray], training: bool = False) -> Any:
-    """What a model gives for some rows; call it within `untouched(model)`."""
-    check_built(model)
-    with told(f"{model.name!r} does not run on the training rows"):
-        return model(feed(model, inputs), training=training)
-
-
-@contextlib.contextmanager
-def told(what: str) -> Iterator[None]:
-    """Turns any error within, of code that is the user's, into `UndecidableError`."""
-    try:
-        yield
-    except UndecidableError:
-        raise
-    except Exception as error:
-        first_line = next(iter(str(error).splitlines()), "")
-        raise UndecidableError(f"{what}: {type(error).__name__}: {first_line}") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,17 +42,6 @@ class Term:
         return bool(getattr(self.loss, "from_logits", keywords.get("from_logits", False)))
 
 
-def name_outputs(model: keras.Model, outputs: Any) -> dict[str, Any]:
-    """What a model gave, or its symbolic outputs, by name."""
-    if isinstance(outputs, Mapping):
-        return dict(outputs)
-    flat = keras.tree.flatten(outputs)
-    names = list(getattr(model, "output_names", None) or [])
-    if len(names) != len(flat):
-        names = ["prediction"] if len(flat) == 1 else [f"output_{i + 1}" for i in range(len(flat))]
-    return dict(zip(names, flat, strict=True))
-
-
 def loss_terms(case: Case, outputs: Mapping[str, Any]) -> list[Term]:
     """The compiled losses of outputs by name; of a model not compiled, those of its task.
 
@@ -107,8 +55,7 @@ def loss_terms(case: Case, outputs: Mapping[str, Any]) -> list[Term]:
                 f"{model.name!r} is not compiled and has the outputs {list(outputs)}: which is "
                 "the prediction is not known"
             )
-        wanted = PREDICTION if PREDICTION in outputs else next(iter(outputs))
-        return [Term(wanted, _as_loss(case.task.loss), case.task.loss_weight)]
+        return [Term(prediction_name(outputs), _as_loss(case.task.loss), case.task.loss_weight)]
     losses = _per_output(model.loss, outputs, "loss")
     given = getattr(getattr(model, "_compile_loss", None), "_user_loss_weights", None)
     weights = _per_output(given, outputs, "loss_weights")
