@@ -51,7 +51,9 @@ def build_blended_model(
     answers: dict[frozenset[str], keras.KerasTensor] = {}
     for inputs, pool in pools.items():
         if not inputs.issuperset(known):
-            answers.setdefault(inputs.intersection(known), pool)
+            # Of sets that differ in what the model does not take, the largest.
+            answers[inputs.intersection(known)] = pool
+    answers = {inputs: answers[inputs] for inputs in sorted(answers, key=len)}
     if not answers:
         return keras.Model(tensors.inputs, whole, name=name)
     num_codes = 0 if schema is None else len(schema.categories)

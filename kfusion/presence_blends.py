@@ -12,6 +12,8 @@ import numpy as np
 from kfusion.blending import Blend, fit_blend
 
 Present = Mapping[str, np.ndarray]
+# Of more inputs not all sets get a blend of their own: there would be too many.
+MAX_ALL_SETS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +24,7 @@ class PresenceBlends:
         whole: `Blend` of all members, for rows that have all inputs.
         inputs: Names of the inputs that may be missing.
         partial: `Blend` by what a row has of them, of the members that learned from no others; of
-            none, one in which no member counts.
+            none, one in which no member counts. The smallest sets come first.
     """
 
     whole: Blend
@@ -41,9 +43,11 @@ class PresenceBlends:
         """
         pooled = self.whole.apply(predictions)
         for inputs, rows in rows_by_presence({name: present[name] for name in self.inputs}):
-            blend = self.partial.get(inputs)
-            if blend is not None:
-                pooled[rows] = blend.apply({name: part[rows] for name, part in predictions.items()})
+            # As in `PresenceSwitch`: of the sets that a row has, the last.
+            fitting = [blend for known, blend in self.partial.items() if known <= inputs]
+            if fitting:
+                own = {name: part[rows] for name, part in predictions.items()}
+                pooled[rows] = fitting[-1].apply(own)
         return pooled
 
 
@@ -59,7 +63,9 @@ def fit_presence_blends(
     """Learns how much each member counts in rows that have all inputs, and in those that lack some.
 
     Each blend is learned from the rows that have at least its inputs, so also where none lacks
-    any. Where these rows are none or lack a class, there is no such blend.
+    any. Where these rows are none or lack a class, there is no such blend. Of more than 3 inputs
+    that may be missing, sets that lack one or have one get a blend, and those that come up in
+    these rows; others are answered by that of the largest set within them.
 
     Args:
         predictions: As of `fit_blend`.
@@ -67,7 +73,7 @@ def fit_presence_blends(
         modalities: Names of the inputs that each member learned from, by member.
         present: `(rows,)` booleans by input; inputs that are not in it always count as there.
         sample_weight: `(rows,)` floats, or None.
-        wanted: Sets of inputs to learn blends for; None for all that may come up.
+        wanted: Sets of inputs that will come up; None for any.
 
     Returns:
         `PresenceBlends`.
@@ -91,8 +97,9 @@ def fit_presence_blends(
     used = {name for member in predictions for name in modalities[member]}
     known = [name for name in present if name in used]
     partial: dict[frozenset[str], Blend] = {}
-    for inputs in subsets(known):
-        if wanted is not None and inputs not in wanted:
+    unanswered = None if wanted is None else set(wanted)
+    for inputs in reversed(_sets_to_learn({name: present[name] for name in known})):
+        if unanswered is not None and not any(inputs <= each for each in unanswered):
             continue
         lacking = set(known) - inputs
         members = [name for name in predictions if not lacking & set(modalities[name])]
@@ -101,22 +108,35 @@ def fit_presence_blends(
             partial[inputs] = dataclasses.replace(whole, weights=dict.fromkeys(whole.weights, 0.0))
         elif _can_learn(y, rows, is_regression):
             partial[inputs] = fit(members, rows)
-    return PresenceBlends(whole, tuple(known), partial)
+        else:
+            continue
+        if unanswered is not None:
+            unanswered = {each for each in unanswered if not inputs <= each}
+    return PresenceBlends(whole, tuple(known), dict(reversed(partial.items())))
 
 
 def rows_by_presence(present: Present) -> Iterator[tuple[frozenset[str], np.ndarray]]:
     """Positions of the rows that lack something, by what they have."""
-    for inputs in subsets(list(present)):
-        marks = [mask if name in inputs else ~mask for name, mask in present.items()]
-        rows = np.flatnonzero(np.logical_and.reduce(marks))
-        if rows.size:
-            yield inputs, rows
+    if not present:
+        return
+    patterns, numbers = np.unique(
+        np.stack([*present.values()], axis=1), axis=0, return_inverse=True
+    )
+    for number, pattern in enumerate(patterns):
+        if not pattern.all():
+            inputs = frozenset(itertools.compress(present, pattern))
+            yield inputs, np.flatnonzero(numbers.ravel() == number)
 
 
-def subsets(names: Collection[str]) -> Iterator[frozenset[str]]:
-    """All but the whole, the largest first."""
-    for size in reversed(range(len(names))):
-        yield from map(frozenset, itertools.combinations(names, size))
+def _sets_to_learn(present: Present) -> list[frozenset[str]]:
+    """Sets of inputs, not the whole, the smallest first."""
+    count = len(present)
+    sizes = range(count) if count <= MAX_ALL_SETS else sorted({0, 1, count - 1})
+    sets = {frozenset(each) for size in sizes for each in itertools.combinations(present, size)}
+    sets |= {inputs for inputs, _ in rows_by_presence(present)}
+    # In the order of the inputs, so that the same rows give the same model.
+    places = {name: place for place, name in enumerate(present)}
+    return sorted(sets, key=lambda names: (len(names), sorted(places[name] for name in names)))
 
 
 def _can_learn(y: np.ndarray, rows: np.ndarray, is_regression: bool) -> bool:

@@ -335,3 +335,11 @@ def test_items_that_are_there_are_repeated_evenly_in_training_alone():
     assert sorted(np.bincount(got.astype(int))[[1, 4, 5]]) == [2, 3, 3]
     np.testing.assert_array_equal(layer([items, there], training=False), items)
     np.testing.assert_array_equal(layer([items, 0 * there], training=True).shape, items.shape)
+
+
+def test_a_row_gets_the_answer_of_the_last_pattern_that_it_has():
+    patterns = [[False, False, False], [True, False, False], [False, True, True]]
+    switch = layers.PresenceSwitch(patterns, "linear")
+    is_there = np.array([[1, 1, 1], [1, 1, 0], [0, 1, 0], [0, 1, 1], [0, 0, 0]], "float32")
+    answers = [np.full((5, 1), float(number)) for number in range(4)]
+    np.testing.assert_array_equal(np.ravel(switch([is_there, *answers])), [0, 2, 1, 3, 1])

@@ -97,6 +97,21 @@ class TestTheEstimator:
         with pytest.raises(ValueError, match="'vector'.*rows, 5"):
             fitted.predict_proba({**X, "vector": X["vector"][:, :4]})
 
+    def test_sets_that_were_not_learned_are_answered_by_the_largest_within(self, fitted):
+        """Of five inputs that may be missing, with two there: by one of the two alone."""
+        some = {name: X[name][:5] for name in X}
+        for name in ("views", "pulse", "tabular"):
+            some[name] = (
+                pd.DataFrame({"size": [None] * 5})
+                if name == "tabular"
+                else missing_from(some[name], slice(None))
+            )
+        found = fitted.predict_proba(some)
+        some["front"] = missing_from(some["front"], slice(None))
+        np.testing.assert_allclose(found, fitted.predict_proba(some), atol=1e-6)
+        some["title"] = [NOTES[5]] * 5
+        assert not np.allclose(found, fitted.predict_proba(some), atol=1e-3)
+
     def test_it_is_saved_and_served_from_raw_inputs(self, fitted, tmp_path):
         expected = fitted.predict_proba(X)
         fitted.save(tmp_path / "estimator")

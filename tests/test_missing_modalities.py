@@ -155,6 +155,11 @@ def fitted(data):
     return model.fit(x, y)
 
 
+@pytest.fixture(scope="module")
+def exported(fitted, tmp_path_factory):
+    return fitted.export(tmp_path_factory.mktemp("served") / "model")
+
+
 class TestEstimator:
     """`FusionClassifier` on rows of which some lack an image."""
 
@@ -195,26 +200,27 @@ class TestEstimator:
         assert sum(map(len, seen)) == 160
         assert all(images.any(axis=(1, 2, 3)).all() for images in seen)
 
-    def test_saved_and_served_it_answers_the_same(self, fitted, data, tmp_path):
+    def test_saved_and_served_it_answers_the_same(self, fitted, exported, data, tmp_path):
         x = without(data[0], "image", slice(100, 120))
         expected = fitted.predict_proba(x)
         loaded = FusionClassifier.load(fitted.save(tmp_path / "saved"))
         np.testing.assert_array_equal(loaded.predict_proba(x), expected)
         assert loaded.evidence_.pairs["blend"] == fitted.evidence_.pairs["blend"]
-        served = load_exported(fitted.export(tmp_path / "exported"))
+        served = load_exported(exported)
         assert served.may_be_missing == ("image", "tabular")
         answers = served.predict(x["tabular"], x["image"])["probabilities"]
         np.testing.assert_allclose(answers, expected, atol=1e-5)
 
-    def test_raw_rows_without_an_image_are_served_without_kfusion(self, fitted, data, tmp_path):
+    def test_raw_rows_without_an_image_are_served_without_kfusion(
+        self, fitted, exported, data, tmp_path
+    ):
         x = without(data[0], "image", slice(1, 2))
-        folder = fitted.export(tmp_path / "exported")
         keras.utils.save_img(tmp_path / "0.png", x["image"][0], scale=False)
         rows = x["tabular"].head(2).assign(image=["0.png", ""])
         rows.to_csv(tmp_path / "rows.csv", index=False)
         program = Path(__file__).parents[1] / "examples" / "serve_without_kfusion.py"
         done = subprocess.run(
-            [sys.executable, "-P", program, folder, tmp_path / "rows.csv"],
+            [sys.executable, "-P", program, exported, tmp_path / "rows.csv"],
             capture_output=True,
             text=True,
             check=True,

@@ -14,8 +14,9 @@ class PresenceSwitch(keras.layers.Layer):
     """Gives each row the answer that belongs to its inputs.
 
     Args:
-        patterns: For each answer but the first, a list of which inputs a row has, true or false.
-            Rows of no such pattern get the first answer.
+        patterns: For each answer but the first, a list of which inputs it needs, true or false.
+            Rows that have all inputs, or those of no pattern, get the first answer, others that of
+            the last pattern whose inputs they have.
         activation: What the answers are: "sigmoid", "softmax" or "linear". It changes nothing, and
             says what the model predicts.
 
@@ -30,11 +31,13 @@ class PresenceSwitch(keras.layers.Layer):
 
     def call(self, inputs):
         is_there = inputs[0] > 0
-        answer, *others = (ops.cast(each, self.compute_dtype) for each in inputs[1:])
+        whole, *others = (ops.cast(each, self.compute_dtype) for each in inputs[1:])
+        answer = whole
         for pattern, other in zip(self.patterns, others, strict=True):
-            fits = ops.all(ops.equal(is_there, ops.convert_to_tensor(pattern)), axis=1)
+            needed = ops.convert_to_tensor(pattern)
+            fits = ops.all(ops.logical_or(is_there, ops.logical_not(needed)), axis=1)
             answer = ops.where(fits[:, None], other, answer)
-        return answer
+        return ops.where(ops.all(is_there, axis=1)[:, None], whole, answer)
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape[1])
