@@ -14,11 +14,16 @@ import pandas as pd
 from kfusion.images import check_image_shape
 from kfusion.inputs import InputSpec, check_lengths, select_inputs
 from kfusion.raw_columns import raw_columns
+from kfusion.signatures import (
+    ENCODED_SIGNATURE,
+    IMAGE,
+    RAW_SIGNATURE,
+    TABULAR,
+    describe_signatures,
+)
 from kfusion.tables import TableSchema
 
 DESCRIPTION_FILE = "kfusion.json"
-RAW_SIGNATURE, ENCODED_SIGNATURE = "serving_default", "encoded"
-IMAGE, TABULAR = "image", "tabular"
 _BATCH = 256
 
 
@@ -34,6 +39,8 @@ class ExportedModel:
         may_be_missing: Names of the inputs that rows may lack: an image of zeros alone, a table of
             which every value is missing.
         served_names: Name of each raw column in the signature `serving_default`.
+        specs: `InputSpec` of each input of the Keras model, by name.
+        signatures: What each signature takes and gives; see `describe_signatures`.
     """
 
     def __init__(self, path: Path, description: dict[str, Any]):
@@ -41,7 +48,7 @@ class ExportedModel:
 
         # The loaded object owns the variables: it must live as long as its signatures.
         self._loaded = tf.saved_model.load(str(path))
-        self._specs = {
+        self.specs = {
             name: InputSpec(tuple(shape), dtype)
             for name, (shape, dtype) in description["inputs"].items()
         }
@@ -52,8 +59,15 @@ class ExportedModel:
         self.may_be_missing = tuple(description.get("may_be_missing", ()))
         schema = description["schema"]
         self.schema = None if schema is None else TableSchema.from_json(json.dumps(schema))
+        self.signatures = describe_signatures(
+            self.specs,
+            self.schema,
+            self.served_names,
+            kind=self.kind,
+            num_classes=len(self.class_names),
+        )
         self.image_shape: tuple[int, int, int] | None = None
-        if IMAGE in self._specs:
+        if IMAGE in self.specs:
             self.image_shape = check_image_shape(description["inputs"][IMAGE][0])
 
     def predict(
@@ -76,7 +90,7 @@ class ExportedModel:
             TypeError, ValueError: If an input that the model takes is not given, or does not fit
                 its shape or the schema.
         """
-        specs = dict(self._specs)
+        specs = dict(self.specs)
         if self.schema is not None:
             del specs[TABULAR]
             if frame is None:
@@ -98,8 +112,12 @@ class ExportedModel:
         return self._ask(RAW_SIGNATURE, inputs)
 
     def predict_encoded(self, x: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Predicts rows from the arrays that the Keras model took; answers as `predict`."""
-        return self._ask(ENCODED_SIGNATURE, select_inputs(x, self._specs))
+        """Predicts rows from the arrays that the Keras model took; answers as `predict`.
+
+        Raises:
+            TypeError, ValueError: If an input does not fit, such as a code that no category has.
+        """
+        return self._ask(ENCODED_SIGNATURE, select_inputs(x, self.specs))
 
     def _ask(self, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         import tensorflow as tf
@@ -109,7 +127,10 @@ class ExportedModel:
         answers = []
         for start in range(0, rows, _BATCH):
             batch = {k: tf.constant(v[start : start + _BATCH]) for k, v in inputs.items()}
-            answers.append(function(**batch))
+            try:
+                answers.append(function(**batch))
+            except tf.errors.InvalidArgumentError as error:
+                raise ValueError(f"The model refuses the inputs: {error.message}") from error
         names = [name for name in answers[0] if name != "class_names"]
         joined = {name: np.concatenate([a[name].numpy() for a in answers]) for name in names}
         if "class" in joined:
