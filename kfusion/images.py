@@ -26,6 +26,8 @@ MAX_LISTED = 1000
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF")
 _NUMPY_MAGIC = b"\x93NUMPY"
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+# Other numbers of channels come as arrays.
+PICTURE_CHANNELS = tuple(_MODES)
 # What decoding depends on besides the file: a change here makes cached images unknown.
 _DECODER = f"1 pillow {PIL.__version__}"
 _BATCH = 256

@@ -5,6 +5,7 @@ import copy
 import io
 import itertools
 import json
+import re
 import socket
 import sys
 
@@ -228,6 +229,32 @@ class TestAbout:
                     assert [dim["size"] for dim in found[part][key]["tensor_shape"]["dim"]] == dims
             for key, tensor in expected.inputs.items():
                 assert found["inputs"][key]["name"] == tensor.name
+
+    def test_the_model_cards_example_is_answered(self, client, exported, folder):
+        card = (folder / "README.md").read_text(encoding="utf-8")
+        (example,) = re.findall(r"```json\n(.*?)```", card, re.DOTALL)
+        assert card.count("```") == 2
+        answer = client.post(PREDICT, content=example.encode()).json()["predictions"][0]
+        # The median of each number; each floor occurs once, and "-1" is the first of such texts.
+        usual = FRAME[:1].assign(**{"price in €": 3.25, "floor": -1})
+        grey = np.full((1, *SHAPE), 128, np.uint8)
+        np.testing.assert_array_equal(
+            np.array(answer["probabilities"], np.float32),
+            exported.predict(usual, grey)["probabilities"][0],
+        )
+
+    def test_signatures_are_those_of_the_saved_model(self, exported, folder):
+        told = json.loads((folder / "signature.json").read_text(encoding="utf-8"))
+        for name, signature in told.items():
+            function = exported._loaded.signatures[name]
+            for part, tensors in (
+                ("inputs", function.structured_input_signature[1]),
+                ("outputs", function.structured_outputs),
+            ):
+                assert signature[part] == {
+                    key: {"dtype": tensor.dtype.name, "shape": tensor.shape.as_list()}
+                    for key, tensor in tensors.items()
+                }
 
     def test_a_page_that_would_load_scripts_from_elsewhere_is_not_there(self, client):
         assert client.get("/openapi.json").json()["openapi"].startswith("3.")
