@@ -302,7 +302,8 @@ class _FusionEstimator(BaseEstimator):
         """What the model card tells: `evidence_`, or why there is none."""
         lacking = {n: float(np.mean(~mask)) for n, mask in self._out_of_fold.present.items()}
         try:
-            evidence = self.evidence_
+            # The same scores, intervals and verdict, without a bootstrap beside DeLong's test.
+            evidence = self._evidence or self._out_of_fold.compare(num_resamples=0)
         except ValueError as error:
             return CardFacts(rows=len(self._out_of_fold.y), missing_inputs=lacking, how=str(error))
         others = evidence.results[BLEND].summary()["mean"].drop(evidence.score.name)

@@ -18,6 +18,7 @@ from sklearn.utils.estimator_checks import check_estimator
 from kfusion import FusionClassifier, FusionData, FusionRegressor
 from kfusion.cross_validation import FoldError
 from kfusion.members import Member
+from kfusion.model_card import sentence
 
 ROWS = 160
 RANDOM = np.random.default_rng(0)
@@ -165,6 +166,7 @@ class TestAllMembers:
         card = (folder / "README.md").read_text(encoding="utf-8")
         own = fitted.evidence_.estimates["blend"]
         assert f"| blend | {own.value:.4f} | {own.low:.4f} to {own.high:.4f} | DeLong |" in card
+        assert sentence(fitted.verdict_) in card
         assert "Learned from 160 rows." in card
         assert "Rows without `image`: 0.0%." in card
 

@@ -92,7 +92,7 @@ def test_numbers_are_those_that_were_measured(card):
         'Means over 4 folds. The exported model is "blend".',
         'Further scores of "blend", without intervals: accuracy 0.7500.',
         "blend 0.9 against \\*image\\*",
-        "| `image` | photo | image | uint8 (rows, 8, 6, 3) | 0 to 255 | 12.5% |",
+        "| `image` | photo | image | uint8 (rows, 8, 6, 3) | any of 0 to 255 | 12.5% |",
         "| `age___years` | age \\| years | number | float32 (rows) | 30 to 50 | 25.0% |",
         "| `when` | when | date | string (rows) | 2020-02-29 to 2021-01-01 | 50.0% |",
         "| `sick` | sick | boolean | float32 (rows) | 1 (true) or 0 | 0.0% |",
@@ -118,7 +118,7 @@ def test_what_was_not_measured_says_so(tmp_path):
     assert "metrics" not in yaml.safe_load(card.split("---\n")[1])
     assert "Rows, classes and groups: not measured." in card
     assert "## Metrics\n\nNot measured.\n" in card
-    assert "| 0 to 255 | not measured |" in card
+    assert "| any of 0 to 255 | not measured |" in card
     write_model_card(tmp_path, description_of(), CardFacts(rows=3, how="One class only."))
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "## Metrics\n\nNot measured: One class only.\n" in card

@@ -435,6 +435,7 @@ class TestCommand:
             (listening,) = sockets
             host, port = listening.getsockname()
             assert (host, server.config.port) == ("127.0.0.1", port)
+            assert listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
             assert TestClient(server.config.app).get("/healthz").status_code == 200
             limited = TestClient(server.config.app).post(PREDICT, json={"instances": [{}] * 3})
             assert_refused(limited, "2 at a time", status=413)
