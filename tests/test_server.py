@@ -8,6 +8,9 @@ import json
 import re
 import socket
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
 
 import keras
 import numpy as np
@@ -32,6 +35,7 @@ from kfusion import (
     task,
 )
 from kfusion.cli import main
+from kfusion.inputs import InputSpec
 from kfusion.server.app import build_app
 from kfusion.server.reading import Limits
 
@@ -418,6 +422,53 @@ class TestWhateverIsWrong:
                     case.validate_response(response, checks=CHECKS)
 
                 check()
+
+
+class SumOfTwo:
+    """Stands for an exported regression of one input; waits until it may answer."""
+
+    specs: ClassVar = {"pair": InputSpec((2,), "float32")}
+    signatures: ClassVar = {}
+    schema, image_column, may_be_missing, class_names = None, "image", (), ()
+
+    def __init__(self):
+        self.is_asked, self.may_answer = threading.Event(), threading.Event()
+
+    def predict_encoded(self, x):
+        self.is_asked.set()
+        assert self.may_answer.wait(30)
+        with np.errstate(over="ignore"):
+            return {"prediction": x["pair"].sum(axis=1)}
+
+
+class TestOneInputAndOneOutput:
+    def test_values_stand_without_their_names(self):
+        model = SumOfTwo()
+        model.may_answer.set()
+        client = TestClient(build_app(model))
+        pairs = [[1, 2], [0.5, -2], [3e38, 3e38]]
+        by_row, by_column = {"predictions": [3.0, -1.5, None]}, {"outputs": [3.0, -1.5, None]}
+        named = [{"pair": pair} for pair in pairs]
+        assert client.post(PREDICT, json={"instances": pairs}).json() == by_row
+        assert client.post(PREDICT, json={"instances": named}).json() == by_row
+        assert client.post(PREDICT, json={"inputs": pairs}).json() == by_column
+        assert client.post(PREDICT, json={"inputs": {"pair": pairs}}).json() == by_column
+        for pair, words in (
+            ([1, "2"], "instances[0]: input 'pair' must hold numbers"),
+            ([1, 1e39], "must hold values that fit float32. Received: 1e+39"),
+            ({"b64": ""}, "input 'pair' is no image"),
+        ):
+            assert_refused(client.post(PREDICT, json={"instances": [pair]}), words)
+
+    def test_others_are_answered_while_a_model_is_at_work(self):
+        model = SumOfTwo()
+        with TestClient(build_app(model)) as client, ThreadPoolExecutor(1) as pool:
+            slow = pool.submit(client.post, PREDICT, json={"instances": [[1, 2]]})
+            assert model.is_asked.wait(30)
+            assert client.get("/healthz").status_code == 200
+            assert not slow.done()
+            model.may_answer.set()
+            assert slow.result().json() == {"predictions": [3.0]}
 
 
 @pytest.fixture
