@@ -14,15 +14,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-# What the checks of data and arguments raise.
-CHECK_ERRORS = (ValueError, TypeError, OSError)
+from kfusion.commands import serve
+from kfusion.commands.mistakes import CommandError
+from kfusion.commands.mistakes import user_input as _user_input
+
 # Where `compare` keeps finished folds.
 FOLDS_FOLDER = "folds"
 COMPARISON_FILE = "comparison.json"
-
-
-class CommandError(Exception):
-    """A user's mistake: its text goes to stderr, without a traceback."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -366,15 +364,6 @@ def _split(data, arguments: argparse.Namespace):
 
 
 @contextlib.contextmanager
-def _user_input(kinds: tuple[type[Exception], ...] = CHECK_ERRORS) -> Iterator[None]:
-    """Where an error of these kinds is the user's mistake."""
-    try:
-        yield
-    except kinds as error:
-        raise CommandError(str(error)) from error
-
-
-@contextlib.contextmanager
 def _warnings_in_one_line() -> Iterator[None]:
     def show(message, category, filename, lineno, file=None, line=None):
         _tell(f"kfusion: warning: {message}")
@@ -482,6 +471,8 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--image-folder", help="where relative paths start (default: the CSV's)")
     predict.add_argument("--out", help="CSV file for the predictions, instead of stdout")
     predict.set_defaults(command=_predict)
+
+    serve.add_parser(commands)
     return parser
 
 

@@ -154,7 +154,8 @@ def category_values(series: pd.Series, is_number: bool) -> pd.Series:
     if not is_number:
         return values
     numbers = pd.to_numeric(values.map(_spell_boolean, na_action="ignore"), errors="coerce")
-    numbers = numbers.astype(np.float32)
+    with np.errstate(over="ignore"):
+        numbers = numbers.astype(np.float32)
     _refuse_first(series, np.isinf(numbers.to_numpy()), "category of finite numbers")
     return values.where(numbers.isna() & ~is_missing_text(series), numbers.astype(object))
 

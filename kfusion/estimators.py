@@ -40,6 +40,7 @@ from kfusion.json_values import describe
 from kfusion.loading import name_image_inputs
 from kfusion.member_inputs import features_of, make_encoders
 from kfusion.members import Member, Rows, standard_members
+from kfusion.model_card import CardFacts, facts_of_comparison
 from kfusion.out_of_fold import BLEND, OutOfFold
 from kfusion.prediction import predict
 from kfusion.presence_blends import PresenceBlends
@@ -283,7 +284,7 @@ class _FusionEstimator(BaseEstimator):
     def export(self, path: str | os.PathLike, *, overwrite: bool = False) -> Path:
         """Writes one SavedModel of all members, folds and the blend, raw columns in.
 
-        Args and errors are those of `export_saved_model`.
+        Its model card tells `evidence_`. Args and errors are those of `export_saved_model`.
         """
         check_is_fitted(self)
         schema = None
@@ -297,6 +298,25 @@ class _FusionEstimator(BaseEstimator):
             class_names=self.task_.class_names or None,
             image_columns=columns,
             overwrite=overwrite,
+            facts=self._card_facts(),
+        )
+
+    def _card_facts(self) -> CardFacts:
+        """What the model card tells: `evidence_`, or why there is none."""
+        lacking = {n: float(np.mean(~mask)) for n, mask in self._out_of_fold.present.items()}
+        try:
+            # The same scores, intervals and verdict, without a bootstrap beside DeLong's test.
+            evidence = self._evidence or self._out_of_fold.compare(num_resamples=0)
+        except ValueError as error:
+            return CardFacts(rows=len(self._out_of_fold.y), missing_inputs=lacking, how=str(error))
+        others = evidence.results[BLEND].summary()["mean"].drop(evidence.score.name)
+        told = facts_of_comparison(
+            json.loads(evidence.to_json()), missing_inputs=lacking, others=others.to_dict()
+        )
+        return dataclasses.replace(
+            told,
+            how=f"{told.how} Members were stopped by the rows that judge them, and the exported "
+            "blend joins the models of all folds.",
         )
 
     def save(self, path: str | os.PathLike, *, overwrite: bool = False) -> Path:

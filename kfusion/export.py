@@ -23,6 +23,7 @@ from kfusion.layers import (
     Presence,
     QuantileScaling,
 )
+from kfusion.model_card import CardFacts, write_model_card
 from kfusion.models import prediction_model, presence_name
 from kfusion.prediction import feed, input_specs, predict
 from kfusion.raw_columns import encode_tensors, raw_columns, raw_dtype, sample_frame, served_names
@@ -46,6 +47,7 @@ def export_saved_model(
     class_names: Sequence[str] | None = None,
     image_columns: Mapping[str, str] | None = None,
     overwrite: bool = False,
+    facts: CardFacts | None = None,
 ) -> Path:
     """Writes a SavedModel that TensorFlow alone can serve, and checks that it answers the same.
 
@@ -59,7 +61,8 @@ def export_saved_model(
     `(rows,)` and `class_names` `(rows, classes)`, or, for a regression, `prediction` `(rows,)`.
 
     The result is loaded in a fresh process that has TensorFlow but not kfusion, and made to
-    predict invented rows (usual, missing and unseen values) through both. Nothing is left at
+    predict invented rows (usual, missing and unseen values) through both. A model card
+    (`README.md`, with an example request) and `signature.json` lie beside it. Nothing is left at
     `path` if the answers differ from the Keras model's by more than 1e-5.
 
     Args:
@@ -71,6 +74,7 @@ def export_saved_model(
         image_columns: Name of the column of image files in the user's tables by input name, kept
             for `kfusion predict`; by default each input's own name.
         overwrite: Whether to replace a folder that exists.
+        facts: `CardFacts` for the model card: what is known of the rows and the scores.
 
     Returns:
         The path.
@@ -125,6 +129,7 @@ def export_saved_model(
         archive.write_out(str(folder), verbose=False)
         text = json.dumps(description, ensure_ascii=False, indent=1)
         (folder / DESCRIPTION_FILE).write_text(text, encoding="utf-8")
+        write_model_card(folder, description, facts)
         _check_served(folder, model, kind, schema)
     return Path(path)
 

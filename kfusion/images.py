@@ -22,7 +22,12 @@ from kfusion.progress import progress
 
 MAX_INFERRED_SIDE = 256
 MAX_LISTED = 1000
+# Those that strangers may send: others are rare, or hand the file to another program.
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF")
+_NUMPY_MAGIC = b"\x93NUMPY"
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+# Other numbers of channels come as arrays.
+PICTURE_CHANNELS = tuple(_MODES)
 # What decoding depends on besides the file: a change here makes cached images unknown.
 _DECODER = f"1 pillow {PIL.__version__}"
 _BATCH = 256
@@ -65,6 +70,28 @@ def read_image(path: str | os.PathLike, shape: tuple[int, int, int]) -> np.ndarr
     """
     with _pillow_warnings():
         return _decode(_read_bytes(os.fspath(path)), os.fspath(path), shape)
+
+
+def decode_image(
+    content: bytes, shape: tuple[int, int, int], *, max_pixels: int | None = None
+) -> np.ndarray:
+    """Decodes what one image file holds, as `read_images` does, resized to `shape`.
+
+    Args:
+        content: A PNG, JPEG, BMP, WebP, TIFF or GIF file, or what `numpy.save` writes.
+        shape: `(height, width, channels)`.
+        max_pixels: Int, the most that the image may have. Its header tells, before anything is
+            decoded.
+
+    Returns:
+        `(height, width, channels)` uint8.
+
+    Raises:
+        ValueError: With the reason, if it cannot be decoded or is too large.
+    """
+    if content.startswith(_NUMPY_MAGIC):
+        return _decode_array(content, shape)
+    return _decode_picture(content, shape, formats=_FORMATS, max_pixels=max_pixels)
 
 
 def read_images(
@@ -240,13 +267,27 @@ def _try_decode(content: bytes, path: str, shape: tuple[int, int, int]) -> np.nd
 def _decode(content: bytes, path: str, shape: tuple[int, int, int]) -> np.ndarray:
     if path.lower().endswith(".npy"):
         return _decode_array(content, shape)
+    return _decode_picture(content, shape)
+
+
+def _decode_picture(
+    content: bytes,
+    shape: tuple[int, int, int],
+    *,
+    formats: tuple[str, ...] | None = None,
+    max_pixels: int | None = None,
+) -> np.ndarray:
     height, width, channels = shape
     if channels not in _MODES:
         raise ValueError(
             f"the file is a picture, which has 1, 3 or 4 channels, not {channels}; save other "
             "numbers of channels with numpy.save"
         )
-    with _open_image(content) as image:
+    with _open_image(content, formats) as image:
+        if max_pixels is not None and image.width * image.height > max_pixels:
+            raise ValueError(
+                f"the image has {image.width} x {image.height} pixels, more than {max_pixels:,}"
+            )
         flat = _to_mode(ImageOps.exif_transpose(image), _MODES[channels])
         if flat.size != (width, height):
             flat = flat.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
@@ -268,7 +309,7 @@ def _decode_array(content: bytes, shape: tuple[int, int, int]) -> np.ndarray:
 def _load_array(content: bytes) -> np.ndarray:
     try:
         array = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, EOFError, OSError, MemoryError) as error:
+    except Exception as error:  # As with Pillow's plugins: whatever a damaged header leads to.
         raise ValueError(f"the file is no NumPy array ({error})") from None
     if array.ndim == 2:
         array = array[..., None]
@@ -280,12 +321,12 @@ def _load_array(content: bytes) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _open_image(content: bytes) -> Iterator[Image.Image]:
+def _open_image(content: bytes, formats: tuple[str, ...] | None = None) -> Iterator[Image.Image]:
     """Opens an image from memory; every failure becomes one `ValueError` with the reason."""
     if not content:
         raise ValueError("the file is empty")
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=formats) as image:
             yield image
     except ValueError:
         raise

@@ -69,11 +69,12 @@ class OutOfFold:
             sample_weight=None if self.weights is None else self.weights[judged],
         )
 
-    def compare(self, *, verbose: int | bool = 0) -> Comparison:
+    def compare(self, *, num_resamples: int | None = None, verbose: int | bool = 0) -> Comparison:
         """All members and the blend, against the best member of one modality.
 
         The blend is judged fold by fold with weights learned on the other folds. Where no member
         has one modality only, the best of all members is what it is held against.
+        `num_resamples` is that of `compare_results`.
         """
         single = [name for name, used in self.modalities.items() if len(used) == 1]
         return compare_results(
@@ -81,6 +82,7 @@ class OutOfFold:
             singles=single or list(self.modalities),
             groups=self.groups,
             proposed=BLEND,
+            num_resamples=num_resamples,
             seed=self.seed,
             verbose=verbose,
         )

@@ -16,7 +16,6 @@ from kfusion.column_values import (
     read_texts,
     read_times,
 )
-from kfusion.inputs import TABULAR
 from kfusion.plain_names import plain_names
 from kfusion.tables import (
     FIRST_CODE,
@@ -46,8 +45,7 @@ def served_names(schema: TableSchema, inputs: Sequence[str] = ()) -> dict[str, s
         schema: `TableSchema`.
         inputs: Names of the model's inputs.
     """
-    encoded = {TABULAR, *(column.input_name for column in schema.texts)}
-    return plain_names(schema.names, [name for name in inputs if name not in encoded])
+    return plain_names(schema.names, [name for name in inputs if name not in schema.input_names])
 
 
 def raw_columns(schema: TableSchema, frame: pd.DataFrame) -> dict[str, np.ndarray]:

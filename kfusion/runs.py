@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 import kfusion.layers  # noqa: F401 (registers the layers that a saved model holds)
 from kfusion.candidates import Candidate
 from kfusion.export import export_saved_model
 from kfusion.fusion_data import FusionData
+from kfusion.model_card import facts_of_run
 from kfusion.tables import TableSchema
 
 RUN_FILE, MODEL_FILE, TRIALS_FOLDER = "run.json", "model.keras", "trials"
@@ -22,12 +24,13 @@ RUN_FILE, MODEL_FILE, TRIALS_FOLDER = "run.json", "model.keras", "trials"
 
 @dataclasses.dataclass
 class Run:
-    """What a training folder holds: the kept model and all that an export needs."""
+    """What a training folder holds: the kept model, all that an export needs, and `run.json`."""
 
     model: keras.Model
     schema: TableSchema | None
     class_names: tuple[str, ...]
     image_columns: dict[str, str]
+    description: dict[str, Any]
 
 
 def check_run_folder(folder: str | os.PathLike, *, overwrite: bool = False) -> Path:
@@ -60,6 +63,8 @@ def save_run(
         "shapes": {name: list(array.shape[1:]) for name, array in train.arrays.items()},
         "train_rows": len(train),
         "validation_rows": len(validation),
+        "class_rows": {n: int(np.sum(train.y == i)) for i, n in enumerate(train.class_names)},
+        "groups": None if train.groups is None else len(np.unique(train.groups)),
         **facts,
     }
     schema = json.loads(train.schema.to_json())
@@ -90,6 +95,7 @@ def load_run(folder: str | os.PathLike) -> Run:
         schema if schema.columns else None,
         tuple(description["class_names"]),
         description["image_columns"],
+        description,
     )
 
 
@@ -102,4 +108,5 @@ def export_run(run: Run, path: str | os.PathLike, *, overwrite: bool = False) ->
         class_names=run.class_names or None,
         image_columns=run.image_columns,
         overwrite=overwrite,
+        facts=facts_of_run(run.description),
     )

@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 
 from kfusion.images import check_image_shape
-from kfusion.inputs import TABULAR, InputSpec, check_lengths, select_inputs
+from kfusion.inputs import InputSpec, check_lengths, select_inputs
 from kfusion.raw_columns import raw_columns
+from kfusion.signatures import ENCODED_SIGNATURE, RAW_SIGNATURE, describe_signatures
 from kfusion.tables import TableSchema
 
 DESCRIPTION_FILE = "kfusion.json"
-RAW_SIGNATURE, ENCODED_SIGNATURE = "serving_default", "encoded"
 _BATCH = 256
 
 
@@ -33,6 +33,8 @@ class ExportedModel:
         may_be_missing: Names of the inputs that rows may lack: an image of zeros alone, a table of
             which every value is missing.
         served_names: Name of each raw column in the signature `serving_default`.
+        specs: `InputSpec` of each input of the Keras model, by name.
+        signatures: What each signature takes and gives; see `describe_signatures`.
     """
 
     def __init__(self, path: Path, description: dict[str, Any]):
@@ -40,7 +42,7 @@ class ExportedModel:
 
         # The loaded object owns the variables: it must live as long as its signatures.
         self._loaded = tf.saved_model.load(str(path))
-        self._specs = {
+        self.specs = {
             name: InputSpec(tuple(shape), dtype)
             for name, (shape, dtype) in description["inputs"].items()
         }
@@ -51,6 +53,13 @@ class ExportedModel:
         self.may_be_missing = tuple(description.get("may_be_missing", ()))
         schema = description["schema"]
         self.schema = None if schema is None else TableSchema.from_json(json.dumps(schema))
+        self.signatures = describe_signatures(
+            self.specs,
+            self.schema,
+            self.served_names,
+            kind=self.kind,
+            num_classes=len(self.class_names),
+        )
         self.image_shapes = {
             name: check_image_shape(description["inputs"][name][0])
             for name in self.image_columns
@@ -77,10 +86,9 @@ class ExportedModel:
             TypeError, ValueError: If an input that the model takes is not given, or does not fit
                 its shape or the schema.
         """
-        specs = dict(self._specs)
+        specs = dict(self.specs)
         if self.schema is not None:
-            for name in (TABULAR, *(text.input_name for text in self.schema.texts)):
-                specs.pop(name, None)
+            specs = {n: spec for n, spec in specs.items() if n not in self.schema.input_names}
             if frame is None:
                 raise ValueError(f"`frame` must hold the columns {self.schema.names}.")
         given: Mapping[str, Any] = {}
@@ -100,8 +108,12 @@ class ExportedModel:
         return self._ask(RAW_SIGNATURE, inputs)
 
     def predict_encoded(self, x: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Predicts rows from the arrays that the Keras model took; answers as `predict`."""
-        return self._ask(ENCODED_SIGNATURE, select_inputs(x, self._specs))
+        """Predicts rows from the arrays that the Keras model took; answers as `predict`.
+
+        Raises:
+            TypeError, ValueError: If an input does not fit, such as a code that no category has.
+        """
+        return self._ask(ENCODED_SIGNATURE, select_inputs(x, self.specs))
 
     def _ask(self, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         import tensorflow as tf
@@ -111,7 +123,10 @@ class ExportedModel:
         answers = []
         for start in range(0, rows, _BATCH):
             batch = {k: tf.constant(v[start : start + _BATCH]) for k, v in inputs.items()}
-            answers.append(function(**batch))
+            try:
+                answers.append(function(**batch))
+            except tf.errors.InvalidArgumentError as error:
+                raise ValueError(f"The model refuses the inputs: {error.message}") from error
         names = [name for name in answers[0] if name != "class_names"]
         joined = {name: np.concatenate([a[name].numpy() for a in answers]) for name in names}
         if "class" in joined:

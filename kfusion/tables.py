@@ -124,6 +124,11 @@ class TableSchema:
         return [column for column in self.columns if isinstance(column, TextColumn)]
 
     @property
+    def input_names(self) -> list[str]:
+        """Names of the model's inputs that the columns make; see `inputs`."""
+        return [TABULAR] * bool(self.matrix_columns) + [text.input_name for text in self.texts]
+
+    @property
     def matrix_columns(self) -> list[NumberColumn | CategoryColumn]:
         """Columns in the order of the encoded matrix: numbers, then categories."""
         return [*self.numbers, *self.categories]

@@ -53,6 +53,11 @@ def test_fit_export_and_predict_hand_over_to_each_other(folder, tmp_path, capsys
     assert main(["export", run, "--out", model]) == 0
     assert json.loads(capsys.readouterr().out)["class_names"] == ["no", "yes"]
 
+    kept = next(c for c in fitted["candidates"] if c["name"] == fitted["kept"])
+    card = (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
+    assert f"| {kept['name']} | {kept['auc']:.4f} | not measured |" in card
+    assert f"Learned from {fitted['train_rows']} rows in {fitted['groups']} groups" in card
+
     new_rows = pd.read_csv(folder / "rows.csv", dtype=str, keep_default_na=False)
     new_rows.drop(columns="sick").head(7).to_csv(folder / "new.csv", index=False)
     assert main(["predict", model, str(folder / "new.csv")]) == 0

@@ -18,6 +18,7 @@ from sklearn.utils.estimator_checks import check_estimator
 from kfusion import FusionClassifier, FusionData, FusionRegressor
 from kfusion.cross_validation import FoldError
 from kfusion.members import Member
+from kfusion.model_card import sentence
 
 ROWS = 160
 RANDOM = np.random.default_rng(0)
@@ -164,6 +165,12 @@ class TestAllMembers:
         assert not done.returncode, done.stderr[-2000:]
         served = np.array(json.loads(done.stdout.splitlines()[-1]))
         np.testing.assert_allclose(served, fitted.predict_proba(X), atol=1e-5)
+        card = (folder / "README.md").read_text(encoding="utf-8")
+        own = fitted.evidence_.estimates["blend"]
+        assert f"| blend | {own.value:.4f} | {own.low:.4f} to {own.high:.4f} | DeLong |" in card
+        assert sentence(fitted.verdict_) in card
+        assert "Learned from 160 rows." in card
+        assert "Rows without `image`: 0.0%." in card
 
     def test_saved_and_loaded_it_is_the_same(self, fitted, tmp_path):
         again = FusionClassifier.load(fitted.save(tmp_path / "saved"))
