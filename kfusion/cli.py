@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import os
+import shlex
 import shutil
 import sys
 import warnings
@@ -14,20 +15,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-# What the checks of data and arguments raise.
-CHECK_ERRORS = (ValueError, TypeError, OSError)
+from kfusion.commands.report import add_option as add_report_option
+from kfusion.commands.report import add_parser as add_report_parser
+from kfusion.commands.report import write_report
+from kfusion.commands.user_input import CommandError, user_input
+
 # Where `compare` keeps finished folds.
 FOLDS_FOLDER = "folds"
 COMPARISON_FILE = "comparison.json"
 
 
-class CommandError(Exception):
-    """A user's mistake: its text goes to stderr, without a traceback."""
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
     arguments = _parser().parse_args(argv)
+    arguments.line = shlex.join(["kfusion", *(sys.argv[1:] if argv is None else argv)])
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # TensorFlow warns of retracing where models of several candidates follow one another.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
@@ -51,9 +52,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _demo(arguments: argparse.Namespace) -> dict[str, Any]:
     from kfusion.demo import run_demo
 
-    with _user_input((FileExistsError,)):
+    with user_input((FileExistsError,)):
         return run_demo(
-            Path(arguments.out), tell=_tell, seed=arguments.seed, overwrite=arguments.overwrite
+            Path(arguments.out),
+            tell=_tell,
+            seed=arguments.seed,
+            overwrite=arguments.overwrite,
+            report_path=arguments.report,
+            command=arguments.line,
         )
 
 
@@ -66,13 +72,14 @@ def _search(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _train(arguments: argparse.Namespace, *, search: bool) -> dict[str, Any]:
-    train, validation = _split(_load(arguments), arguments)
+    data = _load(arguments)
+    train, validation = _split(data, arguments)
     # Keras is loaded only now, so that a mistake in the data shows at once.
     from kfusion import candidates, runs
     from kfusion.training import check_can_score
 
     fusions = arguments.fusions or ["concat", "multiply"]
-    with _user_input():
+    with user_input():
         folder = runs.check_run_folder(arguments.out, overwrite=arguments.overwrite)
         if arguments.class_weight and train.kind == "regression":
             raise ValueError("--class-weight weighs classes; the target is a regression.")
@@ -97,7 +104,7 @@ def _train(arguments: argparse.Namespace, *, search: bool) -> dict[str, Any]:
         }
         if arguments.fusions:
             space["fusions"] = fusions
-        with _user_input((ValueError, RuntimeError)):
+        with user_input((ValueError, RuntimeError)):
             found = candidates.search_candidate(
                 train,
                 validation,
@@ -125,8 +132,9 @@ def _train(arguments: argparse.Namespace, *, search: bool) -> dict[str, Any]:
         verdict=told,
         image_column=arguments.image,
         target=arguments.target,
+        command=arguments.line,
     )
-    return {**description, "run": str(folder)}
+    return {**description, "run": str(folder), **write_report(arguments, folder, data)}
 
 
 def _compare(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -139,7 +147,7 @@ def _compare(arguments: argparse.Namespace) -> dict[str, Any]:
     fusions = arguments.fusions or ["concat", "multiply"]
     folder = Path(arguments.out)
     branches = _branches(arguments)
-    with _user_input():
+    with user_input():
         _check_same_question(folder, arguments, fusions)
         folds = plan_folds(
             data, folds=arguments.folds, repeats=arguments.repeats, seed=arguments.seed
@@ -151,7 +159,7 @@ def _compare(arguments: argparse.Namespace) -> dict[str, Any]:
             raise ValueError("--validation must lie in (0, 0.5].")
         data.task.score(arguments.score)
         check_confidence(arguments.confidence)
-    with _user_input((OtherWorkError,)):
+    with user_input((OtherWorkError,)):
         result = compare(
             fusions,
             data,
@@ -174,7 +182,7 @@ def _compare(arguments: argparse.Namespace) -> dict[str, Any]:
     result.plot().savefig(folder / "comparison.png", dpi=150)
     if not result.pairs:
         raise CommandError(f"No candidate came through: {result.failures}")
-    return {**about, "out": str(folder)}
+    return {**about, "out": str(folder), **write_report(arguments, result, data)}
 
 
 def _check_same_question(folder: Path, arguments: argparse.Namespace, fusions: list[str]) -> None:
@@ -217,14 +225,15 @@ def _check_buildable(builders, fusions: Sequence[str]) -> None:
 
 
 def _doctor(arguments: argparse.Namespace) -> dict[str, Any]:
-    train, validation = _split(_load(arguments), arguments)
+    data = _load(arguments)
+    train, validation = _split(data, arguments)
     from kfusion.candidates import fresh_fusion
     from kfusion.doctor.examination import examine
     from kfusion.runs import load_run
     from kfusion.trained_models import read_model
     from kfusion.training import default_batch_size
 
-    with _user_input((ValueError, FileNotFoundError)):
+    with user_input((ValueError, FileNotFoundError)):
         if arguments.model is None:
             model = fresh_fusion(train, arguments.seed)
         elif Path(arguments.model).is_dir():
@@ -244,13 +253,13 @@ def _doctor(arguments: argparse.Namespace) -> dict[str, Any]:
         is_trained=arguments.model is not None,
     )
     _tell(str(diagnosis))
-    return diagnosis.to_dict()
+    return {**diagnosis.to_dict(), **write_report(arguments, diagnosis, data)}
 
 
 def _export(arguments: argparse.Namespace) -> dict[str, Any]:
     from kfusion.runs import export_run, load_run
 
-    with _user_input():
+    with user_input():
         out = _new_folder(arguments.out, arguments.overwrite)
         run = load_run(arguments.run)
     path = export_run(run, out, overwrite=arguments.overwrite)
@@ -262,7 +271,7 @@ def _predict(arguments: argparse.Namespace) -> dict[str, Any]:
     from kfusion.loading import NO_FILE, load_images, read_csv
     from kfusion.serving import IMAGE, load_exported
 
-    with _user_input():
+    with user_input():
         if arguments.out and not Path(arguments.out).absolute().parent.is_dir():
             raise ValueError(f"There is no folder for --out {arguments.out}.")
         model = load_exported(arguments.model)
@@ -321,7 +330,7 @@ def _load(arguments: argparse.Namespace):
     """Loads the CSV; any fault in it is the user's to mend."""
     from kfusion.loading import load_table, read_csv
 
-    with _user_input():
+    with user_input():
         frame = read_csv(arguments.csv)
         named = [*arguments.drop, *arguments.categories]
         absent = [name for name in named if name not in frame.columns]
@@ -345,22 +354,13 @@ def _load(arguments: argparse.Namespace):
 
 def _split(data, arguments: argparse.Namespace):
     """Training and validation rows."""
-    with _user_input():
+    with user_input():
         train, validation = data.split(arguments.validation, seed=arguments.seed)
     _tell(
         f"{len(train)} training and {len(validation)} validation rows, images of "
         f"{data.image_shape}, {data.kind} {list(data.class_names) or ''}"
     )
     return train, validation
-
-
-@contextlib.contextmanager
-def _user_input(kinds: tuple[type[Exception], ...] = CHECK_ERRORS) -> Iterator[None]:
-    """Where an error of these kinds is the user's mistake."""
-    try:
-        yield
-    except kinds as error:
-        raise CommandError(str(error)) from error
 
 
 @contextlib.contextmanager
@@ -413,6 +413,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--seed", type=int, default=0)
     demo.add_argument("--overwrite", action="store_true")
+    add_report_option(demo)
     demo.set_defaults(command=_demo)
 
     fit = commands.add_parser("fit", help="train single inputs and fusions; keep the best")
@@ -460,6 +461,8 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--image-folder", help="where relative paths start (default: the CSV's)")
     predict.add_argument("--out", help="CSV file for the predictions, instead of stdout")
     predict.set_defaults(command=_predict)
+
+    add_report_parser(commands)
     return parser
 
 
@@ -480,6 +483,7 @@ def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
     add("--batch-size", type=_positive, help="default: 64, or less for a small table")
     add("--validation", type=float, default=0.2, help="share of rows (default: %(default)s)")
     add("--seed", type=int, default=0)
+    add_report_option(parser)
 
 
 def _add_training_arguments(parser: argparse.ArgumentParser, *, epochs: int) -> None:

@@ -6,13 +6,21 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from kfusion.plots import COLORS, COLUMN_WIDTH, GUIDE, PAGE_WIDTH, SMALL_SIZE, TEXT_SIZE
+from kfusion.plots import (
+    COLORS,
+    COLUMN_WIDTH,
+    GUIDE,
+    PAGE_WIDTH,
+    SHADES,
+    SMALL_SIZE,
+    TEXT_SIZE,
+    shown_name,
+)
 
 # What became of a trial, in the order of the stack.
 STATE_COLORS = {
@@ -65,7 +73,7 @@ def plot_importances(importances: pd.DataFrame) -> Figure:
     places = np.arange(len(rows))
     for shift, name, color in ((0.2, "fanova", COLORS[0]), (-0.2, "ped_anova", COLORS[5])):
         ax.barh(places + shift, rows[name], height=0.36, color=color, label=_spelled(name))
-    ax.set_yticks(places, list(rows.index))
+    ax.set_yticks(places, [shown_name(name) for name in rows.index])
     ax.set_xlim(left=0)
     figure.legend(ncols=2, fontsize=SMALL_SIZE, frameon=False, loc="outside upper center")
     return _finish(figure, ax, "importance", None)
@@ -112,7 +120,7 @@ def plot_slices(
     for ax, name in zip(axes, parameters, strict=True):
         part = done[done[name].notna()]
         where, labels = _places(part[name])
-        ax.scatter(where, part["value"], c=part["number"], cmap="Blues", vmin=-len(done) / 2, s=10)
+        ax.scatter(where, part["value"], c=part["number"], cmap=SHADES, vmin=-len(done) / 2, s=10)
         if labels is not None:
             _name_values(ax, labels)
         elif pd.api.types.is_integer_dtype(part[name].dropna()) or part[name].nunique() <= 5:
@@ -156,15 +164,16 @@ def plot_parallel(
             ax.text(
                 place,
                 height,
-                str(text),
+                shown_name(text, 16),
                 ha="center",
                 va="top" if height < 0 else "bottom",
                 fontsize=SMALL_SIZE,
             )
     ranks = np.linspace(0, 1, len(done))
     for line, rank in zip(np.array(heights).T, ranks, strict=True):
-        ax.plot(line, color=matplotlib.colormaps["Blues"](0.15 + 0.85 * rank), linewidth=0.8)
-    ax.set_xticks(range(len(columns)), [*parameters, objective], fontsize=SMALL_SIZE)
+        ax.plot(line, color=SHADES(0.15 + 0.85 * rank), linewidth=0.8)
+    names = [shown_name(name) for name in (*parameters, objective)]
+    ax.set_xticks(range(len(columns)), names, fontsize=SMALL_SIZE)
     ax.tick_params(axis="x", length=0, pad=12)
     ax.set_yticks([])
     ax.set_ylim(-0.12, 1.12)
@@ -190,7 +199,7 @@ def plot_learning_curves(
         for key, style in ((metric, "-"), (metric.removeprefix("val_"), "--")):
             if key in history and (style == "-" or key != metric):
                 epochs = np.arange(1, len(history[key]) + 1)
-                label = name if style == "-" else None
+                label = shown_name(name) if style == "-" else None
                 ax.plot(epochs, history[key], style, color=color, linewidth=1.1, label=label)
     ax.legend(fontsize=SMALL_SIZE, frameon=False)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -209,8 +218,8 @@ def _panels(count: int, width: float | None = None, height: float = PANEL_HEIGHT
 
 
 def _finish(figure: Figure, ax: Any, x_label: str | None, y_label: str | None) -> Figure:
-    ax.set_xlabel(x_label or "", fontsize=TEXT_SIZE)
-    ax.set_ylabel(y_label or "", fontsize=TEXT_SIZE)
+    ax.set_xlabel(shown_name(x_label or ""), fontsize=TEXT_SIZE)
+    ax.set_ylabel(shown_name(y_label or ""), fontsize=TEXT_SIZE)
     ax.tick_params(labelsize=SMALL_SIZE)
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
@@ -227,7 +236,7 @@ def _places(values: pd.Series) -> tuple[np.ndarray, list[Any] | None]:
 
 
 def _name_values(ax: Any, values: Sequence[Any]) -> None:
-    texts = [str(value) for value in values]
+    texts = [shown_name(value, 20) for value in values]
     is_long = max(map(len, texts), default=0) * len(texts) > 24
     ax.set_xticks(range(len(texts)), texts)
     if is_long:
