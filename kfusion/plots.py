@@ -312,7 +312,7 @@ def plot_intervals(
         line: dict[str, Any] = {"color": COLORS[1], "linewidth": 1, "linestyle": "--"}
         drawn.axvline(reference, label=shown_name(reference_name, 48), zorder=0.9, **line)
         if reference_name:
-            _add_legend(drawn, to_the_left=True)
+            add_legend(drawn, to_the_left=True)
     return figure_of(drawn)
 
 
@@ -380,7 +380,7 @@ def finish_unit_square(ax: Axes, x_label: str, y_label: str) -> None:
     ax.set_ylim(-0.02, 1.02)
     ax.set_box_aspect(1)
     set_labels(ax, x_label, y_label)
-    _add_legend(ax)
+    add_legend(ax)
 
 
 def set_labels(ax: Axes, x_label: str, y_label: str) -> None:
@@ -389,7 +389,7 @@ def set_labels(ax: Axes, x_label: str, y_label: str) -> None:
     ax.tick_params(labelsize=SMALL_SIZE)
 
 
-def _add_legend(ax: Axes, *, to_the_left: bool = False) -> None:
+def add_legend(ax: Axes, *, to_the_left: bool = False) -> None:
     """Above the axes, where it hides nothing however many lines it has; maybe above names, too."""
     ax.legend(
         loc="lower right" if to_the_left else "lower left",

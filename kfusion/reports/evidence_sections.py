@@ -88,7 +88,9 @@ def curves_section(subject: Subject) -> Section | None:
     pictures = _draw_models(subject)
     if subject.task.kind == "multiclass":
         pictures += _draw_classes(subject)
-    pictures += [_draw_reliability(subject), _draw_confusion(subject)]
+    pictures.append(_draw_reliability(subject))
+    told = _shown_names(subject) if subject.is_pair else [subject.kept]
+    pictures += [_draw_confusion(subject, name, place) for place, name in enumerate(told)]
     return Section("curves", "Curves and confusion", pictures)
 
 
@@ -120,10 +122,11 @@ def _draw_models(subject: Subject) -> list[Picture]:
         name: precision_recall_band(y, parts, groups=subject.groups)
         for name, parts in folds.items()
     }
+    over_folds = ", mean over the folds" if len(folds[names[0]]) > 1 else ""
     if subject.task.kind == "binary":
-        what = f"of {subject.task.class_names[1]!r} for {_listed(names)}"
+        what = f"of {subject.task.class_names[1]!r} for {_listed(names)}{over_folds}"
         return _draw_bands(roc, recall, what, "models", share=float(np.mean(y)))
-    what = f"of each class against the rest, averaged, for {_listed(names)}"
+    what = f"of each class against the rest, averaged, for {_listed(names)}{over_folds}"
     return _draw_bands(roc, recall, what, "models")
 
 
@@ -156,14 +159,14 @@ def _draw_bands(roc, recall, what: str, place: str, *, share: float | None = Non
             plot_roc_bands(roc),
             f"roc-{place}",
             alt=f"ROC {what}. AUC: {areas}",
-            caption=f"ROC {what}, mean over the folds: how many are found at the price of how many "
+            caption=f"ROC {what}: how many are found at the price of how many "
             f"false alarms. The further to the upper left the better.{band}",
         ),
         to_picture(
             plot_precision_recall_bands(recall, share),
             f"precision-recall-{place}",
             alt=f"Precision and recall {what}. Average precision: {precisions}",
-            caption=f"Precision {what} at each recall: how many of those called so are. Read it "
+            caption=f"Precision {what}, at each recall: how many of those called so are. Read it "
             f"where classes are rare.{band}",
         ),
     ]
@@ -192,18 +195,18 @@ def _draw_reliability(subject: Subject) -> Picture:
     )
 
 
-def _draw_confusion(subject: Subject) -> Picture:
-    """Which classes what was kept takes for which."""
+def _draw_confusion(subject: Subject, name: str, place: int) -> Picture:
+    """Which classes a model takes for which."""
     task = subject.task
     assert task is not None
-    y, predictions = _pooled(subject.results[str(subject.kept)])
+    y, predictions = _pooled(subject.results[name])
     predicted = task.probabilities(predictions).argmax(axis=1)
     right = float(np.mean(predicted == y))
     return to_picture(
         plot_confusion(y, predicted, task.class_names),
-        "confusion",
-        alt=f"Confusion matrix of {subject.kept}: {right:.0%} of {len(y):,} rows are right",
-        caption=f"What {subject.kept} takes each class for. Read along a row: the colour is the "
+        f"confusion-{place}",
+        alt=f"Confusion matrix of {name}: {right:.0%} of {len(y):,} rows are right",
+        caption=f"What {name} takes each class for. Read along a row: the colour is the "
         f"share of the true class, the number its rows. {right:.1%} of {len(y):,} are right.",
     )
 

@@ -73,12 +73,10 @@ def read_pair(first: Path, second: Path) -> Subject:
         )
     of_run = _task_of(records[0])
     names = _names_of(first, second)
+    scores = pd.concat({name: _scores(r) for name, r in zip(names, records, strict=True)})
     common: dict[str, Any] = {
         "title": f"{names[0]} beside {names[1]}",
-        "scores": pd.concat(
-            [_scores(record).assign(run=name) for name, record in zip(names, records, strict=True)],
-            ignore_index=True,
-        ),
+        "scores": scores.droplevel(1).rename_axis("run").reset_index(),
         "settings": _differing(names, abouts),
         "versions": abouts[0].get("versions", {}),
         "command": "\n".join(about["command"] for about in abouts if "command" in about),
@@ -99,6 +97,7 @@ def read_pair(first: Path, second: Path) -> Subject:
         results=results,
         kept=names[0],
         reference=names[1],
+        is_pair=True,
         row_numbers=records[0].rows,
         groups=records[0].groups,
         intervals=Intervals(
@@ -232,6 +231,7 @@ def _scores(record: RunRecord) -> pd.DataFrame:
     frame = pd.DataFrame(record.description["candidates"])
     frame = frame.drop(columns=["hyperparameters", "trials"], errors="ignore")
     kept = frame["name"] == record.description["kept"]
+    frame["seconds"] = [f"{seconds:,.1f}" for seconds in frame["seconds"]]
     return frame.rename(columns={"name": ""}).assign(kept=np.where(kept, "kept", ""))
 
 

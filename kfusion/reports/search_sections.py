@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from kfusion.reports.blocks import Section, Warnings, to_table
 from kfusion.reports.inline_svg import to_picture
 from kfusion.reports.subject import Subject
@@ -24,11 +26,11 @@ CAPTIONS = {
     ),
     "slices": (
         "Slices",
-        "The score over each hyperparameter, one point a completed trial, later ones darker.",
+        "The score over each hyperparameter, one point a completed trial, later ones more solid.",
     ),
     "parallel": (
         "Parallel coordinates",
-        "Each line is a trial, better ones darker: dark lines that run together show what good "
+        "Each line is a trial, better ones more solid: such lines that run together show what good "
         "settings share.",
     ),
     "learning_curves": ("Learning curves of the best trials", "The objective by epoch."),
@@ -53,6 +55,9 @@ def search_section(subject: Subject) -> Section | None:
     if len(done):
         best = done.sort_values("value", ascending=analysis.direction == "min").head(NUM_TRIALS)
         shown = best.drop(columns=["state", "message"]).dropna(axis=1, how="all")
+        settings = [name for name in analysis.parameters if name in shown]
+        shown = shown.astype({"seconds": int}) if "seconds" in shown else shown
+        shown[settings] = shown[settings].map(_spell)
         shown = shown.rename(columns={"number": "trial", "value": analysis.objective})
         blocks.append(to_table(shown, "The best trials.", digits=4))
     names = subject.task.class_names if subject.task is not None else ()
@@ -69,3 +74,8 @@ def search_section(subject: Subject) -> Section | None:
                 to_picture(pictures[name], place, alt=title, caption=f"{title}. {caption}")
             )
     return Section("search", "Search", blocks)
+
+
+def _spell(value: Any) -> str:
+    """A hyperparameter as its author would have written it."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

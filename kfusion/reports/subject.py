@@ -52,6 +52,7 @@ class Subject:
         results: `CrossValidation` by name, all of the same rows and folds.
         kept: Name of the result that curves, confusion and rows are of.
         reference: Name of the one it is held against, or None.
+        is_pair: Whether the two are alike, none a reference of the other.
         row_numbers: `(rows,)` ints, which rows of the data the results' rows are; None for the
             same ones.
         groups: `(rows,)` values that keep rows together, or None.
@@ -78,6 +79,7 @@ class Subject:
     results: Mapping[str, CrossValidation] = dataclasses.field(default_factory=dict)
     kept: str | None = None
     reference: str | None = None
+    is_pair: bool = False
     row_numbers: np.ndarray | None = None
     groups: np.ndarray | None = None
     intervals: Intervals | None = None

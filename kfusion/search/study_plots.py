@@ -19,6 +19,7 @@ from kfusion.plots import (
     SHADES,
     SMALL_SIZE,
     TEXT_SIZE,
+    add_legend,
     shown_name,
 )
 
@@ -29,8 +30,8 @@ STATE_COLORS = {
     "failed": COLORS[1],
     "running": "0.7",
 }
-# Inches per row of bars, and the height of a panel.
-ROW_HEIGHT, PANEL_HEIGHT = 0.26, 1.9
+# Inches per row of bars, the height of a panel, and of a line above it.
+ROW_HEIGHT, PANEL_HEIGHT, LEGEND_LINE = 0.17, 1.9, 0.13
 MAX_COLUMNS = 3
 
 
@@ -43,7 +44,7 @@ def plot_history(trials: pd.DataFrame, objective: str, direction: str) -> Figure
         direction: "min" or "max".
     """
     done = trials[trials["state"] == "completed"]
-    figure, (ax,) = _panels(1, COLUMN_WIDTH)
+    figure, (ax,) = _panels(1, COLUMN_WIDTH, PANEL_HEIGHT + 2 * LEGEND_LINE)
     spread = done["spread"].astype(float).fillna(0.0)
     ax.errorbar(
         done["number"],
@@ -57,7 +58,7 @@ def plot_history(trials: pd.DataFrame, objective: str, direction: str) -> Figure
     )
     best = done["value"].cummax() if direction == "max" else done["value"].cummin()
     ax.step(done["number"], best, where="post", color=COLORS[1], linewidth=1.2, label="best so far")
-    ax.legend(fontsize=SMALL_SIZE, frameon=False, loc="best")
+    add_legend(ax)
     return _finish(figure, ax, "trial", objective)
 
 
@@ -107,7 +108,7 @@ def plot_values(values: pd.DataFrame, parameters: Sequence[str]) -> Figure:
 def plot_slices(
     trials: pd.DataFrame, parameters: Sequence[str], objective: str, log: Sequence[str] = ()
 ) -> Figure:
-    """Draws the objective of each completed trial over each parameter, later trials darker.
+    """Draws the objective of each completed trial over each parameter, later trials more solid.
 
     Args:
         trials: As of `StudyAnalysis`.
@@ -123,7 +124,7 @@ def plot_slices(
         ax.scatter(where, part["value"], c=part["number"], cmap=SHADES, vmin=-len(done) / 2, s=10)
         if labels is not None:
             _name_values(ax, labels)
-        elif pd.api.types.is_integer_dtype(part[name].dropna()) or part[name].nunique() <= 5:
+        elif pd.api.types.is_integer_dtype(part[name].dropna()):
             ax.set_xticks(sorted(part[name].unique())[:10])
         elif name in log:
             ax.set_xscale("log")
@@ -158,7 +159,7 @@ def plot_parallel(
         scaled = np.log([where, np.full_like(where, low)]) if name in log else [where, low]
         above = scaled[0] - scaled[1]
         heights.append(above / (np.nanmax(above) or 1))
-        ax.axvline(place, **GUIDE)
+        ax.vlines(place, 0, 1, **GUIDE)
         ends = [f"{low:.3g}", f"{high:.3g}"] if labels is None else [labels[0], labels[-1]]
         for height, text in zip((-0.02, 1.02), ends, strict=True):
             ax.text(
@@ -172,7 +173,11 @@ def plot_parallel(
     ranks = np.linspace(0, 1, len(done))
     for line, rank in zip(np.array(heights).T, ranks, strict=True):
         ax.plot(line, color=SHADES(0.15 + 0.85 * rank), linewidth=0.8)
-    names = [shown_name(name) for name in (*parameters, objective)]
+    # Every second name is a line lower, so that neighbours do not touch.
+    names = [
+        "\n" * (place % 2) + shown_name(name, 22)
+        for place, name in enumerate([*parameters, objective])
+    ]
     ax.set_xticks(range(len(columns)), names, fontsize=SMALL_SIZE)
     ax.tick_params(axis="x", length=0, pad=12)
     ax.set_yticks([])
@@ -193,7 +198,7 @@ def plot_learning_curves(
         ax: Axes to draw into; by default those of a new figure.
     """
     if ax is None:
-        _, (ax,) = _panels(1, COLUMN_WIDTH)
+        _, (ax,) = _panels(1, COLUMN_WIDTH, PANEL_HEIGHT + LEGEND_LINE * len(histories))
     for place, (name, history) in enumerate(histories.items()):
         color = COLORS[place % len(COLORS)]
         for key, style in ((metric, "-"), (metric.removeprefix("val_"), "--")):
@@ -201,7 +206,7 @@ def plot_learning_curves(
                 epochs = np.arange(1, len(history[key]) + 1)
                 label = shown_name(name) if style == "-" else None
                 ax.plot(epochs, history[key], style, color=color, linewidth=1.1, label=label)
-    ax.legend(fontsize=SMALL_SIZE, frameon=False)
+    add_legend(ax)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return _finish(ax.figure, ax, "epoch", metric)
 
@@ -227,9 +232,15 @@ def _finish(figure: Figure, ax: Any, x_label: str | None, y_label: str | None) -
 
 
 def _places(values: pd.Series) -> tuple[np.ndarray, list[Any] | None]:
-    """Positions of values on an axis, and the names of these if they are no numbers."""
+    """Positions of values on an axis, and the names of these if they are no numbers or few."""
     if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
-        return values.to_numpy(float), None
+        few = sorted(values.dropna().unique())
+        is_choice = pd.api.types.is_float_dtype(values) and len(few) < min(6, values.count())
+        if not is_choice:
+            return values.to_numpy(float), None
+        # On one scale, 0 and 0.00001 would be one place.
+        places = [math.nan if math.isnan(value) else few.index(value) for value in values]
+        return np.array(places, float), [f"{value:.4g}" for value in few]
     names = sorted(values.dropna().unique(), key=str)
     places = [names.index(value) if value in names else math.nan for value in values]
     return np.array(places, float), names
