@@ -140,7 +140,8 @@ def rows_section(subject: Subject, data: GivenData | None) -> Section | None:
     ]
     if subject.reference in subject.results and subject.reference != kept:
         parts.insert(1, _disagreements(subject))
-    return Section("rows", "Rows", [_show(subject, data, *part) for part in parts])
+    blocks = [_show(subject, data, rows, caption) for rows, caption in parts if len(rows)]
+    return Section("rows", "Rows", blocks)
 
 
 def _disagreements(subject: Subject) -> tuple[pd.DataFrame, str]:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from kfusion.plots import plot_intervals
-from kfusion.reports.blocks import Code, Notice, Picture, Section, to_table
+from kfusion.reports.blocks import Code, Facts, Notice, Picture, Section, to_table
 from kfusion.reports.inline_svg import to_picture
 from kfusion.reports.subject import Subject
 
@@ -75,8 +75,6 @@ def environment_section(subject: Subject) -> Section | None:
         frame = pd.DataFrame({"setting": list(subject.settings), "value": texts})
         blocks.append(to_table(frame, "Settings."))
     if subject.versions:
-        frame = pd.DataFrame(
-            {"library": list(subject.versions), "version": list(subject.versions.values())}
-        )
-        blocks.append(to_table(frame, f"Versions. Report of {datetime.date.today().isoformat()}."))
+        today = datetime.date.today().isoformat()
+        blocks.append(Facts({**subject.versions, "report of": today}))
     return Section("environment", "To make it again", blocks) if blocks else None
