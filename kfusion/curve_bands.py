@@ -12,7 +12,7 @@ from kfusion.bootstrap import UndefinedStatisticError, bootstrap
 
 NUM_RESAMPLES = 400
 # Above this number of rows a curve varies less than its line is wide.
-MANY_ROWS = 50_000
+MANY_ROWS = 20_000
 
 
 class JudgedScores(NamedTuple):
@@ -117,8 +117,13 @@ def _band(
     trace: Callable[[metrics.ThresholdCounts], np.ndarray],
     area: Callable[..., float],
 ) -> CurveBand:
-    y = np.asarray(y)
-    rising = [_in_rising_order(y, *fold) for fold in folds]
+    # Rows that no fold judges have no part in it.
+    judged = np.unique(np.concatenate([fold.rows for fold in folds]))
+    y = np.asarray(y)[judged]
+    groups = None if groups is None else np.asarray(groups)[judged]
+    rising = [
+        _in_rising_order(y, np.searchsorted(judged, fold.rows), fold.scores) for fold in folds
+    ]
 
     def statistic(weights: np.ndarray) -> np.ndarray:
         of_folds = []
@@ -135,19 +140,30 @@ def _band(
     center = statistic(np.ones(len(y)))
     if not np.isfinite(center).all():
         raise ValueError("A curve needs a fold with rows of both classes. There is none.")
+    low, high = _resample(statistic, len(y), groups, grid)
+    return CurveBand(grid, center, low, high, _mean_area(rising, area))
+
+
+def _resample(statistic, num_rows: int, groups: Any, grid: np.ndarray) -> tuple:
+    """The ends of the band; NaN of too few rows, or of so many that it would be a line."""
+    nothing = np.full(grid.shape, np.nan)
+    num_units = num_rows if groups is None else len(np.unique(groups))
+    if num_rows > MANY_ROWS or num_units < 2:
+        return nothing, nothing
+    try:
+        resampled = bootstrap(statistic, num_rows, groups=groups, num_resamples=NUM_RESAMPLES)
+    except UndefinedStatisticError:
+        return nothing, nothing
+    return resampled.interval(0.95)
+
+
+def _mean_area(folds: Sequence[list[tuple]], area: Callable[..., float]) -> float:
+    """The mean over folds of the mean over their classes, of those that have one."""
     areas = []
-    for classes in rising:
+    for classes in folds:
         of_classes = [area(hits, scores) for _, hits, scores in classes if 0 < hits.mean() < 1]
         areas += [np.mean(of_classes)] if of_classes else []
-    low = high = np.full(grid.shape, np.nan)
-    if len(y) <= MANY_ROWS:
-        try:
-            resampled = bootstrap(statistic, len(y), groups=groups, num_resamples=NUM_RESAMPLES)
-        except UndefinedStatisticError:
-            pass
-        else:
-            low, high = resampled.interval(0.95)
-    return CurveBand(grid, center, low, high, float(np.mean(areas)))
+    return float(np.mean(areas))
 
 
 def _in_rising_order(y: np.ndarray, rows: Any, scores: Any) -> list[tuple]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
+from kfusion.cross_validation import CrossValidation
 from kfusion.disagreements import which_rows
 from kfusion.reports.blocks import Card, Facts, Gallery, Section, Table, to_table
 from kfusion.reports.given_data import GivenData
 from kfusion.reports.subject import Subject
+from kfusion.tasks import Task
 
 # Images of the strip, in all and of one class.
 NUM_SAMPLES, NUM_OF_CLASS = 18, 3
@@ -31,7 +33,7 @@ def data_section(subject: Subject, data: GivenData | None) -> Section | None:
                 {"class": data.class_names, "rows": rows, "share": rows / len(data)}
             )
         if columns is None and data.frame is not None:
-            columns = _describe_frame(data)
+            columns = _describe_frame(data.frame, data.kinds)
     blocks: list = []
     if facts:
         blocks.append(Facts(facts))
@@ -41,27 +43,24 @@ def data_section(subject: Subject, data: GivenData | None) -> Section | None:
     if columns is not None:
         blocks.append(to_table(columns, "Columns of the table, and what they lack."))
     if data is not None and data.images is not None:
-        blocks.append(_sample(subject, data))
+        blocks.append(_sample(subject, data, data.images))
     return Section("data", "Data", blocks) if blocks else None
 
 
-def _describe_frame(data: GivenData) -> pd.DataFrame:
-    assert data.frame is not None
-    frame = data.frame
+def _describe_frame(frame: pd.DataFrame, kinds: Mapping[str, str]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "column": list(frame.columns),
-            "kind": [data.kinds.get(name, str(frame[name].dtype)) for name in frame.columns],
+            "kind": [kinds.get(name, str(frame[name].dtype)) for name in frame.columns],
             "missing": [f"{frame[name].isna().mean():.1%}" for name in frame.columns],
         }
     )
 
 
-def _sample(subject: Subject, data: GivenData) -> Gallery:
+def _sample(subject: Subject, data: GivenData, images: np.ndarray) -> Gallery:
     """Some rows of each class, evenly over the table; of a regression, some of all."""
-    assert data.images is not None
     labels, names = _labels_of(subject, data)
-    seen = data.images.reshape(len(data), -1).any(axis=1)
+    seen = images.reshape(len(data), -1).any(axis=1)
     places = np.flatnonzero(seen)
     if labels is None:
         chosen = [(place, "") for place in _evenly(places, NUM_SAMPLES)]
@@ -81,8 +80,8 @@ def _sample(subject: Subject, data: GivenData) -> Gallery:
         for place, name in chosen
     ]
     caption = "Images as the model sees them, before its own preprocessing."
-    if data.images.shape[-1] > 3:
-        caption += f" The first three of {data.images.shape[-1]} channels."
+    if images.shape[-1] > 3:
+        caption += f" The first three of {images.shape[-1]} channels."
     return Gallery(cards, caption)
 
 
@@ -105,61 +104,52 @@ def rows_section(subject: Subject, data: GivenData | None) -> Section | None:
     """The rows that are told best and worst, and those on which two models differ most."""
     if subject.kept is None or not subject.results or subject.task is None:
         return None
-    result = subject.results[subject.kept]
-    predictions = result.predictions
-    judged = np.flatnonzero(np.isfinite(predictions).all(axis=1))
-    if subject.task.kind == "regression":
-        values = predictions[judged, 0]
-        by = "error"
-        frame = pd.DataFrame(
-            {
-                "row": judged,
-                "true": result.y[judged].astype(np.float64),
-                "predicted": values,
-                by: values - result.y[judged],
-            }
-        )
-        order = np.argsort(frame[by].abs().to_numpy(), kind="stable")
-    else:
-        by = "p of true class"
-        answers = subject.task.probabilities(predictions[judged])
-        names = np.array(subject.task.class_names, object)
-        frame = pd.DataFrame(
-            {
-                "row": judged,
-                "true": names[result.y[judged]],
-                "predicted": names[answers.argmax(axis=1)],
-                by: answers[np.arange(len(judged)), result.y[judged]],
-            }
-        )
-        order = np.argsort(-frame[by].to_numpy(), kind="stable")
     kept = subject.kept
-    parts = [
-        (frame.iloc[order[: -NUM_ROWS - 1 : -1]], f"Told worst by {kept}: look for wrong labels."),
-        (frame.iloc[order[:NUM_ROWS]], f"Told best by {kept}."),
-    ]
-    if subject.reference in subject.results and subject.reference != kept:
-        parts.insert(1, _disagreements(subject))
+    told = _best_first(subject.task, subject.results[kept])
+    parts = [(told.iloc[: -NUM_ROWS - 1 : -1], f"Told worst by {kept}: look for wrong labels.")]
+    reference = subject.reference
+    if reference is not None and reference in subject.results and reference != kept:
+        parts.append(_disagreements(subject.task, subject.results, kept, reference))
+    parts.append((told.head(NUM_ROWS), f"Told best by {kept}."))
     blocks = [_show(subject, data, rows, caption) for rows, caption in parts if len(rows)]
     return Section("rows", "Rows", blocks)
 
 
-def _disagreements(subject: Subject) -> tuple[pd.DataFrame, str]:
-    assert subject.kept is not None and subject.reference is not None  # noqa: PT018
-    result = subject.results[subject.kept]
-    other = subject.results[subject.reference]
+def _best_first(task: Task, result: CrossValidation) -> pd.DataFrame:
+    """All judged rows with what is told of them, the best told first."""
+    predictions = result.predictions
+    judged = np.flatnonzero(np.isfinite(predictions).all(axis=1))
+    y, predictions = result.y[judged], predictions[judged]
+    if task.kind == "regression":
+        values = predictions[:, 0]
+        told = {"true": y.astype(np.float64), "predicted": values, "error": values - y}
+        order = np.argsort(np.abs(told["error"]), kind="stable")
+    else:
+        answers = task.probabilities(predictions)
+        names = np.array(task.class_names, object)
+        of_truth = answers[np.arange(len(y)), y]
+        told = {"true": names[y], "predicted": names[answers.argmax(axis=1)]}
+        told["p of true class"] = of_truth
+        order = np.argsort(-of_truth, kind="stable")
+    return pd.DataFrame({"row": judged, **told}).iloc[order]
+
+
+def _disagreements(
+    task: Task, results: Mapping[str, CrossValidation], kept: str, reference: str
+) -> tuple[pd.DataFrame, str]:
+    """The rows that one model corrects most and breaks most beside another."""
+    ours, theirs = results[kept], results[reference]
     found = which_rows(
-        result.y, result.predictions, other.predictions, task=subject.task, num_rows=NUM_ROWS // 2
+        ours.y, ours.predictions, theirs.predictions, task=task, num_rows=NUM_ROWS // 2
     )
     shown = found[["row", "y", "fused", "single", "change"]].rename(
-        columns={"y": "true", "fused": subject.kept, "single": subject.reference}
+        columns={"y": "true", "fused": kept, "single": reference}
     )
     what = "adds to the true class' probability"
-    if subject.task is not None and subject.task.kind == "regression":
+    if task.kind == "regression":
         what = "takes off the squared error"
     return shown, (
-        f"Disagreed on most: change is what {subject.kept} {what} beside {subject.reference}. "
-        "Below 0 it harms."
+        f"Disagreed on most: change is what {kept} {what} beside {reference}. Below 0 it harms."
     )
 
 

@@ -15,6 +15,7 @@ from kfusion.reports.blocks import Picture, Section, to_table
 from kfusion.reports.inline_svg import to_picture
 from kfusion.reports.subject import Intervals, Subject
 from kfusion.search.study_plots import plot_history, plot_learning_curves
+from kfusion.tasks import Task
 
 # Of more classes, curves are drawn of those that are hardest to tell.
 MAX_CLASS_CURVES = 7
@@ -80,25 +81,28 @@ def comparison_section(subject: Subject) -> Section | None:
 
 def curves_section(subject: Subject) -> Section | None:
     """Curves with bands, and confusion; of a regression, true values by predicted ones."""
-    if subject.kept is None or not subject.results:
+    task, kept = subject.task, subject.kept
+    if task is None or kept is None or not subject.results:
         return None
-    assert subject.task is not None
-    if subject.task.kind == "regression":
-        return Section("curves", "Predictions", [_draw_predicted(subject)])
-    pictures = _draw_models(subject)
-    if subject.task.kind == "multiclass":
-        pictures += _draw_classes(subject)
-    pictures.append(_draw_reliability(subject))
-    told = _shown_names(subject) if subject.is_pair else [subject.kept]
-    pictures += [_draw_confusion(subject, name, place) for place, name in enumerate(told)]
+    if task.kind == "regression":
+        return Section("curves", "Predictions", [_draw_predicted(kept, subject.results[kept])])
+    pictures = _draw_models(subject, task)
+    if task.kind == "multiclass":
+        pictures += _draw_classes(subject, task, kept)
+    names = _shown_names(subject)
+    pictures.append(_draw_reliability(subject, task, names if task.kind == "binary" else [kept]))
+    pictures += [
+        _draw_confusion(name, subject.results[name], place)
+        for place, name in enumerate(names if subject.is_pair else [kept])
+    ]
     return Section("curves", "Curves and confusion", pictures)
 
 
-def _draw_predicted(subject: Subject) -> Picture:
-    y, predictions = _pooled(subject.results[str(subject.kept)])
+def _draw_predicted(name: str, result: CrossValidation) -> Picture:
+    y, predictions = _pooled(result)
     figure = plot_predicted(y, predictions[:, 0])
     caption = (
-        f"True values against those that {subject.kept} predicts. Points above the line were "
+        f"True values against those that {name} predicts. Points above the line were "
         "predicted too low."
     )
     return to_picture(
@@ -111,9 +115,8 @@ def _shown_names(subject: Subject) -> list[str]:
     return [name for name in names if name is not None and name in subject.results]
 
 
-def _draw_models(subject: Subject) -> list[Picture]:
+def _draw_models(subject: Subject, task: Task) -> list[Picture]:
     """Of what was kept, and what it is held against."""
-    assert subject.task is not None
     names = _shown_names(subject)
     y = subject.results[names[0]].y
     folds = {name: _scores_of_folds(subject.results[name]) for name in names}
@@ -123,30 +126,29 @@ def _draw_models(subject: Subject) -> list[Picture]:
         for name, parts in folds.items()
     }
     over_folds = ", mean over the folds" if len(folds[names[0]]) > 1 else ""
-    if subject.task.kind == "binary":
-        what = f"of {subject.task.class_names[1]!r} for {_listed(names)}{over_folds}"
+    if task.kind == "binary":
+        what = f"of {task.class_names[1]!r} for {_listed(names)}{over_folds}"
         return _draw_bands(roc, recall, what, "models", share=float(np.mean(y)))
     what = f"of each class against the rest, averaged, for {_listed(names)}{over_folds}"
     return _draw_bands(roc, recall, what, "models")
 
 
-def _draw_classes(subject: Subject) -> list[Picture]:
+def _draw_classes(subject: Subject, task: Task, kept: str) -> list[Picture]:
     """Of what was kept, each class against the rest."""
-    assert subject.task is not None
-    result = subject.results[str(subject.kept)]
+    result = subject.results[kept]
     roc, recall = {}, {}
-    for label, name in enumerate(subject.task.class_names):
+    for label, name in enumerate(task.class_names):
         is_class = (result.y == label).astype(np.int32)
         folds = _scores_of_folds(result, label)
         if any(0 < is_class[rows].sum() < len(rows) for rows, _ in folds):
             roc[name] = roc_band(is_class, folds, groups=subject.groups)
             recall[name] = precision_recall_band(is_class, folds, groups=subject.groups)
     hardest = sorted(roc, key=lambda name: roc[name].area)[:MAX_CLASS_CURVES]
-    kept = [name for name in roc if name in hardest]
-    what = f"of each class against the rest for {subject.kept}"
-    if len(kept) < len(roc):
-        what = f"of the {len(kept)} hardest of {len(roc)} classes for {subject.kept}"
-    return _draw_bands({n: roc[n] for n in kept}, {n: recall[n] for n in kept}, what, "classes")
+    shown = [name for name in roc if name in hardest]
+    what = f"of each class against the rest for {kept}"
+    if len(shown) < len(roc):
+        what = f"of the {len(shown)} hardest of {len(roc)} classes for {kept}"
+    return _draw_bands({n: roc[n] for n in shown}, {n: recall[n] for n in shown}, what, "classes")
 
 
 def _draw_bands(roc, recall, what: str, place: str, *, share: float | None = None) -> list[Picture]:
@@ -172,20 +174,18 @@ def _draw_bands(roc, recall, what: str, place: str, *, share: float | None = Non
     ]
 
 
-def _draw_reliability(subject: Subject) -> Picture:
+def _draw_reliability(subject: Subject, task: Task, names: Sequence[str]) -> Picture:
     """Of the positive class; of several, of the class that is told."""
-    assert subject.task is not None
-    names = _shown_names(subject) if subject.task.kind == "binary" else [str(subject.kept)]
     probabilities = {}
     for name in names:
         y, predictions = _pooled(subject.results[name])
-        if subject.task.kind == "binary":
+        if task.kind == "binary":
             probabilities[name] = np.clip(predictions[:, 0], 0, 1)
             came_true = y
         else:
             probabilities[name] = np.clip(predictions.max(axis=1), 0, 1)
             came_true = (predictions.argmax(axis=1) == y).astype(np.int32)
-    what = "the class that is told" if subject.task.kind != "binary" else "the positive class"
+    what = "the positive class" if task.kind == "binary" else "the class that is told"
     return to_picture(
         plot_reliability(came_true, probabilities),
         "reliability",
@@ -195,15 +195,13 @@ def _draw_reliability(subject: Subject) -> Picture:
     )
 
 
-def _draw_confusion(subject: Subject, name: str, place: int) -> Picture:
+def _draw_confusion(name: str, result: CrossValidation, place: int) -> Picture:
     """Which classes a model takes for which."""
-    task = subject.task
-    assert task is not None
-    y, predictions = _pooled(subject.results[name])
-    predicted = task.probabilities(predictions).argmax(axis=1)
+    y, predictions = _pooled(result)
+    predicted = result.task.probabilities(predictions).argmax(axis=1)
     right = float(np.mean(predicted == y))
     return to_picture(
-        plot_confusion(y, predicted, task.class_names),
+        plot_confusion(y, predicted, result.task.class_names),
         f"confusion-{place}",
         alt=f"Confusion matrix of {name}: {right:.0%} of {len(y):,} rows are right",
         caption=f"What {name} takes each class for. Read along a row: the colour is the "

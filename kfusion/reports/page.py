@@ -52,7 +52,8 @@ def report(result: Any, path: str | os.PathLike, *, data: Any = None, command: s
 
     Raises:
         TypeError: If `result` is of no kind that is known.
-        ValueError: If `data` has other rows than the result.
+        ValueError: If `data` has other rows than the result, a score is undefined in a fold of a
+            `CrossValidation`, or two runs predict different kinds of target.
         FileNotFoundError: If a folder holds no finished run.
 
     Example:

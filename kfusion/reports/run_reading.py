@@ -71,30 +71,21 @@ def read_pair(first: Path, second: Path) -> Subject:
             f"{first} is a run of kind {abouts[0]['kind']!r}, {second} of {abouts[1]['kind']!r}: "
             "they have no score in common."
         )
-    of_run = _task_of(records[0])
     names = _names_of(first, second)
-    scores = pd.concat({name: _scores(r) for name, r in zip(names, records, strict=True)})
-    common: dict[str, Any] = {
-        "title": f"{names[0]} beside {names[1]}",
-        "scores": scores.droplevel(1).rename_axis("run").reset_index(),
-        "settings": _differing(names, abouts),
-        "versions": abouts[0].get("versions", {}),
-        "command": "\n".join(about["command"] for about in abouts if "command" in about),
-    }
+    common = _of_both(records, names)
     reason = _why_not_paired(*records)
     if reason:
         return Subject(verdict=f"The runs cannot be compared row by row: {reason}", **common)
-    results = {
-        name: record.results[record.description["kept"]]
-        for name, record in zip(names, records, strict=True)
-    }
-    pair = _compare(records, names, of_run)
+    of_run = _task_of(records[0])
     own = [_estimate(record, record.description["kept"], of_run) for record in records]
     return Subject(
-        verdict=pair.verdict,
+        verdict=_compare(records, names, of_run).verdict,
         notes=["Both models were also chosen on these rows."],
         task=of_run,
-        results=results,
+        results={
+            name: record.results[record.description["kept"]]
+            for name, record in zip(names, records, strict=True)
+        },
         kept=names[0],
         reference=names[1],
         is_pair=True,
@@ -111,6 +102,19 @@ def read_pair(first: Path, second: Path) -> Subject:
         facts=_facts(abouts[0]),
         **common,
     )
+
+
+def _of_both(records: list[RunRecord], names: tuple[str, str]) -> dict[str, Any]:
+    """What can be said of two runs whatever their rows are."""
+    abouts = [record.description for record in records]
+    scores = pd.concat({name: _scores(r) for name, r in zip(names, records, strict=True)})
+    return {
+        "title": f"{names[0]} beside {names[1]}",
+        "scores": scores.droplevel(1).rename_axis("run").reset_index(),
+        "settings": _differing(names, abouts),
+        "versions": abouts[0].get("versions", {}),
+        "command": "\n".join(about["command"] for about in abouts if "command" in about),
+    }
 
 
 def describe_columns(schema: TableSchema) -> pd.DataFrame | None:
