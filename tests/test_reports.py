@@ -1,5 +1,6 @@
 """A report holds what its result has, shows users' names as they are, and asks for nothing."""
 
+import dataclasses
 import html.parser
 import json
 import re
@@ -138,6 +139,12 @@ def test_an_estimator_shows_its_modalities_and_says_the_same_once_loaded(rows, t
     assert again.sections == page.sections
     assert model.verdict_ in again.text
     assert "img" not in again.tags
+
+
+def test_what_failed_is_told(comparison, tmp_path):
+    failed = dataclasses.replace(comparison, failures={"gated": f"Fold 0 failed. {EVIL}"})
+    page = Page(kf.report(failed, tmp_path / "report.html"))
+    assert f"gated failed: Fold 0 failed. {EVIL}" in page.texts
 
 
 def test_data_of_other_rows_are_refused(comparison, rows, tmp_path):

@@ -25,6 +25,8 @@ def data_section(subject: Subject, data: GivenData | None) -> Section | None:
     facts, counts, columns = dict(subject.facts), subject.row_counts, subject.columns
     if data is not None:
         facts.setdefault("rows", f"{len(data):,}")
+        if data.groups is not None and subject.groups is None:
+            facts.setdefault("groups", f"{len(np.unique(data.groups)):,}")
         if data.images is not None:
             facts.setdefault("images", " x ".join(map(str, data.images.shape[1:])))
         if counts is None and data.class_names and data.y is not None:
@@ -32,8 +34,7 @@ def data_section(subject: Subject, data: GivenData | None) -> Section | None:
             counts = pd.DataFrame(
                 {"class": data.class_names, "rows": rows, "share": rows / len(data)}
             )
-        if columns is None and data.frame is not None:
-            columns = _describe_frame(data.frame, data.kinds)
+        columns = data.columns if columns is None else columns
     blocks: list = []
     if facts:
         blocks.append(Facts(facts))
@@ -45,16 +46,6 @@ def data_section(subject: Subject, data: GivenData | None) -> Section | None:
     if data is not None and data.images is not None:
         blocks.append(_sample(subject, data, data.images))
     return Section("data", "Data", blocks) if blocks else None
-
-
-def _describe_frame(frame: pd.DataFrame, kinds: Mapping[str, str]) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "column": list(frame.columns),
-            "kind": [kinds.get(name, str(frame[name].dtype)) for name in frame.columns],
-            "missing": [f"{frame[name].isna().mean():.1%}" for name in frame.columns],
-        }
-    )
 
 
 def _sample(subject: Subject, data: GivenData, images: np.ndarray) -> Gallery:

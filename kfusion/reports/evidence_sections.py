@@ -75,7 +75,7 @@ def comparison_section(subject: Subject) -> Section | None:
         return None
     caption = "Scores of rows that did not train what predicts them."
     if "difference" in subject.scores:
-        caption += " Difference: from the best single input."
+        caption += " Difference: from the best single input. sd: of the folds' scores."
     return Section("comparison", "Comparison", [to_table(subject.scores, caption)])
 
 
@@ -127,7 +127,7 @@ def _draw_models(subject: Subject, task: Task) -> list[Picture]:
     }
     over_folds = ", mean over the folds" if len(folds[names[0]]) > 1 else ""
     if task.kind == "binary":
-        what = f"of {task.class_names[1]!r} for {_listed(names)}{over_folds}"
+        what = f"of {task.class_names[1]} for {_listed(names)}{over_folds}"
         return _draw_bands(roc, recall, what, "models", share=float(np.mean(y)))
     what = f"of each class against the rest, averaged, for {_listed(names)}{over_folds}"
     return _draw_bands(roc, recall, what, "models")

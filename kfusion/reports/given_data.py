@@ -13,6 +13,7 @@ from PIL import Image
 
 from kfusion.estimator_inputs import read_modalities
 from kfusion.fusion_data import FusionData
+from kfusion.tables import TableSchema
 
 # Pixels of an image's longer side.
 MAX_SIDE = 96
@@ -24,8 +25,7 @@ class GivenData:
 
     Attributes:
         images: `(rows, height, width, channels)` uint8, or None.
-        frame: DataFrame of the table, or None.
-        kinds: Kinds of its columns by name, as far as they are known.
+        columns: DataFrame of the table's columns, as of `describe_columns`, or None.
         row_numbers: `(rows,)` ints: what each row is called.
         y: `(rows,)` labels or values, or None.
         class_names: Names in the order of the labels.
@@ -33,8 +33,7 @@ class GivenData:
     """
 
     images: np.ndarray | None
-    frame: pd.DataFrame | None
-    kinds: dict[str, str]
+    columns: pd.DataFrame | None
     row_numbers: np.ndarray
     y: np.ndarray | None = None
     class_names: tuple[str, ...] = ()
@@ -59,17 +58,25 @@ def read_data(data: Any, **settings: Any) -> GivenData:
         TypeError, ValueError: As `read_modalities`.
     """
     given = read_modalities(data, **settings)
-    rows = np.arange(len(given))
+    columns = None
+    if given.frame is not None:
+        kinds = dict(given.kinds) or None
+        columns = describe_columns(TableSchema.fit(given.frame, kinds, allow_empty=True))
     if not isinstance(data, FusionData):
-        return GivenData(given.images, given.frame, dict(given.kinds), rows)
-    return GivenData(
-        given.images,
-        given.frame,
-        dict(given.kinds),
-        data.rows,
-        data.y,
-        data.class_names,
-        data.groups,
+        return GivenData(given.images, columns, np.arange(len(given)))
+    return GivenData(given.images, columns, data.rows, data.y, data.class_names, data.groups)
+
+
+def describe_columns(schema: TableSchema) -> pd.DataFrame | None:
+    """Name, kind and share missing of each column; None if there are none."""
+    if not schema.columns:
+        return None
+    return pd.DataFrame(
+        {
+            "column": [column.name for column in schema.columns],
+            "kind": [column.kind for column in schema.columns],
+            "missing": [f"{column.missing_rate:.1%}" for column in schema.columns],
+        }
     )
 
 

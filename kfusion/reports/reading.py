@@ -15,7 +15,8 @@ import pandas as pd
 from kfusion.cross_validation import CrossValidation
 from kfusion.estimates import JudgedRows, estimate
 from kfusion.paired_comparison import format_pvalue
-from kfusion.reports.run_reading import describe_columns, read_pair, read_run_folder
+from kfusion.reports.given_data import describe_columns
+from kfusion.reports.run_reading import read_pair, read_run_folder
 from kfusion.reports.subject import Intervals, Subject
 from kfusion.tasks import Task
 from kfusion.versions import library_versions
@@ -68,7 +69,10 @@ def _read_comparison(result: Comparison) -> Subject:
     return Subject(
         title=f"{len(names)} candidates on the same {result.settings['folds']} folds",
         verdict=result.verdict,
-        notes=[result.describe_choice()],
+        notes=[
+            result.describe_choice(),
+            *(f"{name} failed: {message}" for name, message in result.failures.items()),
+        ],
         task=result.task,
         results=result.results,
         kept=kept,
@@ -91,30 +95,31 @@ def _read_comparison(result: Comparison) -> Subject:
 
 
 def _candidates_frame(result: Comparison) -> pd.DataFrame:
-    """One row per candidate, as a reader wants it."""
-    confidence = f"{100 * result.settings['confidence']:.3g} %"
-    rows = []
-    for told in result.to_frame().to_dict("records"):
-        row = {"": told["name"], "role": told["role"]}
-        if told["role"] == "failed":
-            rows.append({**row, "role": f"failed: {told['message']}"})
-            continue
-        row |= {
-            result.score.name: told["mean"],
-            "sd over folds": told["sd"],
-            f"{confidence} interval": _range(told["low"], told["high"]),
+    """One row per candidate that came through, as a reader wants it."""
+    interval = f"{100 * result.settings['confidence']:.3g} % interval"
+    table = result.to_frame()
+    table = table[table["role"] != "failed"].set_index("name")
+    pairs = [result.pairs.get(name) for name in table.index]
+    frame = pd.DataFrame(
+        {
+            "": table.index,
+            result.score.name: table["mean"],
+            interval: [_range(*ends) for ends in zip(table["low"], table["high"], strict=True)],
+            "difference": ["" if pair is None else f"{pair.difference:+.4f}" for pair in pairs],
+            f"its {interval}": [
+                "" if pair is None else _range(pair.low, pair.high) for pair in pairs
+            ],
+            "p (Holm)": ["" if pair is None else _bare(pair.pvalue) for pair in pairs],
+            "sd": table["sd"],
+            "seconds": [f"{seconds:,.0f}" for seconds in table["seconds"]],
         }
-        pair = result.pairs.get(told["name"])
-        if pair is not None:
-            row |= {
-                "difference": f"{pair.difference:+.4f}",
-                f"its {confidence} interval": _range(pair.low, pair.high),
-                "p (Holm)": format_pvalue(pair.pvalue).removeprefix("p ").removeprefix("= "),
-            }
-        if told["seconds"]:
-            row["seconds"] = f"{told['seconds']:,.0f}"
-        rows.append(row)
-    return pd.DataFrame(rows).dropna(axis=1, how="all")
+    )
+    # One fold has no spread, and a loaded estimator no times.
+    return frame.drop(columns=[name for name in ("sd", "seconds") if not table[name].any()])
+
+
+def _bare(pvalue: float) -> str:
+    return format_pvalue(pvalue).removeprefix("p ").removeprefix("= ")
 
 
 def _range(low: float, high: float) -> str:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from kfusion.estimates import Estimate, JudgedRows, estimate
 from kfusion.paired_comparison import PairedComparison, compare_folds
+from kfusion.reports.given_data import describe_columns
 from kfusion.reports.subject import Intervals, Subject
 from kfusion.run_records import RunRecord, read_run
 from kfusion.tables import TableSchema
@@ -115,19 +116,6 @@ def _of_both(records: list[RunRecord], names: tuple[str, str]) -> dict[str, Any]
         "versions": abouts[0].get("versions", {}),
         "command": "\n".join(about["command"] for about in abouts if "command" in about),
     }
-
-
-def describe_columns(schema: TableSchema) -> pd.DataFrame | None:
-    """Name, kind and share missing of each column; None if there are none."""
-    if not schema.columns:
-        return None
-    return pd.DataFrame(
-        {
-            "column": [column.name for column in schema.columns],
-            "kind": [column.kind for column in schema.columns],
-            "missing": [f"{column.missing_rate:.1%}" for column in schema.columns],
-        }
-    )
 
 
 def _why_not_paired(first: RunRecord, second: RunRecord) -> str:
