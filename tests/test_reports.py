@@ -281,6 +281,11 @@ def test_two_runs_on_other_rows_say_why_they_are_not_compared(two_runs, tmp_path
     assert "kept no predictions" in page.text
 
 
+def test_a_run_is_not_compared_with_itself(two_runs, tmp_path):
+    with pytest.raises(ValueError, match="are one folder"):
+        kf.report((two_runs[0], two_runs[0]), tmp_path / "report.html")
+
+
 def test_a_folder_without_a_run_is_one_line(tmp_path, capsys):
     assert main(["report", str(tmp_path)]) == 2
     assert "holds no finished run" in capsys.readouterr().err

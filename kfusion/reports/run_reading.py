@@ -63,8 +63,10 @@ def read_pair(first: Path, second: Path) -> Subject:
 
     Raises:
         FileNotFoundError: If one of them holds no finished run.
-        ValueError: If they predict different kinds of target.
+        ValueError: If they are one folder, or predict different kinds of target.
     """
+    if first.resolve() == second.resolve():
+        raise ValueError(f"{first} and {second} are one folder: there is nothing to compare.")
     records = [read_run(first), read_run(second)]
     abouts = [record.description for record in records]
     if abouts[0]["kind"] != abouts[1]["kind"]:
