@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from kfusion.paired_comparison import compare_predictions
     from kfusion.prediction import evaluate, predict
     from kfusion.principal_components import fit_principal_components
+    from kfusion.reports.page import report
     from kfusion.residual import build_residual_model
     from kfusion.search import FusionHyperModel, OptunaTuner, analyse, refit, search_fusion
     from kfusion.serving import load_exported
@@ -96,6 +97,7 @@ _MODULES = {
     "kfusion.paired_comparison": ["compare_predictions"],
     "kfusion.prediction": ["evaluate", "predict"],
     "kfusion.principal_components": ["fit_principal_components"],
+    "kfusion.reports.page": ["report"],
     "kfusion.residual": ["build_residual_model"],
     "kfusion.optimizers": ["StepDecay"],
     "kfusion.overfitting": ["OverfitGapStopping", "overfit_score"],

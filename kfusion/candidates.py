@@ -37,6 +37,7 @@ class Candidate:
         seconds: Float, how long building and training took.
         predictions: `(rows, units)` of the validation rows.
         details: What else is worth knowing, such as the hyperparameters found.
+        history: Values of each epoch by metric; empty of one that a search found.
     """
 
     name: str
@@ -45,9 +46,10 @@ class Candidate:
     seconds: float
     predictions: np.ndarray
     details: dict[str, Any] = dataclasses.field(default_factory=dict)
+    history: dict[str, list[float]] = dataclasses.field(default_factory=dict, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the model and its predictions."""
+        """Everything but the model, its predictions and its history."""
         return {
             "name": self.name,
             **{name: _rounded(score) for name, score in self.scores.items()},
@@ -92,7 +94,7 @@ def fit_candidates(
         keras.utils.set_random_seed(seed)
         model = make(task=task, name=name.replace(" ", "_"))
         try:
-            fit(
+            history = fit(
                 model,
                 x,
                 train.y,
@@ -106,7 +108,9 @@ def fit_candidates(
         except RuntimeError as error:
             warnings.warn(f"Left out: {error}", stacklevel=2)
             continue
-        candidates.append(_judge(name, model, validation_data, task, started))
+        candidate = _judge(name, model, validation_data, task, started)
+        candidate.history = history.history
+        candidates.append(candidate)
     if not candidates:
         raise RuntimeError(f"The training of every candidate diverged: {list(makers)}.")
     return candidates

@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import os
+import shlex
 import shutil
 import sys
 import warnings
@@ -14,9 +15,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from kfusion.commands import serve
-from kfusion.commands.mistakes import CommandError
-from kfusion.commands.mistakes import user_input as _user_input
+from kfusion.commands import report, serve
+from kfusion.commands.mistakes import CommandError, user_input
 
 # Where `compare` keeps finished folds.
 FOLDS_FOLDER = "folds"
@@ -26,6 +26,7 @@ COMPARISON_FILE = "comparison.json"
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
     arguments = _parser().parse_args(argv)
+    arguments.line = shlex.join(["kfusion", *(sys.argv[1:] if argv is None else argv)])
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # TensorFlow warns of retracing where models of several candidates follow one another.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
@@ -53,9 +54,14 @@ def _succeeded(result: dict[str, Any]) -> int:
 def _demo(arguments: argparse.Namespace) -> dict[str, Any]:
     from kfusion.demo import run_demo
 
-    with _user_input((FileExistsError,)):
+    with user_input((FileExistsError,)):
         return run_demo(
-            Path(arguments.out), tell=_tell, seed=arguments.seed, overwrite=arguments.overwrite
+            Path(arguments.out),
+            tell=_tell,
+            seed=arguments.seed,
+            overwrite=arguments.overwrite,
+            report_path=arguments.report,
+            command=arguments.line,
         )
 
 
@@ -68,14 +74,15 @@ def _search(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _train(arguments: argparse.Namespace, *, search: bool) -> dict[str, Any]:
-    train, validation = _split(_load(arguments), arguments)
+    data = _load(arguments)
+    train, validation = _split(data, arguments)
     # Keras is loaded only now, so that a mistake in the data shows at once.
     from kfusion import candidates, runs
     from kfusion.loading import name_image_inputs
     from kfusion.training import check_can_score
 
     fusions = arguments.fusions or ["concat", "multiply"]
-    with _user_input():
+    with user_input():
         folder = runs.check_run_folder(arguments.out, overwrite=arguments.overwrite)
         if arguments.class_weight and train.kind == "regression":
             raise ValueError("--class-weight weighs classes; the target is a regression.")
@@ -100,7 +107,7 @@ def _train(arguments: argparse.Namespace, *, search: bool) -> dict[str, Any]:
         }
         if arguments.fusions:
             space["fusions"] = fusions
-        with _user_input((ValueError, RuntimeError)):
+        with user_input((ValueError, RuntimeError)):
             found = candidates.search_candidate(
                 train,
                 validation,
@@ -128,8 +135,9 @@ def _train(arguments: argparse.Namespace, *, search: bool) -> dict[str, Any]:
         verdict=told,
         image_columns=name_image_inputs(arguments.image),
         target=arguments.target,
+        command=arguments.line,
     )
-    return {**description, "run": str(folder)}
+    return {**description, "run": str(folder), **report.write_report(arguments, folder, data)}
 
 
 def _compare(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -142,7 +150,7 @@ def _compare(arguments: argparse.Namespace) -> dict[str, Any]:
     fusions = arguments.fusions or ["concat", "multiply"]
     folder = Path(arguments.out)
     branches = _branches(arguments)
-    with _user_input():
+    with user_input():
         _check_same_question(folder, arguments, fusions)
         folds = plan_folds(
             data, folds=arguments.folds, repeats=arguments.repeats, seed=arguments.seed
@@ -154,7 +162,7 @@ def _compare(arguments: argparse.Namespace) -> dict[str, Any]:
             raise ValueError("--validation must lie in (0, 0.5].")
         data.task.score(arguments.score)
         check_confidence(arguments.confidence)
-    with _user_input((OtherWorkError,)):
+    with user_input((OtherWorkError,)):
         result = compare(
             fusions,
             data,
@@ -177,7 +185,7 @@ def _compare(arguments: argparse.Namespace) -> dict[str, Any]:
     result.plot().savefig(folder / "comparison.png", dpi=150)
     if not result.pairs:
         raise CommandError(f"No candidate came through: {result.failures}")
-    return {**about, "out": str(folder)}
+    return {**about, "out": str(folder), **report.write_report(arguments, result, data)}
 
 
 def _check_same_question(folder: Path, arguments: argparse.Namespace, fusions: list[str]) -> None:
@@ -220,14 +228,15 @@ def _check_buildable(builders, fusions: Sequence[str]) -> None:
 
 
 def _doctor(arguments: argparse.Namespace) -> dict[str, Any]:
-    train, validation = _split(_load(arguments), arguments)
+    data = _load(arguments)
+    train, validation = _split(data, arguments)
     from kfusion.candidates import fresh_fusion
     from kfusion.doctor.examination import examine
     from kfusion.runs import load_run
     from kfusion.trained_models import read_model
     from kfusion.training import default_batch_size
 
-    with _user_input((ValueError, FileNotFoundError)):
+    with user_input((ValueError, FileNotFoundError)):
         if arguments.model is None:
             model = fresh_fusion(train, arguments.seed)
         elif Path(arguments.model).is_dir():
@@ -247,7 +256,7 @@ def _doctor(arguments: argparse.Namespace) -> dict[str, Any]:
         is_trained=arguments.model is not None,
     )
     _tell(str(diagnosis))
-    return diagnosis.to_dict()
+    return {**diagnosis.to_dict(), **report.write_report(arguments, diagnosis, data)}
 
 
 def _found_an_error(result: dict[str, Any]) -> int:
@@ -258,7 +267,7 @@ def _found_an_error(result: dict[str, Any]) -> int:
 def _export(arguments: argparse.Namespace) -> dict[str, Any]:
     from kfusion.runs import export_run, load_run
 
-    with _user_input():
+    with user_input():
         out = _new_folder(arguments.out, arguments.overwrite)
         run = load_run(arguments.run)
     path = export_run(run, out, overwrite=arguments.overwrite)
@@ -270,7 +279,7 @@ def _predict(arguments: argparse.Namespace) -> dict[str, Any]:
     from kfusion.loading import NO_FILE, load_image_columns, read_csv
     from kfusion.serving import load_exported
 
-    with _user_input():
+    with user_input():
         if arguments.out and not Path(arguments.out).absolute().parent.is_dir():
             raise ValueError(f"There is no folder for --out {arguments.out}.")
         model = load_exported(arguments.model)
@@ -332,7 +341,7 @@ def _load(arguments: argparse.Namespace):
     """Loads the CSV; any fault in it is the user's to mend."""
     from kfusion.loading import load_table, read_csv
 
-    with _user_input():
+    with user_input():
         frame = read_csv(arguments.csv)
         named = [*arguments.drop, *arguments.categories]
         absent = [name for name in named if name not in frame.columns]
@@ -357,7 +366,7 @@ def _load(arguments: argparse.Namespace):
 
 def _split(data, arguments: argparse.Namespace):
     """Training and validation rows."""
-    with _user_input():
+    with user_input():
         train, validation = data.split(arguments.validation, seed=arguments.seed)
     _tell(f"{len(train)} training and {len(validation)} validation rows of {data}")
     return train, validation
@@ -414,6 +423,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--seed", type=int, default=0)
     demo.add_argument("--overwrite", action="store_true")
+    report.add_option(demo)
     demo.set_defaults(command=_demo)
 
     fit = commands.add_parser("fit", help="train single inputs and fusions; keep the best")
@@ -472,6 +482,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--out", help="CSV file for the predictions, instead of stdout")
     predict.set_defaults(command=_predict)
 
+    report.add_parser(commands)
     serve.add_parser(commands)
     return parser
 
@@ -500,6 +511,7 @@ def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
     add("--batch-size", type=_positive, help="default: 64, or less for a small table")
     add("--validation", type=float, default=0.2, help="share of rows (default: %(default)s)")
     add("--seed", type=int, default=0)
+    report.add_option(parser)
 
 
 def _add_training_arguments(parser: argparse.ArgumentParser, *, epochs: int) -> None:

@@ -75,6 +75,7 @@ class Comparison:
         settings: What was asked for and what judged, JSON-able: rows, rows by class, groups, folds,
             confidence, seed, and the versions of the libraries.
         proposed: Name of the candidate that the verdict is about; None for the best of them.
+        groups: `(rows,)` values that keep rows together, or None.
     """
 
     task: Task
@@ -89,6 +90,7 @@ class Comparison:
     pairs: dict[str, PairedComparison]
     settings: dict[str, Any]
     proposed: str | None = None
+    groups: np.ndarray | None = None
 
     def __repr__(self) -> str:
         return f"<Comparison of {len(self.results)} by {self.score.name}: {self.verdict}>"
@@ -157,9 +159,10 @@ class Comparison:
                 line += f"  {pair.difference:+.4f} [{pair.low:+.4f}, {pair.high:+.4f}]"
                 line += f"  {format_pvalue(pair.pvalue)}"
             lines.append(line)
-        return "\n".join([*lines, self._describe_choice(), self.verdict])
+        return "\n".join([*lines, self.describe_choice(), self.verdict])
 
-    def _describe_choice(self) -> str:
+    def describe_choice(self) -> str:
+        """How the best single input was chosen, as text."""
         counts = {name: self.chosen.count(name) for name in dict.fromkeys(self.chosen)}
         listed = ", ".join(f"{name} in {count}" for name, count in counts.items())
         how = "on the other folds' rows" if self.is_nested else "on the judged rows themselves"
@@ -409,6 +412,7 @@ def compare_results(
         # Of the two references, that which leaves the candidate less sure.
         pairs=correct_by_holm({name: max(both, key=_doubt) for name, both in pairs.items()}),
         proposed=proposed,
+        groups=groups,
         settings={
             **_describe_rows(y, read_task, groups),
             "folds": len(made),

@@ -64,11 +64,13 @@ class CrossValidation:
         task: `Task`.
         y: `(rows,)` labels or values of the whole table.
         folds: `FoldResult` objects.
+        groups: `(rows,)` values that keep rows together, or None.
     """
 
     task: Task
     y: np.ndarray
     folds: list[FoldResult]
+    groups: np.ndarray | None = None
 
     def __repr__(self) -> str:
         scores, name = self.scores(), self.task.score().name
@@ -209,7 +211,7 @@ def cross_validate(
             held.enter_context(folder.opened(_describe(work, made, about)))
         bar = {"description": name, "total": len(made), "verbose": verbose}
         results = _run_all(work, made, n_jobs, bar)
-    return CrossValidation(read_task, y, results)
+    return CrossValidation(read_task, y, results, groups)
 
 
 def plan_folds(

@@ -23,6 +23,7 @@ from kfusion.fusion_data import FusionData
 from kfusion.loading import load_image_columns, load_table, read_csv
 from kfusion.prediction import predict
 from kfusion.progress import progress
+from kfusion.reports.page import report
 from kfusion.runs import TRIALS_FOLDER, check_run_folder, export_run, load_run, save_run
 from kfusion.serving import load_exported
 
@@ -34,7 +35,13 @@ NUM_SERVED = 200
 
 
 def run_demo(
-    folder: Path, *, tell: Callable[[str], None], seed: int = 0, overwrite: bool = False
+    folder: Path,
+    *,
+    tell: Callable[[str], None],
+    seed: int = 0,
+    overwrite: bool = False,
+    report_path: Path | None = None,
+    command: str = "kfusion demo",
 ) -> dict[str, Any]:
     """Runs load -> schema -> single inputs -> fusions -> search -> SavedModel -> predict.
 
@@ -43,6 +50,8 @@ def run_demo(
         tell: Called with a line of text at each step.
         seed: Int.
         overwrite: Whether to replace a demo that is there.
+        report_path: HTML file for a report, or None.
+        command: The line that started it, for the report.
 
     Returns:
         Results as in `run.json`, with the exported model's check.
@@ -99,6 +108,8 @@ def run_demo(
         validation=validation,
         verdict=told,
         image_columns={"image": "image"},
+        target="land_cover",
+        command=command,
     )
     exported = export_run(load_run(folder), folder / "saved_model", overwrite=overwrite)
 
@@ -109,6 +120,8 @@ def run_demo(
     difference = float(np.abs(served["probabilities"] - train.task.probabilities(expected)).max())
     right = float(np.mean(served["class"] == np.array(train.class_names)[held.y]))
     tell(f"    largest difference to the Keras model {difference:.1e}; {right:.0%} classes right")
+    if report_path is not None:
+        description["report"] = str(report(folder, report_path, data=data))
     return {**description, "saved_model": str(exported), "served_difference": difference}
 
 

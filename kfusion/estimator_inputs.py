@@ -43,6 +43,12 @@ class Modalities:
         return len(next(iter(self.arrays.values())) if self.frame is None else self.frame)
 
     @property
+    def column_kinds(self) -> dict[str, str | None]:
+        """Kind of each column of the frame, None where it was not given."""
+        names = [] if self.frame is None else self.frame.columns
+        return {name: self.kinds.get(name) for name in names}
+
+    @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the arrays without rows."""
         return {name: array.shape[1:] for name, array in self.arrays.items()}

@@ -161,8 +161,7 @@ class _FusionEstimator(BaseEstimator):
         # Of the table alone, never of targets: so one for all folds, and one in the exported graph.
         self.schema_ = None
         if given.frame is not None:
-            kinds = {name: given.kinds.get(name) for name in given.frame.columns}
-            self.schema_ = TableSchema.fit(given.frame, kinds, allow_empty=True)
+            self.schema_ = TableSchema.fit(given.frame, given.column_kinds, allow_empty=True)
         encoded = self._encode(given)
         warn_before_training(None, encoded, targets, task=task, groups=groups, schema=self.schema_)
         present = present_rows(encoded, self.schema_)

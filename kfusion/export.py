@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from kfusion.branches.text import text_vectorization
+from kfusion.inputs import TABULAR
 from kfusion.layers import (
     CategoryEmbedding,
     Frozen,
@@ -27,7 +28,7 @@ from kfusion.model_card import CardFacts, write_model_card
 from kfusion.models import prediction_model, presence_name
 from kfusion.prediction import feed, input_specs, predict
 from kfusion.raw_columns import encode_tensors, raw_columns, raw_dtype, sample_frame, served_names
-from kfusion.serving import DESCRIPTION_FILE, ENCODED_SIGNATURE, RAW_SIGNATURE, TABULAR
+from kfusion.serving import DESCRIPTION_FILE, ENCODED_SIGNATURE, RAW_SIGNATURE
 from kfusion.tables import TableSchema
 from kfusion.tasks import Task
 from kfusion.trained_models import layers_within

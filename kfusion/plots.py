@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 
 from kfusion import curves, metrics
@@ -22,6 +23,12 @@ from kfusion.inputs import check_lengths
 # Okabe & Ito, Color Universal Design, 2008: the darker ones first, without the yellow.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 LINE_STYLES = ("-", "--", ":", "-.")
+# Shares as the first colour, more or less opaque: read on white paper and on a dark page alike.
+SHADES = LinearSegmentedColormap.from_list(
+    "shades", [(*to_rgb(COLORS[0]), 0.0), (*to_rgb(COLORS[0]), 1.0)]
+)
+# Above this share a cell is dark enough for white numbers.
+DARK_SHARE = 0.85
 GUIDE: dict[str, Any] = {"color": "0.55", "linewidth": 0.8, "linestyle": (0, (2, 2))}
 # Inches: a column of a page, and the page. Points: text, its numbers, and what is just legible.
 COLUMN_WIDTH, PAGE_WIDTH = 3.4, 7.0
@@ -51,20 +58,20 @@ def plot_roc(y: Any, scores_by_name: Mapping[str, Any], *, ax: Axes | None = Non
         ['table (AUC 0.750)', 'image (AUC 1.000)']
     """
     traced = _each(scores_by_name, lambda scores: curves.roc_curve(y, scores), "scores_by_name")
-    drawn = _new_axes() if ax is None else ax
+    drawn = new_axes() if ax is None else ax
     drawn.plot([0, 1], [0, 1], **GUIDE)
     for place, (name, curve) in enumerate(traced.items()):
         area = metrics.roc_auc(np.ravel(y), np.ravel(scores_by_name[name]))
         drawn.plot(
             curve.false_positive_rates,
             curve.true_positive_rates,
-            label=f"{_shown(name)} (AUC {area:.3f})",
-            **_line(place),
+            label=f"{shown_name(name)} (AUC {area:.3f})",
+            **line_of(place),
         )
-    _finish_unit_square(drawn, "false positive rate", "true positive rate")
+    finish_unit_square(drawn, "false positive rate", "true positive rate")
     if ax is None:
-        _fit_figure(drawn)
-    return _figure_of(drawn)
+        fit_figure(drawn)
+    return figure_of(drawn)
 
 
 def plot_precision_recall(
@@ -97,21 +104,21 @@ def plot_precision_recall(
         scores_by_name, lambda scores: curves.precision_recall_curve(y, scores), "scores_by_name"
     )
     share = float(np.mean(y))
-    drawn = _new_axes() if ax is None else ax
+    drawn = new_axes() if ax is None else ax
     for place, (name, curve) in enumerate(traced.items()):
         area = metrics.average_precision(np.ravel(y), np.ravel(scores_by_name[name]))
         drawn.plot(
             curve.recall,
             curve.precision,
             drawstyle="steps-post",
-            label=f"{_shown(name)} (AP {area:.3f})",
-            **_line(place),
+            label=f"{shown_name(name)} (AP {area:.3f})",
+            **line_of(place),
         )
     drawn.axhline(share, label=f"share of positives ({share:.3f})", **GUIDE)
-    _finish_unit_square(drawn, "recall", "precision")
+    finish_unit_square(drawn, "recall", "precision")
     if ax is None:
-        _fit_figure(drawn)
-    return _figure_of(drawn)
+        fit_figure(drawn)
+    return figure_of(drawn)
 
 
 def plot_reliability(
@@ -151,32 +158,32 @@ def plot_reliability(
         lambda given: curves.reliability_curve(y, given, num_bins=num_bins, strategy=strategy),
         "probabilities_by_name",
     )
-    drawn = _new_axes() if ax is None else ax
+    drawn = new_axes() if ax is None else ax
     histogram = drawn.inset_axes((0, -0.3, 1, 0.22))
     drawn.plot([0, 1], [0, 1], **GUIDE)
     for place, (name, curve) in enumerate(traced.items()):
         positive = np.ravel(probabilities_by_name[name]).astype(np.float64)
         both = np.stack([1 - positive, positive], axis=1)
         error = metrics.expected_calibration_error(np.ravel(y), both)
-        line = _line(place)
+        line = line_of(place)
         drawn.vlines(curve.predicted, curve.low, curve.high, color=line["color"], linewidth=0.8)
         drawn.plot(
             curve.predicted,
             curve.observed,
             marker="o",
             markersize=3,
-            label=f"{_shown(name)} (ECE {error:.3f})",
+            label=f"{shown_name(name)} (ECE {error:.3f})",
             **line,
         )
         counts, edges = np.histogram(positive, bins=20, range=(0, 1))
         histogram.stairs(counts / positive.size, edges, **line)
-    _finish_unit_square(drawn, "", "observed rate")
+    finish_unit_square(drawn, "", "observed rate")
     drawn.tick_params(labelbottom=False)
     histogram.set_xlim(drawn.get_xlim())
-    _style(histogram, "predicted probability", "share of rows")
+    set_labels(histogram, "predicted probability", "share of rows")
     if ax is None:
-        _fit_figure(drawn)
-    return _figure_of(drawn)
+        fit_figure(drawn)
+    return figure_of(drawn)
 
 
 def plot_confusion(
@@ -224,19 +231,21 @@ def plot_confusion_counts(
     num_classes = len(class_names)
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.ma.masked_invalid(counts / np.where(totals, totals, np.nan))
-    colors = matplotlib.colormaps["Blues"].with_extremes(bad="0.9")
+    colors = SHADES.with_extremes(bad="0.8")
     width = min(max(COLUMN_WIDTH, 1.6 + 0.32 * num_classes), PAGE_WIDTH)
-    drawn = _new_axes(width) if ax is None else ax
+    drawn = new_axes(width) if ax is None else ax
     image = drawn.imshow(shares, cmap=colors, vmin=0, vmax=1)
-    _style(drawn, "predicted class", "true class")
-    bar = _figure_of(drawn).colorbar(image, cax=drawn.inset_axes((1.03, 0.15, 0.03, 0.7)))
+    set_labels(drawn, "predicted class", "true class")
+    bar = figure_of(drawn).colorbar(image, cax=drawn.inset_axes((1.03, 0.15, 0.03, 0.7)))
     bar.set_label("share of the true class", fontsize=SMALL_SIZE)
     bar.ax.tick_params(labelsize=SMALL_SIZE)
+    # One picture in place of stripes, whose edges would show through.
+    cast(QuadMesh, bar.solids).set_rasterized(True)
     _name_cells(drawn, class_names)
     if ax is None:
-        _fit_figure(drawn)
+        fit_figure(drawn)
     _number_cells(drawn, counts, shares)
-    return _figure_of(drawn)
+    return figure_of(drawn)
 
 
 def plot_intervals(
@@ -293,18 +302,18 @@ def plot_intervals(
         drawn = Figure(figsize=size, dpi=200, layout="constrained").add_subplot()
     drawn.hlines(rows, starts, ends, color=COLORS[0], linewidth=1.5)
     drawn.plot(points, rows, color=COLORS[0], marker="o", markersize=4, linestyle="none")
-    drawn.set_yticks(rows, [_shown(name) for name in names])
+    drawn.set_yticks(rows, [shown_name(name) for name in names])
     drawn.set_ylim(len(names) - 0.5, -0.5)
     drawn.locator_params(axis="x", nbins=5)
     drawn.grid(axis="x", color="0.9", linewidth=0.6)
     drawn.set_axisbelow(True)
-    _style(drawn, label, "")
+    set_labels(drawn, label, "")
     if reference is not None:
         line: dict[str, Any] = {"color": COLORS[1], "linewidth": 1, "linestyle": "--"}
-        drawn.axvline(reference, label=_shown(reference_name, 48), zorder=0.9, **line)
+        drawn.axvline(reference, label=shown_name(reference_name, 48), zorder=0.9, **line)
         if reference_name:
-            _add_legend(drawn, to_the_left=True)
-    return _figure_of(drawn)
+            add_legend(drawn, to_the_left=True)
+    return figure_of(drawn)
 
 
 def _each(by_name: Any, trace: Callable, argument: str) -> dict[str, Any]:
@@ -325,13 +334,13 @@ def _each(by_name: Any, trace: Callable, argument: str) -> dict[str, Any]:
     return traced
 
 
-def _new_axes(width: float = COLUMN_WIDTH) -> Axes:
+def new_axes(width: float = COLUMN_WIDTH) -> Axes:
     figure = Figure(figsize=(width, width), dpi=200)
     figure.set_layout_engine("none")
     return figure.add_subplot()
 
 
-def _fit_figure(ax: Axes, *, margin: float = 0.04) -> None:
+def fit_figure(ax: Axes, *, margin: float = 0.04) -> None:
     """Gives square axes the width that their labels leave, and the figure the height this takes.
 
     Matplotlib's own layouts, given axes of a fixed shape, leave white stripes or cut off labels.
@@ -340,7 +349,7 @@ def _fit_figure(ax: Axes, *, margin: float = 0.04) -> None:
         ax: The only axes of a figure; others may be their insets.
         margin: Float, inches around all.
     """
-    figure = _figure_of(ax)
+    figure = figure_of(ax)
     width = figure.get_figwidth()
     # In rounds: insets reach beyond the axes by a share of their size, which changes in each.
     for _ in range(3):
@@ -353,34 +362,34 @@ def _fit_figure(ax: Axes, *, margin: float = 0.04) -> None:
         ax.set_position((left / width, below / total, across / width, across / total))
 
 
-def _figure_of(ax: Axes) -> Figure:
+def figure_of(ax: Axes) -> Figure:
     figure = ax.figure
     while not isinstance(figure, Figure):
         figure = figure.figure
     return figure
 
 
-def _line(place: int) -> dict[str, Any]:
+def line_of(place: int) -> dict[str, Any]:
     """Color and style of the line at a place in the legend; no two alike among the first 28."""
     style = LINE_STYLES[place // len(COLORS) % len(LINE_STYLES)]
     return {"color": COLORS[place % len(COLORS)], "linestyle": style, "linewidth": 1.2}
 
 
-def _finish_unit_square(ax: Axes, x_label: str, y_label: str) -> None:
+def finish_unit_square(ax: Axes, x_label: str, y_label: str) -> None:
     ax.set_xlim(-0.02, 1.02)
     ax.set_ylim(-0.02, 1.02)
     ax.set_box_aspect(1)
-    _style(ax, x_label, y_label)
-    _add_legend(ax)
+    set_labels(ax, x_label, y_label)
+    add_legend(ax)
 
 
-def _style(ax: Axes, x_label: str, y_label: str) -> None:
+def set_labels(ax: Axes, x_label: str, y_label: str) -> None:
     ax.set_xlabel(x_label, fontsize=TEXT_SIZE)
     ax.set_ylabel(y_label, fontsize=TEXT_SIZE)
     ax.tick_params(labelsize=SMALL_SIZE)
 
 
-def _add_legend(ax: Axes, *, to_the_left: bool = False) -> None:
+def add_legend(ax: Axes, *, to_the_left: bool = False) -> None:
     """Above the axes, where it hides nothing however many lines it has; maybe above names, too."""
     ax.legend(
         loc="lower right" if to_the_left else "lower left",
@@ -397,7 +406,7 @@ def _name_cells(ax: Axes, class_names: Sequence[str]) -> None:
     cell = _cell_points(ax, len(class_names))
     step = math.ceil(LINE_HEIGHT * SMALL_SIZE / cell)
     named = range(0, len(class_names), step)
-    names = [_shown(class_names[label]) for label in named]
+    names = [shown_name(class_names[label]) for label in named]
     fits_across = DIGIT_WIDTH * SMALL_SIZE * max(len(name) for name in names) < 0.9 * step * cell
     ax.set_xticks(named, names, rotation=0 if fits_across else 90)
     ax.set_yticks(named, names)
@@ -410,19 +419,19 @@ def _number_cells(ax: Axes, counts: np.ndarray, shares: np.ndarray) -> None:
     if size < SMALLEST_SIZE:
         return
     for (true, predicted), count in np.ndenumerate(counts):
-        color = "0.6" if not count else "white" if shares[true, predicted] > 0.5 else "black"
+        color = "0.6" if not count else "white" if shares[true, predicted] > DARK_SHARE else "black"
         ax.text(predicted, true, f"{count}", ha="center", va="center", size=size, color=color)
 
 
 def _cell_points(ax: Axes, num_classes: int) -> float:
     """Side of a cell of a square table in points, as the figure is laid out by now."""
-    figure = _figure_of(ax)
+    figure = figure_of(ax)
     figure.draw_without_rendering()
     extent = ax.get_window_extent()
     return min(extent.width, extent.height) * 72 / figure.dpi / num_classes
 
 
-def _shown(name: Any, length: int = 28) -> str:
+def shown_name(name: Any, length: int = 28) -> str:
     """A name as Matplotlib writes it as it is: short, no formula, and not hidden in a legend."""
     name = str(name)
     short = name if len(name) <= length else name[: length - 1] + "…"

@@ -16,10 +16,13 @@ import kfusion.layers  # noqa: F401 (registers the layers that a saved model hol
 from kfusion.candidates import Candidate
 from kfusion.export import export_saved_model
 from kfusion.fusion_data import FusionData
+from kfusion.json_values import none_if_not_finite
 from kfusion.model_card import facts_of_run
+from kfusion.run_records import HISTORIES_FILE, RUN_FILE, write_predictions
 from kfusion.tables import TableSchema
+from kfusion.versions import library_versions
 
-RUN_FILE, MODEL_FILE, TRIALS_FOLDER = "run.json", "model.keras", "trials"
+MODEL_FILE, TRIALS_FOLDER = "model.keras", "trials"
 
 
 @dataclasses.dataclass
@@ -68,13 +71,48 @@ def save_run(
         **facts,
     }
     schema = json.loads(train.schema.to_json())
+    facts_of_rows = _describe_rows(train, validation)
     (folder / RUN_FILE).unlink(missing_ok=True)
     kept.model.save(folder / MODEL_FILE)
-    text = json.dumps({**description, "schema": schema}, ensure_ascii=False, indent=1)
+    write_predictions(
+        folder,
+        validation.y,
+        validation.rows,
+        [candidate.predictions for candidate in candidates],
+        validation.groups,
+    )
+    histories = {
+        candidate.name: {
+            metric: [none_if_not_finite(float(value)) for value in values]
+            for metric, values in candidate.history.items()
+        }
+        for candidate in candidates
+    }
+    text = json.dumps(histories, ensure_ascii=False)
+    (folder / HISTORIES_FILE).write_text(text, encoding="utf-8")
+    kept_too = {"data": facts_of_rows, "versions": library_versions(), "schema": schema}
+    text = json.dumps({**description, **kept_too}, ensure_ascii=False, indent=1)
     unfinished = folder / f"{RUN_FILE}.part"
     unfinished.write_text(text, encoding="utf-8")
     os.replace(unfinished, folder / RUN_FILE)
     return description
+
+
+def _describe_rows(train: FusionData, validation: FusionData) -> dict[str, Any]:
+    """How many rows of each class and how many groups train and judge."""
+    parts = {"train": train, "validation": validation}
+    return {
+        "class_rows": {
+            part: {
+                name: int(np.sum(data.y == label)) for label, name in enumerate(train.class_names)
+            }
+            for part, data in parts.items()
+        },
+        "groups": {
+            part: None if data.groups is None else len(np.unique(data.groups))
+            for part, data in parts.items()
+        },
+    }
 
 
 def load_run(folder: str | os.PathLike) -> Run:

@@ -1,5 +1,6 @@
 """The command line: from a CSV file to predictions, and every mistake in one line."""
 
+import html
 import json
 import subprocess
 import sys
@@ -43,8 +44,15 @@ def arguments_for(command, folder, *more):
 
 def test_fit_export_and_predict_hand_over_to_each_other(folder, tmp_path, capsys):
     run, model = str(tmp_path / "run"), str(tmp_path / "model")
-    assert main(arguments_for("fit", folder, "--out", run)) == 0
+    page = tmp_path / "report.html"
+    assert main(arguments_for("fit", folder, "--out", run, "--report", str(page))) == 0
     fitted = json.loads(capsys.readouterr().out)
+    # Of rows in the order of the run, with the images of the whole table.
+    told = page.read_text(encoding="utf-8")
+    assert fitted["verdict"] in html.unescape(told)
+    assert html.escape(f"kfusion fit {folder / 'rows.csv'} --image photo") in told
+    assert all(f'<section id="{name}"' in told for name in ("data", "curves", "learning", "rows"))
+    assert told.count("<img ") > 12
     assert [c["name"] for c in fitted["candidates"]] == ["image only", "table only", "concat"]
     assert max(c["auc"] for c in fitted["candidates"]) == next(
         c["auc"] for c in fitted["candidates"] if c["name"] == fitted["kept"]
@@ -142,6 +150,7 @@ def test_the_package_runs_as_the_command_does():
 
 def test_compare_tells_a_verdict_and_goes_on_where_it_was(folder, tmp_path, capsys):
     out = tmp_path / "comparison"
+    page = tmp_path / "report.html"
     arguments = arguments_for("compare", folder, "--folds", "2", "--out", str(out))
     assert main(arguments) == 0
     first = capsys.readouterr()
@@ -156,8 +165,9 @@ def test_compare_tells_a_verdict_and_goes_on_where_it_was(folder, tmp_path, caps
     assert about["verdict"] in first.err
     assert json.loads((out / "comparison.json").read_text())["verdict"] == about["verdict"]
     assert (out / "comparison.png").stat().st_size > 1000
-    assert main(arguments) == 0
+    assert main([*arguments, "--report", str(page)]) == 0
     again = json.loads(capsys.readouterr().out)
+    assert about["verdict"] in html.unescape(page.read_text(encoding="utf-8"))
     assert again["candidates"] == about["candidates"]
     assert main([*arguments, "--folds", "3"]) == 2
     assert "holds another cross-validation: folds differ" in capsys.readouterr().err

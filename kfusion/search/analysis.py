@@ -30,6 +30,7 @@ from kfusion.plots import plot_confusion_counts
 from kfusion.search import study_plots
 from kfusion.search.proposals import MIRRORS, RESULT
 from kfusion.search.space import MAX_CHOICE_VALUES, choices
+from kfusion.search.study_folder import StudyFolder
 
 # Bins of a parameter with many values.
 NUM_BINS = 5
@@ -157,20 +158,24 @@ class StudyAnalysis:
         return paths
 
 
-def analyse(study: optuna.Study | Any) -> StudyAnalysis:
+def analyse(study: optuna.Study | str | os.PathLike | Any) -> StudyAnalysis:
     """Says which parameters matter, which values were tried, and what remains unknown.
 
     Args:
-        study: `OptunaTuner`, or an Optuna study.
+        study: `OptunaTuner`, an Optuna study, or the folder of a tuner's project.
 
     Returns:
         `StudyAnalysis`; of several objectives, by the first.
 
     Raises:
         ValueError: If the study has no trials.
+        FileNotFoundError: If the folder holds no study.
     """
     folder = None
-    if not isinstance(study, optuna.Study):
+    if isinstance(study, (str, os.PathLike)):
+        folder = StudyFolder(study)
+        study = folder.read()
+    elif not isinstance(study, optuna.Study):
         folder, study = study.oracle.folder, study.oracle.study
     trials = [_in_its_own_numbers(trial) for trial in study.get_trials(deepcopy=False)]
     if not trials:

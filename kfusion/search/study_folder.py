@@ -96,6 +96,17 @@ class StudyFolder:
                 study.set_metric_names(names)
         return study, storage
 
+    def read(self) -> optuna.Study:
+        """The study that is there.
+
+        Raises:
+            FileNotFoundError: If there is none.
+        """
+        if self.storage is None and not self.database.exists():
+            raise FileNotFoundError(f"{self.path} holds no study: it lacks {DATABASE_FILE}.")
+        with quiet_optuna():
+            return optuna.load_study(study_name=self._find_name(), storage=self._make_storage())
+
     def _make_storage(self) -> optuna.storages.BaseStorage:
         if self.storage is not None:
             return optuna.storages.get_storage(self.storage)

@@ -6,13 +6,22 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from kfusion.plots import COLORS, COLUMN_WIDTH, GUIDE, PAGE_WIDTH, SMALL_SIZE, TEXT_SIZE
+from kfusion.plots import (
+    COLORS,
+    COLUMN_WIDTH,
+    GUIDE,
+    PAGE_WIDTH,
+    SHADES,
+    SMALL_SIZE,
+    TEXT_SIZE,
+    add_legend,
+    shown_name,
+)
 
 # What became of a trial, in the order of the stack.
 STATE_COLORS = {
@@ -21,8 +30,8 @@ STATE_COLORS = {
     "failed": COLORS[1],
     "running": "0.7",
 }
-# Inches per row of bars, and the height of a panel.
-ROW_HEIGHT, PANEL_HEIGHT = 0.26, 1.9
+# Inches per row of bars, the height of a panel, and of a line above it.
+ROW_HEIGHT, PANEL_HEIGHT, LEGEND_LINE = 0.17, 1.9, 0.13
 MAX_COLUMNS = 3
 
 
@@ -35,7 +44,7 @@ def plot_history(trials: pd.DataFrame, objective: str, direction: str) -> Figure
         direction: "min" or "max".
     """
     done = trials[trials["state"] == "completed"]
-    figure, (ax,) = _panels(1, COLUMN_WIDTH)
+    figure, (ax,) = _panels(1, COLUMN_WIDTH, PANEL_HEIGHT + 2 * LEGEND_LINE)
     spread = done["spread"].astype(float).fillna(0.0)
     ax.errorbar(
         done["number"],
@@ -49,7 +58,7 @@ def plot_history(trials: pd.DataFrame, objective: str, direction: str) -> Figure
     )
     best = done["value"].cummax() if direction == "max" else done["value"].cummin()
     ax.step(done["number"], best, where="post", color=COLORS[1], linewidth=1.2, label="best so far")
-    ax.legend(fontsize=SMALL_SIZE, frameon=False, loc="best")
+    add_legend(ax)
     return _finish(figure, ax, "trial", objective)
 
 
@@ -65,7 +74,7 @@ def plot_importances(importances: pd.DataFrame) -> Figure:
     places = np.arange(len(rows))
     for shift, name, color in ((0.2, "fanova", COLORS[0]), (-0.2, "ped_anova", COLORS[5])):
         ax.barh(places + shift, rows[name], height=0.36, color=color, label=_spelled(name))
-    ax.set_yticks(places, list(rows.index))
+    ax.set_yticks(places, [shown_name(name) for name in rows.index])
     ax.set_xlim(left=0)
     figure.legend(ncols=2, fontsize=SMALL_SIZE, frameon=False, loc="outside upper center")
     return _finish(figure, ax, "importance", None)
@@ -99,7 +108,7 @@ def plot_values(values: pd.DataFrame, parameters: Sequence[str]) -> Figure:
 def plot_slices(
     trials: pd.DataFrame, parameters: Sequence[str], objective: str, log: Sequence[str] = ()
 ) -> Figure:
-    """Draws the objective of each completed trial over each parameter, later trials darker.
+    """Draws the objective of each completed trial over each parameter, later trials more solid.
 
     Args:
         trials: As of `StudyAnalysis`.
@@ -112,10 +121,10 @@ def plot_slices(
     for ax, name in zip(axes, parameters, strict=True):
         part = done[done[name].notna()]
         where, labels = _places(part[name])
-        ax.scatter(where, part["value"], c=part["number"], cmap="Blues", vmin=-len(done) / 2, s=10)
+        ax.scatter(where, part["value"], c=part["number"], cmap=SHADES, vmin=-len(done) / 2, s=10)
         if labels is not None:
             _name_values(ax, labels)
-        elif pd.api.types.is_integer_dtype(part[name].dropna()) or part[name].nunique() <= 5:
+        elif pd.api.types.is_integer_dtype(part[name].dropna()):
             ax.set_xticks(sorted(part[name].unique())[:10])
         elif name in log:
             ax.set_xscale("log")
@@ -150,21 +159,26 @@ def plot_parallel(
         scaled = np.log([where, np.full_like(where, low)]) if name in log else [where, low]
         above = scaled[0] - scaled[1]
         heights.append(above / (np.nanmax(above) or 1))
-        ax.axvline(place, **GUIDE)
+        ax.vlines(place, 0, 1, **GUIDE)
         ends = [f"{low:.3g}", f"{high:.3g}"] if labels is None else [labels[0], labels[-1]]
         for height, text in zip((-0.02, 1.02), ends, strict=True):
             ax.text(
                 place,
                 height,
-                str(text),
+                shown_name(text, 16),
                 ha="center",
                 va="top" if height < 0 else "bottom",
                 fontsize=SMALL_SIZE,
             )
     ranks = np.linspace(0, 1, len(done))
     for line, rank in zip(np.array(heights).T, ranks, strict=True):
-        ax.plot(line, color=matplotlib.colormaps["Blues"](0.15 + 0.85 * rank), linewidth=0.8)
-    ax.set_xticks(range(len(columns)), [*parameters, objective], fontsize=SMALL_SIZE)
+        ax.plot(line, color=SHADES(0.15 + 0.85 * rank), linewidth=0.8)
+    # Every second name is a line lower, so that neighbours do not touch.
+    names = [
+        "\n" * (place % 2) + shown_name(name, 22)
+        for place, name in enumerate([*parameters, objective])
+    ]
+    ax.set_xticks(range(len(columns)), names, fontsize=SMALL_SIZE)
     ax.tick_params(axis="x", length=0, pad=12)
     ax.set_yticks([])
     ax.set_ylim(-0.12, 1.12)
@@ -184,15 +198,15 @@ def plot_learning_curves(
         ax: Axes to draw into; by default those of a new figure.
     """
     if ax is None:
-        _, (ax,) = _panels(1, COLUMN_WIDTH)
+        _, (ax,) = _panels(1, COLUMN_WIDTH, PANEL_HEIGHT + LEGEND_LINE * len(histories))
     for place, (name, history) in enumerate(histories.items()):
         color = COLORS[place % len(COLORS)]
         for key, style in ((metric, "-"), (metric.removeprefix("val_"), "--")):
             if key in history and (style == "-" or key != metric):
                 epochs = np.arange(1, len(history[key]) + 1)
-                label = name if style == "-" else None
+                label = shown_name(name) if style == "-" else None
                 ax.plot(epochs, history[key], style, color=color, linewidth=1.1, label=label)
-    ax.legend(fontsize=SMALL_SIZE, frameon=False)
+    add_legend(ax)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return _finish(ax.figure, ax, "epoch", metric)
 
@@ -209,8 +223,8 @@ def _panels(count: int, width: float | None = None, height: float = PANEL_HEIGHT
 
 
 def _finish(figure: Figure, ax: Any, x_label: str | None, y_label: str | None) -> Figure:
-    ax.set_xlabel(x_label or "", fontsize=TEXT_SIZE)
-    ax.set_ylabel(y_label or "", fontsize=TEXT_SIZE)
+    ax.set_xlabel(shown_name(x_label or ""), fontsize=TEXT_SIZE)
+    ax.set_ylabel(shown_name(y_label or ""), fontsize=TEXT_SIZE)
     ax.tick_params(labelsize=SMALL_SIZE)
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
@@ -218,16 +232,22 @@ def _finish(figure: Figure, ax: Any, x_label: str | None, y_label: str | None) -
 
 
 def _places(values: pd.Series) -> tuple[np.ndarray, list[Any] | None]:
-    """Positions of values on an axis, and the names of these if they are no numbers."""
+    """Positions of values on an axis, and the names of these if they are no numbers or few."""
     if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
-        return values.to_numpy(float), None
+        few = sorted(values.dropna().unique())
+        is_choice = pd.api.types.is_float_dtype(values) and len(few) < min(6, values.count())
+        if not is_choice:
+            return values.to_numpy(float), None
+        # On one scale, 0 and 0.00001 would be one place.
+        places = [math.nan if math.isnan(value) else few.index(value) for value in values]
+        return np.array(places, float), [f"{value:.4g}" for value in few]
     names = sorted(values.dropna().unique(), key=str)
     places = [names.index(value) if value in names else math.nan for value in values]
     return np.array(places, float), names
 
 
 def _name_values(ax: Any, values: Sequence[Any]) -> None:
-    texts = [str(value) for value in values]
+    texts = [shown_name(value, 20) for value in values]
     is_long = max(map(len, texts), default=0) * len(texts) > 24
     ax.set_xticks(range(len(texts)), texts)
     if is_long:

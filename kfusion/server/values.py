@@ -61,9 +61,8 @@ def read_cell(column: Column, value: Any, where: str) -> Any:
     if isinstance(value, str):
         if _is_utf8(value) and (column.kind != "date" or _is_date_or_missing(value)):
             return value
-    elif isinstance(value, (bool, int, float)):
-        if column.kind not in ("date", "text") and _is_finite(value):
-            return value
+    elif _is_number(value) and column.kind not in ("date", "text"):
+        return value
     raise RequestError(
         f"{where}: column {column.name!r} must hold {_WANTED[column.kind]}, or null where a value "
         f"is missing. Received: {shown(value)}."
@@ -171,9 +170,10 @@ def _read_numbers(spec: InputSpec, value: Any, where: str) -> np.ndarray:
     return numbers
 
 
-def _is_finite(value: float) -> bool:
+def _is_number(value: Any) -> bool:
+    """Whether it is a finite number or a boolean."""
     try:
-        return math.isfinite(value)
+        return isinstance(value, (bool, int, float)) and math.isfinite(value)
     except OverflowError:
         return False
 

@@ -1,0 +1,1 @@
+"""Reports: one HTML file that tells what a result says, and opens anywhere."""

@@ -1,0 +1,81 @@
+"""The section on a search: what it tried, what mattered, and what it says nothing about."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kfusion.reports.blocks import Section, Warnings, to_table
+from kfusion.reports.inline_svg import to_picture
+from kfusion.reports.subject import Subject
+
+# In the order of the page: what each picture is called, and what to see in it.
+CAPTIONS = {
+    "history": (
+        "History",
+        "Each completed trial's score, in their order, and the best so far.",
+    ),
+    "importances": (
+        "Importances",
+        "How much each hyperparameter mattered, by two measures. Where they disagree, trust "
+        "neither: what a sampler settles on late looks important for that alone.",
+    ),
+    "values": (
+        "Values tried",
+        "How often each value was proposed, and what became of the trials. A value with a low bar "
+        "was hardly tried: the study says little about it.",
+    ),
+    "slices": (
+        "Slices",
+        "The score over each hyperparameter, one point a completed trial, later ones more solid.",
+    ),
+    "parallel": (
+        "Parallel coordinates",
+        "Each line is a trial, better ones more solid: such lines that run together show what good "
+        "settings share.",
+    ),
+    "learning_curves": ("Learning curves of the best trials", "The objective by epoch."),
+    "confusion": (
+        "Confusion of the best trial",
+        "Which classes it takes for which, on the rows that judged it.",
+    ),
+}
+# Best trials in the table.
+NUM_TRIALS = 5
+
+
+def search_section(subject: Subject) -> Section | None:
+    """Warnings first, since they say how far to trust the rest."""
+    analysis = subject.analysis
+    if analysis is None:
+        return None
+    blocks: list = []
+    if analysis.warnings:
+        blocks.append(Warnings("What the study does not show", analysis.warnings))
+    done = analysis.trials[analysis.trials["state"] == "completed"]
+    if len(done):
+        best = done.sort_values("value", ascending=analysis.direction == "min").head(NUM_TRIALS)
+        shown = best.drop(columns=["state", "message"]).dropna(axis=1, how="all")
+        settings = [name for name in analysis.parameters if name in shown]
+        shown = shown.astype({"seconds": int}) if "seconds" in shown else shown
+        shown[settings] = shown[settings].map(_spell)
+        shown = shown.rename(columns={"number": "trial", "value": analysis.objective})
+        blocks.append(to_table(shown, "The best trials.", digits=4))
+    names = subject.task.class_names if subject.task is not None else ()
+    pictures = analysis.plots(class_names=names or None)
+    if subject.intervals is None:
+        # It stands beside the verdict.
+        pictures.pop("history", None)
+    if subject.results:
+        pictures.pop("confusion", None)
+    for name, (title, caption) in CAPTIONS.items():
+        if name in pictures:
+            place = f"search-{name.replace('_', '-')}"
+            blocks.append(
+                to_picture(pictures[name], place, alt=title, caption=f"{title}. {caption}")
+            )
+    return Section("search", "Search", blocks)
+
+
+def _spell(value: Any) -> str:
+    """A hyperparameter as its author would have written it."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
