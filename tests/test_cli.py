@@ -198,7 +198,7 @@ def test_an_interrupted_command_says_so(monkeypatch, capsys):
     def interrupted(arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("kfusion.cli._demo", interrupted)
+    monkeypatch.setattr("kfusion.commands.demo._demo", interrupted)
     assert main(["demo"]) == 130
     assert capsys.readouterr().err.startswith("kfusion: stopped.")
 

@@ -21,10 +21,10 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--out", type=_html_file, metavar="FILE", help="HTML file (default: report.html in RUN)"
     )
-    parser.set_defaults(command=_report)
+    parser.set_defaults(command=_run)
 
 
-def add_option(parser: argparse.ArgumentParser) -> None:
+def add_report_option(parser: argparse.ArgumentParser) -> None:
     """Declares `--report` of another command."""
     parser.add_argument(
         "--report", type=_html_file, metavar="FILE", help="also write a page, as one HTML file"
@@ -46,7 +46,7 @@ def write_report(arguments: argparse.Namespace, result: Any, data: Any = None) -
     return {"report": str(report(result, arguments.report, data=data, command=arguments.line))}
 
 
-def _report(arguments: argparse.Namespace) -> dict[str, Any]:
+def _run(arguments: argparse.Namespace) -> dict[str, Any]:
     from kfusion.reports.page import report
 
     out = arguments.out or Path(arguments.run) / "report.html"

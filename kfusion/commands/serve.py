@@ -8,6 +8,7 @@ import socket
 from typing import Any
 
 from kfusion.commands.mistakes import CommandError, user_input
+from kfusion.commands.options import positive
 
 
 def add_parser(commands: Any) -> None:
@@ -17,9 +18,9 @@ def add_parser(commands: Any) -> None:
     add("model", metavar="MODEL_DIR", help="folder written by export")
     add("--host", default="127.0.0.1", help="address to listen at (default: this machine alone)")
     add("--port", type=_port, default=8501, help="default: %(default)s; 0: any that is free")
-    add("--max-megabytes", type=_positive, default=32, help="of a request; default: %(default)s")
-    add("--max-rows", type=_positive, default=1024, help="of a request; default: %(default)s")
-    add("--max-megapixels", type=_positive, default=50, help="of an image; default: %(default)s")
+    add("--max-megabytes", type=positive, default=32, help="of a request; default: %(default)s")
+    add("--max-rows", type=positive, default=1024, help="of a request; default: %(default)s")
+    add("--max-megapixels", type=positive, default=50, help="of an image; default: %(default)s")
     parser.set_defaults(command=serve)
 
 
@@ -55,12 +56,6 @@ def serve(arguments: argparse.Namespace) -> dict[str, Any]:
         with contextlib.suppress(KeyboardInterrupt):
             server.run(sockets=[listening])
     return {"model": arguments.model, "host": host, "port": port}
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of 1 or more; got {text!r}")
-    return int(text)
 
 
 def _port(text: str) -> int:

@@ -1,0 +1,71 @@
+"""The rows and branches that a command's arguments ask for."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from kfusion.commands.mistakes import user_input
+from kfusion.commands.telling import tell
+
+
+def load_data(arguments: argparse.Namespace):
+    """Loads the CSV; any fault in it is the user's to mend."""
+    from kfusion.loading import load_table, read_csv
+
+    with user_input():
+        frame = read_csv(arguments.csv)
+        named = [*arguments.drop, *arguments.categories]
+        absent = [name for name in named if name not in frame.columns]
+        if absent:
+            raise ValueError(f"{arguments.csv} has no column(s) {absent} to drop or to categorise.")
+        frame = frame.drop(columns=arguments.drop)
+        frame = frame.astype(dict.fromkeys(arguments.categories, "category"))
+        return load_table(
+            frame,
+            image_column=arguments.image,
+            target=arguments.target,
+            group_column=arguments.group,
+            tabular_columns=arguments.columns,
+            text_columns=arguments.text,
+            image_shape=arguments.image_shape,
+            image_folder=arguments.image_folder or Path(arguments.csv).parent,
+            kind=arguments.kind,
+            on_bad_image=arguments.on_bad_image,
+            on_missing_image=arguments.on_missing_image,
+        )
+
+
+def split_data(data, arguments: argparse.Namespace):
+    """Training and validation rows."""
+    with user_input():
+        train, validation = data.split(arguments.validation, seed=arguments.seed)
+    tell(f"{len(train)} training and {len(validation)} validation rows of {data}")
+    return train, validation
+
+
+def branches_asked_for(arguments: argparse.Namespace):
+    """A callable from training rows to builders of branches, as the arguments ask for."""
+    from functools import partial
+
+    from kfusion.baselines import default_branches
+
+    return partial(
+        default_branches,
+        backbone=arguments.backbone,
+        weights=arguments.weights,
+        trainable=not arguments.freeze,
+        augment=arguments.augment,
+        resize=arguments.resize,
+    )
+
+
+def check_buildable(builders, fusions: Sequence[str]) -> None:
+    """Raises what is wrong with branches or fusions before anything is trained."""
+    from kfusion.models import get_fusion
+
+    for builder in builders.values():
+        builder()
+    for fusion in fusions:
+        get_fusion(fusion)
