@@ -188,7 +188,7 @@ def comparison_table(candidates: Sequence[Candidate]) -> str:
 
 def verdict(candidates: Sequence[Candidate], validation: FusionData) -> str:
     """One sentence: whether the best fusion beats the best single input on the validation rows."""
-    names = [only(key) for key in validation.x]
+    names = [only(key) for key in validation.input_names]
     single = [c for c in candidates if c.name in names]
     fused = [c for c in candidates if c.name not in names]
     if not (single and fused):

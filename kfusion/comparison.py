@@ -533,7 +533,7 @@ def _gather(
 def _input_names(x: Any) -> list[str]:
     """Inputs of a model of all; those of an image and a table where they are not known."""
     if isinstance(x, FusionData):
-        return list(x.x)
+        return x.input_names
     return list(x) if isinstance(x, Mapping) else [IMAGE, TABULAR]
 
 

@@ -88,6 +88,13 @@ class FusionData:
         return array.shape[1:]
 
     @property
+    def input_names(self) -> list[str]:
+        """Names of a model's inputs, in the order of `x`; needs no schema."""
+        texts = self._text_inputs()
+        has_table = self.frame.shape[1] > len(texts)
+        return [*self.arrays, *([TABULAR] if has_table else []), *texts]
+
+    @property
     def schema(self) -> TableSchema:
         """The schema that encodes the table: the one given, or learned from all rows as loaded."""
         if self._schema is not None:
@@ -223,7 +230,8 @@ class FusionData:
         return rows[kept], rows[held]
 
     def _text_inputs(self) -> list[str]:
-        return [text_input(name) for name, kind in self.column_kinds.items() if kind == "text"]
+        kinds = self.column_kinds
+        return [text_input(name) for name in self.frame.columns if kinds.get(name) == "text"]
 
     def _learn_schema(self) -> TableSchema:
         # A part may lack a column's values by chance; what was loaded was checked.

@@ -100,7 +100,7 @@ def test_a_search_keeps_the_best_of_everything_it_tried(folder, tmp_path, capsys
         (["--image", "picture"], "`image_column` names no column of the table: 'picture'"),
         (["--target", "health"], "`target` names no column of the table: 'health'"),
         (["--columns", "age", "sick"], "Column 'sick' cannot be both `target` and a feature"),
-        (["--columns", "height"], "The table lacks the tabular column(s) ['height']"),
+        (["--columns", "height"], "The table lacks the column(s) ['height']"),
         (["--backbone", "VGG99"], "There is no application 'VGG99'"),
         (["--backbone", "VGG16"], "VGG16 cannot take images of 8x8"),
         (["--validation", "0.9"], "`validation` must lie in (0, 0.5]"),

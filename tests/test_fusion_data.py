@@ -194,5 +194,5 @@ def test_the_inputs_are_images_and_the_encoded_table():
 
 
 def test_unequal_numbers_of_rows_are_refused():
-    with pytest.raises(ValueError, match="same number of rows: images has 3, frame has 2, y has 3"):
+    with pytest.raises(ValueError, match="same number of rows: image has 3, frame has 2, y has 3"):
         make_data([0, 1, 1], frame=pd.DataFrame({"row": [1, 2]}))

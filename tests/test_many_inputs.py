@@ -177,7 +177,7 @@ def read(table, **keywords):
 class TestATableOfTwoImagesAndAText:
     def test_each_is_an_input(self, table):
         data = read(table)
-        assert list(data.x) == ["Front_side", "back", "tabular", "note"]
+        assert list(data.x) == data.input_names == ["Front_side", "back", "tabular", "note"]
         assert data.x["Front_side"].shape == (ROWS, 4, 4, 3)
         assert data.schema.kinds == {"size": "number", "note": "text"}
         assert data.x["note"].dtype == np.int32

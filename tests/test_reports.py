@@ -224,7 +224,7 @@ def make_run(folder, rows, y, predictions, names=("no", "yes")):
         "candidates": [{"name": name, **scores, "seconds": 1.0} for name, scores in told.items()],
         "kind": "binary",
         "class_names": list(names),
-        "image_shape": [8, 8, 3],
+        "shapes": {"image": [8, 8, 3]},
         "train_rows": 100,
         "validation_rows": len(y),
         "command": f"kfusion fit rows.csv --out {folder.name}",
