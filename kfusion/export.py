@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,11 +98,12 @@ def export_saved_model(
     if schema is not None:
         schema = schema.only({TABULAR, *specs})
         _check_schema(schema, model)
-    signatures = {ENCODED_SIGNATURE: _encoded_signature(model, kind, names)}
+    answer = _answering(model, kind, names)
+    signatures = {ENCODED_SIGNATURE: (answer, _model_specs(model))}
     vectorizers: dict[str, keras.layers.Layer] = {}
     if schema is not None:
         vectorizers = {text.name: text_vectorization(text.vocabulary) for text in schema.texts}
-        signatures[RAW_SIGNATURE] = _raw_signature(model, kind, names, schema, vectorizers)
+        signatures[RAW_SIGNATURE] = _raw_signature(model, answer, schema, vectorizers)
     else:
         signatures[RAW_SIGNATURE] = signatures[ENCODED_SIGNATURE]
     description = {
@@ -216,17 +217,23 @@ def _may_be_missing(model: keras.Model) -> list[str]:
     return [name for name in input_specs(model) if presence_name(name) in known]
 
 
-def _encoded_signature(model: keras.Model, kind: str, names: tuple[str, ...]):
-    def serve(inputs):
-        return _answer(model(feed(model, inputs), training=False), kind, names)
+def _answering(model: keras.Model, kind: str, names: tuple[str, ...]) -> Callable[..., Any]:
+    """The graph from a model's inputs to its answers, traced once for all signatures."""
+    import tensorflow as tf
 
-    return serve, _model_specs(model)
+    traced = tf.function(
+        lambda inputs: _answer(model(feed(model, inputs), training=False), kind, names),
+        input_signature=[_model_specs(model)],
+        autograph=False,
+    )
+    # Called as it is, TensorFlow would trace it twice.
+    concrete = traced.get_concrete_function()
+    return lambda inputs: concrete(inputs)
 
 
 def _raw_signature(
     model: keras.Model,
-    kind: str,
-    names: tuple[str, ...],
+    answer: Callable[..., Any],
     schema: TableSchema,
     vectorizers: Mapping[str, keras.layers.Layer],
 ):
@@ -245,7 +252,7 @@ def _raw_signature(
         for name, column in encoded.items():
             ids = vectorizers[column](columns[column])
             inputs[name] = tf.cast(ids, signature[name].dtype)
-        return _answer(model(feed(model, inputs), training=False), kind, names)
+        return answer(inputs)
 
     given = {name: signature[name] for name in others}
     for column in schema.columns:
