@@ -14,6 +14,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 
 from kfusion.branches import branch_builders
 from kfusion.fusion_data import FusionData
+from kfusion.input_names import only
 from kfusion.inputs import IMAGE, TABULAR
 from kfusion.layers import ConcatFusion
 from kfusion.models import build_fusion_model, build_unimodal_model, get_fusion
@@ -31,11 +32,6 @@ MAX_TREE_CATEGORIES = 255
 def default_branches(train: FusionData, **image_keywords: Any) -> Builders:
     """Builders of a branch for each input of the training rows; see `branch_builders`."""
     return branch_builders(train.x, train.schema, **image_keywords)
-
-
-def only(key: str) -> str:
-    """What a model of one input alone is called."""
-    return f"{'table' if key == TABULAR else key} only"
 
 
 def build_single(builders: Builders, key: str, *, task: Task, name: str) -> keras.Model:

@@ -36,7 +36,7 @@ def build_blended_model(
         task: `Task`.
         schema: `TableSchema` of the "tabular" input, if it may be missing.
         encoders: By the name of a member's input, a model that makes it from another input, such
-            as "image_features" from "image"; run once for all members.
+            as "image.features" from "image"; run once for all members.
         name: Name of the model.
 
     Returns:
@@ -99,9 +99,9 @@ class _Means:
             given = {key: self._tensors.of(key, spec) for key, spec in input_specs(model).items()}
             part = prediction_model(model)
             # Layers of one model must have different names; these were all called the same.
-            part.name = f"{plain}_{number}"
+            part.name = f"{plain}.{number}"
             parts.append(part(given if isinstance(part.input, dict) else list(given.values())))
-        mean = keras.layers.Average(dtype="float32", name=f"{plain}_mean")
+        mean = keras.layers.Average(dtype="float32", name=f"{plain}.mean")
         self._means[member] = mean(parts) if len(parts) > 1 else parts[0]
         return self._means[member]
 

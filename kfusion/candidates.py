@@ -13,9 +13,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from kfusion.baselines import build_fused, build_single, default_branches, only
+from kfusion.baselines import build_fused, build_single, default_branches
 from kfusion.estimates import JudgedRows
 from kfusion.fusion_data import FusionData
+from kfusion.input_names import only
 from kfusion.paired_comparison import compare_folds
 from kfusion.prediction import predict
 from kfusion.search.hypermodel import FusionHyperModel

@@ -21,7 +21,7 @@ BLANKS = " \t\n\v\f\r"
 
 
 def infer_kind(series: pd.Series) -> str:
-    """Returns the kind of a raw column: one of `KINDS`. Integers are numbers, however few."""
+    """Returns the kind of a raw column, never "text". Integers are numbers, however few."""
     dtype = series.dtype
     if isinstance(dtype, pd.CategoricalDtype):
         return "category"

@@ -15,7 +15,6 @@ from kfusion.fusion_data import FusionData
 from kfusion.images import BadImageError
 from kfusion.inputs import IMAGE, TABULAR, InputSpec, check_lengths, select_inputs
 from kfusion.loading import NO_FILE, is_blank, load_images, name_image_inputs
-from kfusion.plain_names import plain_name
 from kfusion.tables import TableSchema
 
 # With so many rows that lack a table, members learn what it means.
@@ -92,7 +91,7 @@ def read_modalities(
     shapes = shapes or {}
     if isinstance(x, FusionData):
         arrays = {name: _check_array(name, a, shapes.get(name)) for name, a in x.arrays.items()}
-        return Modalities(arrays, x.frame, x.column_kinds)
+        return Modalities(arrays, x.frame if x.frame.shape[1] else None, x.column_kinds)
     if isinstance(x, Mapping):
         return _from_mapping(x, shapes, text_columns)
     if not isinstance(x, pd.DataFrame):
@@ -207,16 +206,16 @@ def _from_mapping(x: Mapping[str, Any], shapes: Shapes, text_columns: Sequence[s
     strange = [name for name in x if not isinstance(name, str)]
     if strange or not x:
         raise ValueError(f"`X` must have inputs by name. Received: {list(x)}.")
-    odd = [name for name in x if plain_name(name) != name and not _holds_text(x[name])]
-    if odd:
-        raise ValueError(
-            f"Names of inputs must be ASCII letters, digits and underscores. Received: {odd[0]!r}."
-        )
     check_lengths({f"X[{key!r}]": part for key, part in x.items()})
     frame = x.get(TABULAR)
     if frame is not None:
         frame = _named(frame) if isinstance(frame, pd.DataFrame) else as_frame(frame)
-    texts = {name: part for name, part in x.items() if name != TABULAR and _holds_text(part)}
+    if IMAGE in x and _holds_text(x[IMAGE]):
+        raise ValueError(
+            f"`X[{IMAGE!r}]` holds strings. For paths of files pass a DataFrame and `image_column`."
+        )
+    # In an order that is not that of the dict.
+    texts = {name: x[name] for name in sorted(x) if name != TABULAR and _holds_text(x[name])}
     if texts:
         clash = [] if frame is None else [name for name in texts if name in frame.columns]
         if clash:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import numbers
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,8 @@ from kfusion.export import export_saved_model
 from kfusion.fingerprints import fingerprint
 from kfusion.folds import Fold
 from kfusion.fusion_data import FusionData
-from kfusion.inputs import IMAGE, TABULAR, check_lengths
+from kfusion.input_names import check_input_names
+from kfusion.inputs import IMAGE, check_lengths
 from kfusion.json_values import describe
 from kfusion.loading import name_image_inputs
 from kfusion.member_inputs import features_of, make_encoders
@@ -162,6 +164,8 @@ class _FusionEstimator(BaseEstimator):
         self.schema_ = None
         if given.frame is not None:
             self.schema_ = TableSchema.fit(given.frame, given.column_kinds, allow_empty=True)
+        inputs = [] if self.schema_ is None else self.schema_.input_names
+        check_input_names([*given.arrays, *inputs])
         encoded = self._encode(given)
         warn_before_training(None, encoded, targets, task=task, groups=groups, schema=self.schema_)
         present = present_rows(encoded, self.schema_)
@@ -170,6 +174,8 @@ class _FusionEstimator(BaseEstimator):
         )
         x = self._encode_for_members(encoded)
         members = self._choose_members(x, encoded, effort)
+        if self.members is None:
+            members = _with_rows(members, Rows(x, targets, weights, present), folds)
         about = None
         if self.directory is not None:
             data = {**x, "y": targets, "folds": _numbers(folds, len(targets))}
@@ -423,7 +429,7 @@ class _FusionEstimator(BaseEstimator):
             return given
         lacking = [name for name in self.input_shapes_ if name not in given.arrays]
         if self.schema_ is not None and given.frame is None:
-            lacking.append(TABULAR)
+            lacking += self.schema_.input_names
         if lacking:
             raise ValueError(f"`X` lacks the {lacking[0]!r} input that this was fitted on.")
         return given
@@ -644,6 +650,21 @@ class FusionRegressor(RegressorMixin, _FusionEstimator):
     def _read_target(self, y: Any) -> tuple[np.ndarray, Task]:
         values = read_values(y)
         return values, make_task("regression", y=values)
+
+
+def _with_rows(members: dict[str, Member], rows: Rows, folds: list[Fold]) -> dict[str, Member]:
+    """The members that have rows with all of their inputs in each fold; warns of the others."""
+    kept = {}
+    for name, member in members.items():
+        has_all = rows.having(member.modalities)
+        if all(has_all[fold.train].any() and has_all[fold.test].any() for fold in folds):
+            kept[name] = member
+    left_out = [name for name in members if name not in kept]
+    if left_out:
+        warnings.warn(
+            f"Left out, since too few rows have all of their inputs: {left_out}.", stacklevel=3
+        )
+    return kept
 
 
 def _numbers(folds: list[Fold], num_rows: int) -> np.ndarray:

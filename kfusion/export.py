@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from kfusion.branches.text import text_vectorization
-from kfusion.inputs import TABULAR
+from kfusion.inputs import TABULAR, InputSpec
 from kfusion.layers import (
     CategoryEmbedding,
     Frozen,
@@ -28,7 +28,7 @@ from kfusion.model_card import CardFacts, write_model_card
 from kfusion.models import prediction_model, presence_name
 from kfusion.prediction import feed, input_specs, predict
 from kfusion.raw_columns import encode_tensors, raw_columns, raw_dtype, sample_frame, served_names
-from kfusion.serving import DESCRIPTION_FILE, ENCODED_SIGNATURE, RAW_SIGNATURE
+from kfusion.serving import DESCRIPTION_FILE, ENCODED_SIGNATURE, FORMAT, RAW_SIGNATURE
 from kfusion.tables import TableSchema
 from kfusion.tasks import Task
 from kfusion.trained_models import layers_within
@@ -107,14 +107,10 @@ def export_saved_model(
     else:
         signatures[RAW_SIGNATURE] = signatures[ENCODED_SIGNATURE]
     description = {
-        "format": 1,
+        "format": FORMAT,
         "kind": kind,
         "class_names": list(names),
-        "image_columns": {
-            name: (image_columns or {}).get(name, name)
-            for name, spec in specs.items()
-            if spec.dtype == "uint8"
-        },
+        "image_columns": _image_columns(specs, image_columns or {}),
         "inputs": {name: [list(spec.shape), spec.dtype] for name, spec in specs.items()},
         "may_be_missing": _may_be_missing(model),
         "schema": None if schema is None else json.loads(schema.to_json()),
@@ -209,6 +205,16 @@ def _check_schema(schema: TableSchema, model: keras.Model) -> None:
                 "The schema is not the one that the model's tabular branch was built from: pass "
                 "that of the training rows, `train.schema`."
             )
+
+
+def _image_columns(specs: Mapping[str, InputSpec], given: Mapping[str, str]) -> dict[str, str]:
+    """The column of each input that a file could hold; those given first, in their order."""
+    images = [
+        name for name, spec in specs.items() if spec.dtype == "uint8" and len(spec.shape) == 3
+    ]
+    ordered = [name for name in given if name in images]
+    ordered += [name for name in images if name not in given]
+    return {name: given.get(name, name) for name in ordered}
 
 
 def _may_be_missing(model: keras.Model) -> list[str]:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from kfusion.folds import draw_splits
+from kfusion.input_names import check_input_names
 from kfusion.inputs import IMAGE, TABULAR, check_lengths
 from kfusion.tables import TableSchema, text_input
 from kfusion.tasks import Task, task
@@ -53,9 +54,7 @@ class FusionData:
     def __post_init__(self):
         if not len(self.rows):
             object.__setattr__(self, "rows", np.arange(len(self.y)))
-        clash = sorted({TABULAR, *self._text_inputs()} & self.arrays.keys())
-        if clash:
-            raise ValueError(f"Images and columns of the table have the same input names: {clash}.")
+        check_input_names(self.input_names)
         arrays = {**self.arrays, "frame": self.frame, "y": self.y, "rows": self.rows}
         check_lengths(arrays if self.groups is None else {**arrays, "groups": self.groups})
 
@@ -236,4 +235,7 @@ class FusionData:
     def _learn_schema(self) -> TableSchema:
         # A part may lack a column's values by chance; what was loaded was checked.
         allow_empty = self._is_part or bool(self.column_kinds)
-        return TableSchema.fit(self.frame, self.column_kinds or None, allow_empty=allow_empty)
+        if not self.frame.shape[1]:
+            return TableSchema(())
+        kinds = {name: self.column_kinds.get(name) for name in self.frame.columns}
+        return TableSchema.fit(self.frame, kinds, allow_empty=allow_empty)

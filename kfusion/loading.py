@@ -28,6 +28,7 @@ from kfusion.images import (
     read_images,
     rows_with_image,
 )
+from kfusion.input_names import RESERVED
 from kfusion.inputs import IMAGE, TABULAR
 from kfusion.plain_names import plain_names
 from kfusion.tables import TableSchema, check_unique_columns
@@ -113,9 +114,9 @@ def load_table(
     groups = None if group_column is None else _read_groups(frame[group_column])
     table = _convert(frame[list(asked_kinds)], asked_kinds)
     # Fitted to check every value; what it learned is dropped, for it saw all rows.
-    kinds = TableSchema.fit(table, asked_kinds).kinds
+    kinds = TableSchema.fit(table, asked_kinds).kinds if asked_kinds else {}
 
-    arrays, bad_images = load_image_columns(
+    arrays, bad_by_input = load_image_columns(
         frame,
         image_columns,
         dict.fromkeys(image_columns, image_shape),
@@ -123,18 +124,18 @@ def load_table(
         use_cache=use_cache,
         verbose=verbose,
     )
-    missing = [bad for bad in bad_images if bad.path == NO_FILE]
+    bad_images = sorted(bad for found in bad_by_input.values() for bad in found)
     if on_missing_image == "keep":
         bad_images = [bad for bad in bad_images if bad.path != NO_FILE]
-        for images in arrays.values():
-            _warn_of_black(images, [bad.row for bad in [*missing, *bad_images]])
+        for name, images in arrays.items():
+            _warn_of_black(images, [bad.row for bad in bad_by_input[name]])
     refused = [
         bad
         for bad in bad_images
         if (on_missing_image if bad.path == NO_FILE else on_bad_image) == "error"
     ]
     if refused:
-        raise BadImageError(refused, len(frame))
+        raise BadImageError(refused, len(frame) * len(arrays))
     data = FusionData(
         images=arrays[IMAGE] if set(arrays) == {IMAGE} else arrays,
         frame=table.reset_index(drop=True),
@@ -153,7 +154,7 @@ def name_image_inputs(image_column: str | Sequence[str]) -> dict[str, str]:
     columns = [image_column] if isinstance(image_column, str) else list(image_column)
     if len(columns) == 1:
         return {IMAGE: columns[0]}
-    names = plain_names(list(dict.fromkeys(columns)), taken=[TABULAR])
+    names = plain_names(list(dict.fromkeys(columns)), taken=[TABULAR, *RESERVED])
     return {names[column]: column for column in columns}
 
 
@@ -162,7 +163,7 @@ def load_image_columns(
     columns: Mapping[str, str],
     shapes: Mapping[str, tuple[int, int, int] | None],
     **keywords: Any,
-) -> tuple[dict[str, np.ndarray], list[BadImage]]:
+) -> tuple[dict[str, np.ndarray], dict[str, list[BadImage]]]:
     """Reads all images that a table names.
 
     Args:
@@ -172,7 +173,7 @@ def load_image_columns(
         **keywords: For `load_images`.
 
     Returns:
-        Images by input name, and the bad ones of all columns by row.
+        Images and bad images, both by input name.
 
     Raises:
         ValueError: If there is no such column, or it holds URLs.
@@ -182,11 +183,12 @@ def load_image_columns(
         raise ValueError(
             f"There is no image column {absent[0]!r}. There are: {list(frame.columns)}."
         )
-    arrays, all_bad = {}, []
+    arrays, all_bad = {}, {}
     for name, column in columns.items():
         arrays[name], bad = load_images(frame[column], shapes[name], **keywords)
-        all_bad += bad
-    return arrays, sorted(all_bad)
+        of_column = f"column {column!r}, " if len(columns) > 1 else ""
+        all_bad[name] = [each._replace(reason=f"{of_column}{each.reason}") for each in bad]
+    return arrays, all_bad
 
 
 def load_images(
@@ -328,7 +330,8 @@ def _choose_columns(frame, roles, tabular_columns, text_columns) -> dict[str, st
         is_mapping = isinstance(tabular_columns, Mapping)
         chosen = dict(tabular_columns) if is_mapping else dict.fromkeys(tabular_columns)
     chosen |= texts
-    if not chosen:
+    num_images = sum(role == "image_column" for role, _ in roles)
+    if not chosen and num_images < 2:
         raise ValueError("The table has no column to learn from besides its image and target.")
     for name in chosen:
         if name in taken:

@@ -22,13 +22,13 @@ NUM_COMPONENTS = 32
 
 
 def features_of(name: str) -> str:
-    """Name of what a trained network makes of an image."""
-    return f"{name}_features"
+    """Name of what a trained network makes of an image; with a dot, which no input has."""
+    return f"{name}.features"
 
 
 def components_of(name: str) -> str:
     """Name of the components of an input."""
-    return f"{name}_components"
+    return f"{name}.components"
 
 
 def make_encoders(

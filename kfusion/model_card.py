@@ -19,7 +19,12 @@ from PIL import Image
 from kfusion.images import PICTURE_CHANNELS
 from kfusion.inputs import TABULAR, InputSpec
 from kfusion.raw_columns import raw_dtype
-from kfusion.signatures import ENCODED_SIGNATURE, RAW_SIGNATURE, describe_signatures
+from kfusion.signatures import (
+    ENCODED_SIGNATURE,
+    RAW_SIGNATURE,
+    array_specs,
+    describe_signatures,
+)
 from kfusion.tables import CategoryColumn, Column, TableSchema, TextColumn
 
 CARD_FILE, SIGNATURE_FILE = "README.md", "signature.json"
@@ -174,10 +179,10 @@ def render_model_card(
         tags=_tags(specs, kind),
         metric=_METRICS.get(facts.score or "", facts.score),
         inputs=[name for name in specs if name != TABULAR],
-        images={name: spec.shape[-3:] for name, spec in specs.items() if spec.dtype == "uint8"},
+        images={name: specs[name].shape for name in description["image_columns"]},
         image_columns=description["image_columns"],
         may_be_missing=description["may_be_missing"],
-        arrays={name: tensor for name, tensor in raw["inputs"].items() if name in specs},
+        arrays={name: raw["inputs"][name] for name in array_specs(specs, schema)},
         columns=[_column_row(c, names[c.name]) for c in ([] if schema is None else schema.columns)],
         outputs=raw["outputs"],
         encoded=encoded["inputs"],

@@ -57,7 +57,7 @@ def save_run(
 ) -> dict[str, Any]:
     """Writes the kept model and the description of a run, the latter last; returns it."""
     description = {
-        "format": 1,
+        "format": 2,
         "kept": kept.name,
         "verdict": verdict,
         "candidates": [candidate.to_dict() for candidate in candidates],

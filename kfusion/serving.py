@@ -14,10 +14,17 @@ import pandas as pd
 from kfusion.images import check_image_shape
 from kfusion.inputs import InputSpec, check_lengths, select_inputs
 from kfusion.raw_columns import raw_columns
-from kfusion.signatures import ENCODED_SIGNATURE, RAW_SIGNATURE, describe_signatures
+from kfusion.signatures import (
+    ENCODED_SIGNATURE,
+    RAW_SIGNATURE,
+    array_specs,
+    describe_signatures,
+)
 from kfusion.tables import TableSchema
 
 DESCRIPTION_FILE = "kfusion.json"
+# Format 1 knew one image only.
+FORMAT = 2
 _BATCH = 256
 
 
@@ -61,9 +68,7 @@ class ExportedModel:
             num_classes=len(self.class_names),
         )
         self.image_shapes = {
-            name: check_image_shape(description["inputs"][name][0])
-            for name in self.image_columns
-            if len(description["inputs"][name][0]) == 3
+            name: check_image_shape(description["inputs"][name][0]) for name in self.image_columns
         }
 
     def predict(
@@ -86,11 +91,9 @@ class ExportedModel:
             TypeError, ValueError: If an input that the model takes is not given, or does not fit
                 its shape or the schema.
         """
-        specs = dict(self.specs)
-        if self.schema is not None:
-            specs = {n: spec for n, spec in specs.items() if n not in self.schema.input_names}
-            if frame is None:
-                raise ValueError(f"`frame` must hold the columns {self.schema.names}.")
+        specs = array_specs(self.specs, self.schema)
+        if self.schema is not None and frame is None:
+            raise ValueError(f"`frame` must hold the columns {self.schema.names}.")
         given: Mapping[str, Any] = {}
         if isinstance(images, Mapping):
             given = images
@@ -150,4 +153,10 @@ def load_exported(path: str | os.PathLike) -> ExportedModel:
             f"{path} holds no model exported by kfusion (saved_model.pb and kfusion.json). A "
             "training folder is exported with `kfusion export`."
         )
-    return ExportedModel(path, json.loads(description.read_text(encoding="utf-8")))
+    content = json.loads(description.read_text(encoding="utf-8"))
+    if content["format"] != FORMAT:
+        raise ValueError(
+            f"{path} was exported by another version of kfusion (format {content['format']}, not "
+            f"{FORMAT}): export the model again."
+        )
+    return ExportedModel(path, content)

@@ -34,9 +34,8 @@ def describe_signatures(
         shape is None, the number of rows.
     """
     encoded = {name: _tensor(spec.dtype, *spec.shape) for name, spec in inputs.items()}
-    raw = dict(encoded)
+    raw = {name: encoded[name] for name in array_specs(inputs, schema)}
     if schema is not None:
-        raw = {name: raw[name] for name in raw if name not in schema.input_names}
         raw |= {served_names[c.name]: _tensor(raw_dtype(c)) for c in schema.columns}
     if kind == "regression":
         outputs = {"prediction": _tensor("float32")}
@@ -50,6 +49,14 @@ def describe_signatures(
         RAW_SIGNATURE: {"inputs": raw, "outputs": outputs},
         ENCODED_SIGNATURE: {"inputs": encoded, "outputs": outputs},
     }
+
+
+def array_specs(
+    inputs: Mapping[str, InputSpec], schema: TableSchema | None
+) -> dict[str, InputSpec]:
+    """Those of a model's inputs that are not made of raw columns."""
+    made = [] if schema is None else schema.input_names
+    return {name: spec for name, spec in inputs.items() if name not in made}
 
 
 def _tensor(dtype: str, *shape: int | None) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from kfusion.column_values import (
     read_numbers,
     read_texts,
 )
+from kfusion.input_names import RESERVED
 from kfusion.inputs import IMAGE, TABULAR
 from kfusion.plain_names import plain_name
 from kfusion.texts import Vocabulary
@@ -28,8 +29,8 @@ MISSING_CODE, UNSEEN_CODE, FIRST_CODE = 0, 1, 2
 MAX_QUANTILES = 101
 # Format 1 had no quantiles.
 _FORMAT, _READABLE_FORMATS = 2, (1, 2)
-# What no text column's input may be called.
-RESERVED_INPUTS = (IMAGE, TABULAR)
+# Of a text column without a word to learn: its one token is in no text, for punctuation is cut.
+NO_WORDS = Vocabulary(("[none]",), 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,7 +202,7 @@ class TableSchema:
             if kind == "category":
                 learned.append(_fit_category(series, max_categories))
             elif kind == "text":
-                learned.append(_fit_text(series))
+                learned.append(_fit_text(series, allow_empty))
             else:
                 learned.append(_fit_number(series, kind))
         empty = [column.name for column in learned if column.missing_rate == 1]
@@ -236,6 +237,7 @@ class TableSchema:
         Raises:
             TypeError, ValueError: As `encode`, and if a text is no string.
         """
+        _check_present(frame, self.names)
         matrix = self.encode(frame)
         texts = {
             column.input_name: column.vocabulary.encode(read_texts(frame[column.name]))
@@ -259,7 +261,7 @@ class TableSchema:
                 column's kind or is infinite.
         """
         _check_frame(frame)
-        _check_present(frame, self.names)
+        _check_present(frame, [column.name for column in self.matrix_columns])
         encoded = np.empty((len(frame), self.num_columns), np.float32)
         for position, column in enumerate(self.matrix_columns):
             series = frame[column.name]
@@ -295,7 +297,7 @@ class TableSchema:
 def text_input(column: str) -> str:
     """Name of a text column's input: the column's, in ASCII letters, digits and underscores."""
     name = plain_name(column)
-    return f"{name}_text" if name in RESERVED_INPUTS else name
+    return f"{name}_text" if name in RESERVED | {IMAGE, TABULAR} else name
 
 
 def check_unique_columns(names: Sequence[Any]) -> None:
@@ -382,19 +384,21 @@ def _holds_numbers(series: pd.Series) -> bool:
     return pd.api.types.is_numeric_dtype(series.dtype)
 
 
-def _fit_text(series: pd.Series) -> TextColumn:
+def _fit_text(series: pd.Series, allow_empty: bool) -> TextColumn:
     texts = read_texts(series)
     try:
         vocabulary = Vocabulary.fit(texts)
     except ValueError as error:
+        if allow_empty:
+            return TextColumn(str(series.name), NO_WORDS, 1.0)
         raise ValueError(f"Column {series.name!r} is no text to learn from. {error}") from error
     empty = sum(text is None or not text.strip() for text in texts)
     return TextColumn(str(series.name), vocabulary, empty / len(texts))
 
 
 def _check_input_names(texts: Sequence[TextColumn]) -> None:
-    names = collections.Counter(column.input_name for column in texts)
-    twice = [column.name for column in texts if names[column.input_name] > 1]
+    names = collections.Counter(column.input_name.lower() for column in texts)
+    twice = [column.name for column in texts if names[column.input_name.lower()] > 1]
     if twice:
         raise ValueError(f"Rename one of the text columns {twice}: their inputs have one name.")
 

@@ -9,6 +9,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ.setdefault(variable, "1")
 
 import joblib
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -20,6 +21,22 @@ def image_cache_folder(tmp_path_factory, monkeypatch):
     folder = tmp_path_factory.mktemp("image_cache")
     monkeypatch.setenv("KFUSION_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture(scope="module")
+def eagerly():
+    """Without graphs: to trace one for each of many small models takes longer than to run them.
+
+    For tests whose subject is what is done with models; how they train is tested in graphs.
+    """
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture

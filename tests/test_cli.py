@@ -12,6 +12,8 @@ from PIL import Image
 
 from kfusion.cli import main
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

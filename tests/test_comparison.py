@@ -17,6 +17,8 @@ from kfusion.estimates import JudgedRows, estimate
 from kfusion.folds import make_folds
 from kfusion.tasks import task as make_task
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(240, 3))
 Y = (X.sum(axis=1) + RANDOM.normal(size=240) > 0).astype(int)

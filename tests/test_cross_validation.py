@@ -16,6 +16,8 @@ from kfusion.cross_validation import FoldError, cross_validate
 from kfusion.fusion_data import FusionData
 from kfusion.tasks import task as make_task
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(120, 3))
 Y = (X[:, 0] + RANDOM.normal(size=120) > 0).astype(int)

@@ -12,6 +12,8 @@ import kfusion as kf
 from kfusion import cli
 from kfusion.doctor.findings import Diagnosis, Finding, Undecided, to_diagnosis
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 
 def rows(num, seed):
     generator = np.random.default_rng(seed)

@@ -14,6 +14,8 @@ from kfusion.doctor.case import Case, Rows
 from kfusion.doctor.findings import Finding, Undecided
 from kfusion.doctor.history_checks import opening_epoch
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 RNG = np.random.default_rng(0)
 START = RNG.bit_generator.state
 CHECKS = (*history_checks.CHECKS, *modality_checks.CHECKS)

@@ -266,7 +266,7 @@ def test_a_frozen_backbone_stands_for_the_image():
     for weight, unchanged in zip(backbone.get_weights(), before, strict=True):
         np.testing.assert_array_equal(weight, unchanged)
     # The backbone runs once for all members.
-    assert sum(layer.name == "image_features" for layer in model.model_.layers) == 1
+    assert sum(layer.name == "image.features" for layer in model.model_.layers) == 1
 
 
 def test_one_split_and_a_residual_fusion():

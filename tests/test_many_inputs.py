@@ -1,6 +1,8 @@
 """Rows of several images, texts, embeddings, sequences and a table, in every road to a model."""
 
+import dataclasses
 import json
+import re
 import subprocess
 import sys
 
@@ -15,6 +17,8 @@ from sklearn.metrics import roc_auc_score
 
 import kfusion
 from kfusion import FusionClassifier, TableSchema, load_exported, load_table, predict
+from kfusion.doctor.case import Case, Rows
+from kfusion.doctor.split_checks import check_shared_rows
 from kfusion.latent_semantics import latent_semantics
 
 ROWS = 80
@@ -44,8 +48,9 @@ X = {
     "title": [None if row == 7 else note for row, note in enumerate(NOTES)],
     "tabular": FRAME[["size"]],
 }
-MEMBERS = ["front", "views", "vector", "pulse", "title", "table", "fused", "trees"]
 ALL_TREES = "trees and front and views and vector and pulse and title"
+# Those of an image and a table alone have tests elsewhere.
+MEMBERS = ["views", "vector", "pulse", "title", ALL_TREES]
 WITHOUT_KFUSION = """
 import json, sys
 import numpy as np, tensorflow as tf
@@ -62,13 +67,15 @@ print(json.dumps(answer))
 @pytest.fixture(scope="module")
 def fitted():
     x = {**X, "pulse": missing_from(X["pulse"], [3]), "views": missing_from(X["views"], [4])}
-    return FusionClassifier(num_folds=2, epochs=1).fit(x, Y)
+    return FusionClassifier(members=MEMBERS, num_folds=2, epochs=1).fit(x, Y)
 
 
 class TestTheEstimator:
     def test_has_a_member_of_each_input_and_of_all(self, fitted):
-        assert list(fitted.results_) == [*MEMBERS, ALL_TREES]
-        assert fitted._out_of_fold.modalities["fused"] == tuple(X)
+        assert list(fitted.results_) == MEMBERS
+        known = ["front", *MEMBERS[:-1], "table", "fused", "trees", ALL_TREES]
+        with pytest.raises(ValueError, match=re.escape(str(known))):
+            FusionClassifier(members=["none"]).fit(X, Y)
         assert roc_auc_score(Y, fitted.predict_proba(X)[:, 1]) > 0.9
 
     def test_rows_that_lack_inputs_are_answered(self, fitted):
@@ -130,14 +137,19 @@ class TestTheEstimator:
         np.testing.assert_allclose(json.loads(done.stdout), expected, atol=1e-5)
 
     def test_modalities_are_valued(self, fitted):
-        values = fitted.modality_values()
+        with pytest.warns(UserWarning, match="No member learned from front or tabular alone"):
+            values = fitted.modality_values()
         assert set(values) == set(X)
 
 
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        ({"a b": X["front"]}, "ASCII letters, digits and underscores. Received: 'a b'"),
+        ({"a b": X["front"], "c": X["vector"]}, "digits and underscores. Received: 'a b'"),
+        ({"a": X["front"], "A": X["vector"]}, r"must have different names. Received: \['a', 'A'\]"),
+        ({"pixels": X["front"]}, "An input cannot be called 'pixels'"),
+        ({"my_title": X["front"], "my title": NOTES}, "must have different names"),
+        ({"image": NOTES}, "holds strings. For paths of files"),
         ({"a": np.full((4, 2, 2, 3), 0.5)}, "`X\\['a'\\]` must be uint8 in 0-255 but lies in 0-1"),
         ({"a": np.array([1, 2, 3])}, "must be images, an embedding"),
         ({"size": NOTES, "tabular": FRAME}, "has the text 'size' twice"),
@@ -207,13 +219,18 @@ class TestATableOfTwoImagesAndAText:
         np.testing.assert_allclose(model.predict_proba(rows)[::-1], found, atol=1e-6)
         assert roc_auc_score(frame["y"] == "good", found[::-1, 1]) > 0.6
 
-    def test_it_is_trained_compared_and_searched(self, table, tmp_path):
+    def test_it_is_compared_and_searched(self, table, tmp_path):
         data = read(table)
         train, held = data.split()
         builders = kfusion.branch_builders(train.x, train.schema)
         assert list(builders) == list(data.x)
-        found = kfusion.compare(["concat"], data, folds=2, epochs=1, verbose=0)
-        assert {"Front_side only", "note only", "table only", "concat"} <= set(found.results)
+        fusions = {"all": kfusion.fused("concat", epochs=1)}
+        singles = kfusion.standard_single_inputs(inputs=data.input_names, epochs=1)
+        expected = [f"{name} only" for name in ("Front_side", "back", "table", "note")]
+        assert list(singles)[:-1] == expected
+        singles = {"note only": singles["note only"]}
+        found = kfusion.compare(fusions, data, single_inputs=singles, folds=2, verbose=0)
+        assert found.pairs["all"].verdict
         hypermodel = kfusion.FusionHyperModel(builders, task=train.task)
         tuner = kfusion.search_fusion(
             hypermodel,
@@ -244,7 +261,45 @@ class TestATableOfTwoImagesAndAText:
         np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-5)
 
 
+def test_members_that_no_row_has_all_inputs_of_are_left_out():
+    first = np.arange(ROWS) < 40
+    x = {"front": X["front"].copy(), "back": X["front"].copy()}
+    x["front"][first], x["back"][~first] = 0, 0
+    model = FusionClassifier(num_folds=2, epochs=1)
+    with pytest.warns(UserWarning, match=r"Left out, .*\['fused', 'trees on front and back'\]"):
+        model.fit(x, Y)
+    assert list(model.results_) == ["front", "back"]
+    assert roc_auc_score(Y, model.predict_proba(x)[:, 1]) > 0.6
+
+
+def test_columns_of_files_are_kept_in_the_order_of_training(tmp_path):
+    branches = {name: kfusion.image_branch((4, 4, 1), input_name=name) for name in ("b", "a")}
+    model = kfusion.build_fusion_model(branches, task="binary")
+    path = kfusion.export_saved_model(model, tmp_path / "m", image_columns={"b": "B", "a": "A"})
+    assert list(load_exported(path).image_columns.items()) == [("b", "B"), ("a", "A")]
+
+
 class TestTextsInATable:
+    def test_one_without_words_in_some_fold_is_learned_as_empty(self):
+        frame = pd.DataFrame({"note": ["one", "two", None]})
+        schema = TableSchema.fit(frame, {"note": "text"}, allow_empty=True)
+        # Words that are not known are told from none.
+        assert schema.inputs(frame)["note"].tolist() == [[1], [1], [0]]
+
+    def test_of_some_kinds_given_the_others_are_inferred(self):
+        images = np.zeros((ROWS, 2, 2, 1), "uint8")
+        names = ("a", "b")
+        data = kfusion.FusionData(images, FRAME, Y, "binary", names, column_kinds={"note": "text"})
+        assert list(data.x) == data.input_names == ["image", "tabular", "note"]
+
+    def test_repeated_short_texts_are_no_shared_rows(self):
+        ids = {"note": np.repeat([[2] + 79 * [0]], 100, axis=0).astype("int32")}
+        x = {**ids, "value": np.arange(100.0)[:, None]}
+        case = Case(None, Rows(x, Y[:1].repeat(100)), kfusion.task("binary"), texts=["note"])
+        other = {**ids, "value": 200 + np.arange(100.0)[:, None]}
+        case = dataclasses.replace(case, validation=Rows(other, case.train.y))
+        assert list(check_shared_rows(case)) == []
+
     def test_ids_are_those_of_the_vocabulary(self):
         schema = TableSchema.fit(FRAME, {"size": None, "note": "text"})
         (text,) = schema.texts

@@ -16,6 +16,8 @@ import pytest
 from kfusion import OptunaTuner, analyse, refit
 from kfusion.search.oracle import rank_costs
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 X = np.random.default_rng(0).normal(size=(96, 4)).astype("float32")
 Y = (X[:, 0] + X[:, 1] > 0).astype("int32")
 ROWS = {"x": X[:64], "y": Y[:64], "validation_data": (X[64:], Y[64:]), "verbose": 0}

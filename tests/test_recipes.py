@@ -19,6 +19,8 @@ from kfusion.recipes import (
 )
 from kfusion.recipes.intermediary_space import IntermediarySpace
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 RANDOM = np.random.default_rng(0)
 
 

@@ -20,6 +20,8 @@ from kfusion.cross_validation import cross_validate
 from kfusion.doctor.findings import Diagnosis, Finding, Undecided
 from kfusion.run_records import write_predictions
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 EVIL, FORMULA = "<script>alert(1)</script>", "$a_b$ & $\\frac{x}"
 CHROMIUM = Path("/usr/bin/chromium")
 

@@ -23,6 +23,8 @@ from kfusion import (
 from kfusion.layers import DAFT, CrossAttentionFusion, FiLM
 from kfusion.optimizers import LEARNING_RATES
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 BUILDERS = {
     "first": partial(tabular_branch, 3, name="first"),
     "second": partial(tabular_branch, 2, input_name="other", name="second"),

@@ -12,6 +12,8 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from kfusion import OptunaTuner, analyse
 from kfusion.search.confusion_counts import count_confusion
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 X = np.random.default_rng(0).normal(size=(60, 3)).astype("float32")
 Y = (X[:, 0] > 0).astype("int32")
 GROUPS = np.repeat(np.arange(12), 5)

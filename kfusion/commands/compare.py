@@ -27,7 +27,7 @@ def add_parser(commands: Any) -> None:
     add_training_arguments(parser, epochs=30)
     parser.add_argument("--folds", type=positive, default=5, help="default: %(default)s")
     parser.add_argument("--repeats", type=positive, default=1, help="default: %(default)s")
-    parser.add_argument("--score", help="what to parser by (default: auc, or rmse)")
+    parser.add_argument("--score", help="what to compare by (default: auc, or rmse)")
     parser.add_argument(
         "--confidence", type=float, default=0.95, help="of intervals (default: %(default)s)"
     )

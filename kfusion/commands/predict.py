@@ -12,7 +12,7 @@ from kfusion.commands.mistakes import user_input
 
 def add_parser(commands: Any) -> None:
     """Declares the command and its arguments."""
-    parser = commands.add_parser("predict", help="parser the rows of a CSV file")
+    parser = commands.add_parser("predict", help="predict the rows of a CSV file")
     parser.add_argument("model", metavar="MODEL_DIR", help="folder written by export")
     parser.add_argument("csv", metavar="CSV")
     parser.add_argument(
@@ -38,16 +38,20 @@ def _predict(arguments: argparse.Namespace) -> dict[str, Any]:
         model = load_exported(arguments.model)
         frame = read_csv(arguments.csv)
         columns = _image_columns(model.image_columns, arguments.image)
-        images, bad_images = load_image_columns(
+        images, bad_by_input = load_image_columns(
             frame,
             columns,
             model.image_shapes,
             image_folder=arguments.image_folder or Path(arguments.csv).parent,
         )
-        if set(columns) <= set(model.may_be_missing):
-            bad_images = [bad for bad in bad_images if bad.path != NO_FILE]
+        bad_images = [
+            bad
+            for name, found in bad_by_input.items()
+            for bad in found
+            if bad.path != NO_FILE or name not in model.may_be_missing
+        ]
         if bad_images:
-            raise BadImageError(bad_images, len(frame))
+            raise BadImageError(sorted(bad_images), len(frame) * len(columns))
         files = frame[next(iter(columns.values()))].tolist() if columns else None
         answers = model.predict(frame, images)
     rows = [_answer_of_row(model.class_names, answers, row, files) for row in range(len(frame))]
@@ -59,7 +63,7 @@ def _predict(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _image_columns(known: dict[str, str], given: list[str]) -> dict[str, str]:
     """Columns of image files by input name: those of training, or those given, in their order."""
-    if not given:
+    if not given or not known:
         return known
     if len(given) != len(known):
         raise ValueError(f"The model takes images {list(known)}. Received: --image {given}.")

@@ -44,6 +44,7 @@ class Case:
     history: Values of each epoch by name, such as "loss" and "val_auc"; or None.
     column_names: Names of the columns of an input, by the input's name.
     dates: Names of the columns that hold dates, by the input's name.
+    texts: Names of the inputs that hold ids of tokens.
     batch_size: Int, that of the training.
     epochs: Int, that of the training, or None.
     seed: Int.
@@ -57,6 +58,7 @@ class Case:
     history: Mapping[str, Sequence[float]] | None = None
     column_names: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     dates: Mapping[str, Collection[str]] = dataclasses.field(default_factory=dict)
+    texts: Collection[str] = ()
     batch_size: int = 32
     epochs: int | None = None
     seed: int = 0
@@ -89,13 +91,14 @@ def make_rows(
 
 
 def name_columns(schema: TableSchema | None) -> dict[str, Any]:
-    """The `column_names` and `dates` of a `Case` whose "tabular" input a schema encodes."""
+    """The `column_names`, `dates` and `texts` of a `Case` whose inputs a schema encodes."""
     if schema is None:
         return {}
     columns = schema.matrix_columns
     return {
         "column_names": {TABULAR: [column.name for column in columns]},
         "dates": {TABULAR: [column.name for column in columns if column.kind == "date"]},
+        "texts": [text.input_name for text in schema.texts],
     }
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from kfusion.estimates import Estimate, JudgedRows, estimate
+from kfusion.input_names import only
 from kfusion.paired_comparison import PairedComparison, compare_folds
 from kfusion.reports.given_data import describe_columns, describe_shapes
 from kfusion.reports.subject import Intervals, Subject
@@ -19,8 +20,6 @@ from kfusion.run_records import RunRecord, read_run
 from kfusion.tables import TableSchema
 from kfusion.tasks import Task, task
 
-# Of the candidates in `run.json`: those that learned from one input.
-SINGLE_INPUTS = ("image only", "table only")
 # Where a search within a run keeps its study.
 STUDY = Path("trials", "search")
 # What of two runs' descriptions may differ and is worth a word.
@@ -181,10 +180,12 @@ def _task_of(record: RunRecord) -> Task:
 
 def _best_single(record: RunRecord, of_run: Task) -> str | None:
     score = of_run.score()
+    schema = TableSchema.from_json(json.dumps(record.description["schema"]))
+    names = [only(key) for key in (*record.description["shapes"], *schema.input_names)]
     singles = {
         about["name"]: about[score.name]
         for about in record.description["candidates"]
-        if about["name"] in SINGLE_INPUTS and about[score.name] is not None
+        if about["name"] in names and about[score.name] is not None
     }
     return max(singles, key=lambda name: score.sign * singles[name]) if singles else None
 

@@ -8,7 +8,7 @@ from kfusion.inputs import InputSpec
 from kfusion.server.reading import Limits
 from kfusion.server.values import BYTES_KEY
 from kfusion.serving import ExportedModel
-from kfusion.signatures import ENCODED_SIGNATURE, RAW_SIGNATURE
+from kfusion.signatures import ENCODED_SIGNATURE, RAW_SIGNATURE, array_specs
 from kfusion.tables import Column
 
 _BYTES = {
@@ -33,7 +33,7 @@ def describe_request(model: ExportedModel, limits: Limits) -> dict[str, Any]:
     inputs = {"type": "object", "properties": lists, "additionalProperties": False}
     row = {
         name: {"type": "string", "contentMediaType": "application/octet-stream"}
-        if name in model.specs
+        if name in model.image_shapes
         else {"type": "string"}
         for name in names
     }
@@ -85,10 +85,9 @@ def describe_responses(model: ExportedModel) -> dict[int | str, dict[str, Any]]:
 
 def _values_by_name(model: ExportedModel) -> dict[str, Any]:
     """A value of each input and column by the name that it is served under."""
-    specs = dict(model.specs)
+    specs = array_specs(model.specs, model.schema)
     names = {}
     if model.schema is not None:
-        specs = {name: spec for name, spec in specs.items() if name not in model.schema.input_names}
         for column in model.schema.columns:
             names[model.served_names[column.name]] = _of_column(column)
     arrays = {name: _of_array(spec, name, model) for name, spec in specs.items()}

@@ -13,7 +13,7 @@ import pandas as pd
 from kfusion.inputs import TABULAR, InputSpec
 from kfusion.server.values import BYTES_KEY, RequestError, read_array, read_cell, shown
 from kfusion.serving import ExportedModel
-from kfusion.signatures import ENCODED_SIGNATURE, RAW_SIGNATURE
+from kfusion.signatures import ENCODED_SIGNATURE, RAW_SIGNATURE, array_specs
 from kfusion.tables import Column
 
 _LISTED = 50
@@ -199,7 +199,7 @@ def _make_door(model: ExportedModel, *, has_table: bool) -> _Door:
     own_names: dict[str, str] = {}
     own_names |= {column: name for name, column in model.image_columns.items()}
     if has_table and model.schema is not None:
-        arrays = {n: spec for n, spec in arrays.items() if n not in model.schema.input_names}
+        arrays = array_specs(arrays, model.schema)
         columns = {model.served_names[column.name]: column for column in model.schema.columns}
         own_names |= model.served_names
     return _Door(arrays, columns, own_names | {name: name for name in (*arrays, *columns)})
