@@ -40,11 +40,18 @@ def build_single(builders: Builders, key: str, *, task: Task, name: str) -> kera
 
 
 def build_fused(
-    builders: Builders, fusion: str | keras.layers.Layer, *, task: Task, name: str
+    builders: Builders,
+    fusion: str | keras.layers.Layer,
+    *,
+    task: Task,
+    name: str,
+    modality_dropout: float = 0.0,
 ) -> keras.Model:
     """A model of all branches."""
     branches = {key: build() for key, build in builders.items()}
-    return build_fusion_model(branches, task=task, fusion=fusion, name=name)
+    return build_fusion_model(
+        branches, task=task, fusion=fusion, name=name, modality_dropout=modality_dropout
+    )
 
 
 def single_input(

@@ -66,6 +66,7 @@ def fit_candidates(
     fusions: Sequence[str],
     builders: Mapping[str, Callable[..., keras.Model]],
     seed: int = 0,
+    modality_dropout: float = 0.0,
     **keywords: Any,
 ) -> list[Candidate]:
     """Trains a model of each input alone and each fusion on the same rows, with the same head.
@@ -76,6 +77,7 @@ def fit_candidates(
         fusions: Names of fusions.
         builders: As from `branch_builders`; called anew for each candidate.
         seed: Int; every candidate starts from it.
+        modality_dropout: Float, of the fusions; see `build_fusion_model`.
         **keywords: For `fit`.
 
     Returns:
@@ -87,7 +89,7 @@ def fit_candidates(
     task = train.task
     makers = {only(key): partial(build_single, builders, key) for key in builders}
     for fusion in fusions:
-        makers[fusion] = partial(build_fused, builders, fusion)
+        makers[fusion] = partial(build_fused, builders, fusion, modality_dropout=modality_dropout)
     x, validation_data = train.x, (validation.x, validation.y)
     candidates = []
     for name, make in makers.items():
@@ -160,10 +162,7 @@ def search_candidate(
         directory=folder,
         **keywords,
     )
-    with warnings.catch_warnings():
-        # The trial's optimizer had a schedule, the rebuilt model's has none; only weights matter.
-        warnings.filterwarnings("ignore", message="Skipping variable loading for optimizer")
-        model = tuner.get_best_models(1)[0]
+    model = tuner.get_best_models(1)[0]
     found = tuner.get_best_hyperparameters(1)[0].values
     candidate = _judge(SEARCHED, model, validation_data, task, started)
     candidate.details = {"hyperparameters": found, "trials": len(tuner.oracle.trials)}

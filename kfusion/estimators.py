@@ -569,7 +569,8 @@ class FusionClassifier(ClassifierMixin, _FusionEstimator):
         classes_: `(classes,)` labels.
         evidence_: `Comparison` of all members and the blend, out of fold.
         verdict_: One sentence: the blend against the best single input.
-        weights_: Weight in the blend by member, on log-probabilities: 0 to 3, of any sum.
+        weights_: Weight in the blend by member, on log-probabilities: 0 to 3, of any sum. It is
+            that of rows which have all inputs; others are answered by blends of their own.
         model_: `keras.Model` of all of it, from the inputs' arrays by name.
         schema_: `TableSchema` that encodes the table and texts.
         results_: `CrossValidation` by member.

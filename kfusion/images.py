@@ -22,6 +22,9 @@ from kfusion.progress import progress
 
 MAX_INFERRED_SIDE = 256
 MAX_LISTED = 1000
+MAX_ROWS = 20
+# The path of a bad image where the table names none.
+NO_FILE = "(empty)"
 # Those that strangers may send: others are rare, or hand the file to another program.
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF")
 _NUMPY_MAGIC = b"\x93NUMPY"
@@ -54,11 +57,20 @@ class BadImageError(ValueError):
 
 
 def describe_bad_images(bad_images: Sequence[BadImage], num_rows: int) -> str:
-    """One line per bad file, up to `MAX_LISTED`."""
+    """One line per bad file, up to `MAX_LISTED`; rows that name none share one."""
     lines = [f"{len(bad_images)} of {num_rows} images cannot be read (rows count from 0):"]
-    lines += [f"  row {bad.row}: {bad.path}: {bad.reason}" for bad in bad_images[:MAX_LISTED]]
-    if len(bad_images) > MAX_LISTED:
-        lines.append(f"  and {len(bad_images) - MAX_LISTED} more")
+    nameless: dict[str, list[int]] = {}
+    for bad in bad_images:
+        if bad.path == NO_FILE:
+            nameless.setdefault(bad.reason, []).append(bad.row)
+    for reason, rows in nameless.items():
+        more = " ..." if len(rows) > MAX_ROWS else ""
+        shown = ", ".join(map(str, rows[:MAX_ROWS]))
+        lines.append(f"  row {shown}{more}: {NO_FILE}: {reason} ({len(rows)} in all)")
+    files = [bad for bad in bad_images if bad.path != NO_FILE]
+    lines += [f"  row {bad.row}: {bad.path}: {bad.reason}" for bad in files[:MAX_LISTED]]
+    if len(files) > MAX_LISTED:
+        lines.append(f"  and {len(files) - MAX_LISTED} more")
     return "\n".join(lines)
 
 

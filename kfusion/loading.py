@@ -22,6 +22,7 @@ from kfusion.column_values import (
 )
 from kfusion.fusion_data import FusionData
 from kfusion.images import (
+    NO_FILE,
     BadImage,
     BadImageError,
     describe_bad_images,
@@ -36,8 +37,6 @@ from kfusion.tasks import MAX_INFERRED_CLASSES, TASK_KINDS, check_variety, task
 
 # Whole numbers up to here are told apart as float32.
 _MAX_WHOLE_FLOAT32 = 2**24
-# The path of a bad image where the table names none.
-NO_FILE = "(empty)"
 
 
 def load_table(
@@ -135,6 +134,11 @@ def load_table(
         if (on_missing_image if bad.path == NO_FILE else on_bad_image) == "error"
     ]
     if refused:
+        hint = '; `on_missing_image="keep"` allows it'
+        refused = [
+            bad._replace(reason=bad.reason + hint) if bad.path == NO_FILE else bad
+            for bad in refused
+        ]
         raise BadImageError(refused, len(frame) * len(arrays))
     data = FusionData(
         images=arrays[IMAGE] if set(arrays) == {IMAGE} else arrays,
@@ -152,9 +156,10 @@ def load_table(
 def name_image_inputs(image_column: str | Sequence[str]) -> dict[str, str]:
     """Columns of images by input name: "image" for one, or the columns' own, in ASCII."""
     columns = [image_column] if isinstance(image_column, str) else list(image_column)
+    check_unique_columns(columns)
     if len(columns) == 1:
         return {IMAGE: columns[0]}
-    names = plain_names(list(dict.fromkeys(columns)), taken=[TABULAR, *RESERVED])
+    names = plain_names(columns, taken=[TABULAR, *RESERVED])
     return {names[column]: column for column in columns}
 
 
@@ -338,7 +343,9 @@ def _choose_columns(frame, roles, tabular_columns, text_columns) -> dict[str, st
             raise ValueError(f"Column {name!r} cannot be both `{taken[name]}` and a feature.")
     absent = [name for name in chosen if name not in frame.columns]
     if absent:
-        raise ValueError(f"The table lacks the column(s) {absent} to learn from.")
+        raise ValueError(
+            f"The table lacks the column(s) {absent} to learn from. It has: {list(frame.columns)}."
+        )
     return chosen
 
 
@@ -462,7 +469,8 @@ def _drop_bad_images(data: FusionData, bad_images: Sequence[BadImage]) -> Fusion
     report = describe_bad_images(bad_images, len(data))
     if not kept.size:
         raise ValueError(f"No rows are left.\n{report}")
-    warnings.warn(f"Dropped rows with bad images. {report}", stacklevel=3)
+    num_dropped = len(data) - kept.size
+    warnings.warn(f"Dropped {num_dropped} rows with bad images. {report}", stacklevel=3)
     part = data[kept]
     names = part.class_names
     gone = [names[label] for label in range(len(names)) if label not in part.y]

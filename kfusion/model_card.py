@@ -179,7 +179,7 @@ def render_model_card(
         tags=_tags(specs, kind),
         metric=_METRICS.get(facts.score or "", facts.score),
         inputs=[name for name in specs if name != TABULAR],
-        images={name: specs[name].shape for name in description["image_columns"]},
+        images={n: specs[n].shape for n in description["image_columns"] if n in specs},
         image_columns=description["image_columns"],
         may_be_missing=description["may_be_missing"],
         arrays={name: raw["inputs"][name] for name in array_specs(specs, schema)},

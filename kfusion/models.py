@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 
 import keras
@@ -268,7 +269,8 @@ def join_branches(branches: Mapping[str, keras.Model]):
     ):
         raise TypeError(
             "`branches` must be a dict of Keras models by name, such as {'image': "
-            f"image_branch(...), 'tabular': tabular_branch(...)}}. Received: {branches!r}."
+            "image_branch(...), 'tabular': tabular_branch(...)}; builders are called first, "
+            f"{{name: build() for ...}}. Received: {reprlib.repr(branches)}."
         )
     inputs: dict[str, keras.KerasTensor] = {}
     features = {}

@@ -386,6 +386,9 @@ def _holds_numbers(series: pd.Series) -> bool:
 
 def _fit_text(series: pd.Series, allow_empty: bool) -> TextColumn:
     texts = read_texts(series)
+    kind = infer_kind(series)
+    if kind != "category":
+        raise ValueError(f"Column {series.name!r} holds no text but values of kind {kind!r}.")
     try:
         vocabulary = Vocabulary.fit(texts)
     except ValueError as error:

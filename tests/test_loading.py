@@ -82,14 +82,14 @@ def test_every_bad_file_is_listed_by_row(tmp_path, frame, load):
     assert [(bad.row, bad.reason) for bad in raised.value.bad_images] == [
         (2, "the file is not an image of a known kind"),
         (5, "the file does not exist"),
-        (7, "the table names no file"),
+        (7, 'the table names no file; `on_missing_image="keep"` allows it'),
     ]
 
 
 def test_rows_with_bad_images_are_dropped_where_asked_for(tmp_path, frame, load):
     (tmp_path / "2.png").unlink()
     frame["place"] = list("aabbccddee")
-    with pytest.warns(UserWarning, match=r"Dropped rows .* 1 of 10 .*\n  row 2: .*2.png"):
+    with pytest.warns(UserWarning, match=r"Dropped 1 rows .* 1 of 10 .*\n  row 2: .*2.png"):
         data = load(frame, on_bad_image="drop", group_column="place")
     kept = [0, 1, 3, 4, 5, 6, 7, 8, 9]
     assert data.rows.tolist() == kept
@@ -109,7 +109,7 @@ def test_dropping_every_row_is_refused(frame, load):
 def test_dropping_every_row_of_a_class_is_refused(frame, load):
     frame.loc[frame["y"] == 1, "image"] = "gone.png"
     with (
-        pytest.warns(UserWarning, match="Dropped rows"),
+        pytest.warns(UserWarning, match="Dropped 5 rows"),
         pytest.raises(ValueError, match=r"No rows of class\(es\) \['1'\] are left"),
     ):
         load(frame, on_bad_image="drop")

@@ -273,7 +273,9 @@ def test_members_that_no_row_has_all_inputs_of_are_left_out():
 
 
 def test_columns_of_files_are_kept_in_the_order_of_training(tmp_path):
-    branches = {name: kfusion.image_branch((4, 4, 1), input_name=name) for name in ("b", "a")}
+    branches = {
+        key: kfusion.image_branch((4, 4, 1), input_name=key, name=f"{key}_branch") for key in "ba"
+    }
     model = kfusion.build_fusion_model(branches, task="binary")
     path = kfusion.export_saved_model(model, tmp_path / "m", image_columns={"b": "B", "a": "A"})
     assert list(load_exported(path).image_columns.items()) == [("b", "B"), ("a", "A")]
@@ -321,6 +323,8 @@ class TestTextsInATable:
             TableSchema.fit(frame, {"note": "text"})
         with pytest.raises(ValueError, match="Column 'note' is no text to learn from"):
             TableSchema.fit(frame[:1], {"note": "text"})
+        with pytest.raises(ValueError, match="holds no text but values of kind 'number'"):
+            TableSchema.fit(pd.DataFrame({"note": ["1.5", "3"]}), {"note": "text"})
 
 
 def test_latent_semantics_are_those_of_scikit_learn():

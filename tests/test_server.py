@@ -432,7 +432,8 @@ class SumOfTwo:
 
     specs: ClassVar = {"pair": InputSpec((2,), "float32")}
     signatures: ClassVar = {}
-    schema, image_columns, may_be_missing, class_names = None, MappingProxyType({}), (), ()
+    schema, may_be_missing, class_names = None, (), ()
+    image_columns = image_shapes = MappingProxyType({})
 
     def __init__(self):
         self.is_asked, self.may_answer = threading.Event(), threading.Event()

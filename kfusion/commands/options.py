@@ -28,7 +28,11 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     add("--image-shape", type=sizes(3), metavar="HxWxC", help="default: that of the files")
     add("--image-folder", metavar="DIR", help="where relative paths start (default: the CSV's)")
     add("--on-bad-image", choices=["error", "drop"], default="error")
-    add("--on-missing-image", choices=["error", "drop", "keep"], help="of rows that name no file")
+    add(
+        "--on-missing-image",
+        choices=["error", "drop", "keep"],
+        help="of rows that name no file; keep: fusions learn to do without",
+    )
     add("--batch-size", type=positive, help="default: 64, or less for a small table")
     add("--validation", type=float, default=0.2, help="share of rows (default: %(default)s)")
     add("--seed", type=int, default=0)

@@ -11,6 +11,8 @@ from kfusion.commands.report import write_report
 from kfusion.commands.rows import branches_asked_for, check_buildable, load_data, split_data
 from kfusion.commands.telling import tell
 
+MODALITY_DROPOUT = 0.3
+
 
 def add_parser(commands: Any) -> None:
     """Declares both commands and their arguments."""
@@ -50,6 +52,8 @@ def _train(arguments: argparse.Namespace, *, search: bool) -> dict[str, Any]:
         check_can_score(train.task, validation.y)
         builders = branches_asked_for(arguments)(train)
         check_buildable(builders, fusions)
+    # Rows that are kept without an image are there so that such rows can be answered.
+    dropped = MODALITY_DROPOUT if arguments.on_missing_image == "keep" else 0.0
     fit_keywords = {"batch_size": arguments.batch_size, "class_weight": arguments.class_weight}
     trained = candidates.fit_candidates(
         train,
@@ -58,6 +62,7 @@ def _train(arguments: argparse.Namespace, *, search: bool) -> dict[str, Any]:
         builders=builders,
         epochs=arguments.epochs,
         seed=arguments.seed,
+        modality_dropout=dropped,
         **fit_keywords,
     )
     if search:
@@ -65,6 +70,7 @@ def _train(arguments: argparse.Namespace, *, search: bool) -> dict[str, Any]:
         space: dict[str, Any] = {
             "fit_keywords": {"class_weight": arguments.class_weight},
             "batch_sizes": sizes,
+            "modality_dropout": dropped,
         }
         if arguments.fusions:
             space["fusions"] = fusions

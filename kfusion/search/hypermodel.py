@@ -72,6 +72,7 @@ class FusionHyperModel(keras_tuner.HyperModel):
         seed: Int; the initial weights, shuffling and dropout of the n-th model that is built
             start from `seed + n`. None leaves it to the tuner: `OptunaTuner` has a seed for each
             trial.
+        modality_dropout: Float, of every model; see `build_fusion_model`.
         fit_keywords: Further keywords for `fit`, such as `batch_size` or `class_weight`.
 
     Raises:
@@ -115,6 +116,7 @@ class FusionHyperModel(keras_tuner.HyperModel):
         batch_sizes: Part = 0,
         branch_parts: Mapping[str, Mapping[str, Part]] | None = None,
         seed: int | None = None,
+        modality_dropout: float = 0.0,
         fit_keywords: Mapping[str, Any] | None = None,
     ):
         super().__init__()
@@ -170,6 +172,7 @@ class FusionHyperModel(keras_tuner.HyperModel):
         self.weight_decays = weight_decays
         self.batch_sizes = batch_sizes
         self.seed = seed
+        self.modality_dropout = modality_dropout
         self._num_builds = 0
         self.fit_keywords = dict(fit_keywords or {})
 
@@ -181,7 +184,12 @@ class FusionHyperModel(keras_tuner.HyperModel):
             keras.utils.set_random_seed(self.seed + self._num_builds)
         keywords = self.keywords(hp)
         branches = {name: builder(**keywords[name]) for name, builder in self.branches.items()}
-        model = build_fusion_model(branches, task=self.task, **keywords["model"])
+        model = build_fusion_model(
+            branches,
+            task=self.task,
+            modality_dropout=self.modality_dropout,
+            **keywords["model"],
+        )
         rates = dict(keywords["fit"])
         # The schedule begins with `fit`, which knows the number of steps.
         for name in ("batch_size", "learning_rate_schedule"):

@@ -207,6 +207,13 @@ class OptunaTuner(keras_tuner.Tuner):
         reason = messages[0].strip().splitlines()[-1] if messages else "no trial was run"
         raise RuntimeError(f"None of {len(trials)} trials completed. The first one: {reason}")
 
+    def get_best_models(self, num_models: int = 1) -> list[keras.Model]:
+        """Builds the models of the best trials, the best first, and loads their weights."""
+        with warnings.catch_warnings():
+            # A trial's optimizer had a schedule, that of a model built again has none.
+            warnings.filterwarnings("ignore", message="Skipping variable loading for optimizer")
+            return super().get_best_models(num_models)
+
     def run_trial(self, trial: StudyTrial, *fit_args: Any, **fit_kwargs: Any) -> list[Any]:
         """Trains a trial's model on each fold, as often as `executions_per_trial` says.
 
