@@ -230,8 +230,8 @@ def compare(
 ) -> Comparison:
     """Cross-validates candidates beside each input alone, all on the same folds, with a verdict.
 
-    Beside the candidates stand an image network, a table network, boosted trees on the table
-    and plain concatenation; `single_inputs` puts others in their place. Each candidate is
+    Beside the candidates stand a network of each input, boosted trees on the table and plain
+    concatenation; `single_inputs` puts others in their place. Each candidate is
     compared with the best single input twice: as chosen fold by fold by the scores on the rows
     outside of that fold, so that no row helps to choose what it judges, and as the one that is
     best over all rows. The comparison that shows less is told: the first alone would favour a
@@ -249,9 +249,9 @@ def compare(
         x: As in `cross_validate`.
         y: As in `cross_validate`.
         folds: As in `cross_validate`.
-        single_inputs: Callables by name, what a candidate has to beat; by default an image
-            network, a table network and boosted trees, for which `x` must be `FusionData` or
-            have "image" and "tabular".
+        single_inputs: Callables by name, what a candidate has to beat; by default a network of
+            each input and boosted trees, for which `x` must be `FusionData`, or have "tabular" and
+            one or more others.
         task: As in `cross_validate`.
         score: Name of a score of the task; by default AUC, or RMSE.
         groups: As in `cross_validate`.
