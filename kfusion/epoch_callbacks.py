@@ -38,7 +38,7 @@ class ExactScores(keras.callbacks.Callback):
 
 
 class LearningRate(keras.callbacks.Callback):
-    """Adds the optimizer's rate at the end of an epoch to its logs, as Keras' own callbacks do."""
+    """Adds the rate that an epoch leaves to its logs, under the name that Keras' callbacks use."""
 
     def on_epoch_end(self, epoch, logs=None):
         rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)

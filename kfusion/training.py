@@ -64,9 +64,9 @@ def fit(
     By default the learning rate rises over the first twentieth of the steps and falls to 0 as a
     cosine. After each epoch the whole validation set is predicted once and scored exactly: the
     history and other callbacks see `val_loss` (without penalties on weights) and `val_auc` and
-    `val_accuracy`, or `val_rmse`, `val_mae` and `val_r2`, and the epoch's last `learning_rate`.
-    Training stops when the task's objective (or, at the same objective, the loss) has not improved
-    for `patience` epochs.
+    `val_accuracy`, or `val_rmse`, `val_mae` and `val_r2`, and the `learning_rate` that the epoch
+    leaves, as TensorBoard's callback reads it. Training stops when the task's objective (or, at the
+    same objective, the loss) has not improved for `patience` epochs.
 
     Args:
         model: A `keras.Model`, as from `build_fusion_model`; compiled anew here.
