@@ -64,7 +64,7 @@ def bag(
             held.enter_context(folders[name].opened({**(about or {}), "member": name}))
         bar = progress(jobs, description="members", verbose=verbose)
         for name, fold in bar:
-            bar.set_postfix_str(f"{name}, fold {fold.number + 1} of {len(folds)}")
+            bar.note(f"{name}, fold {fold.number + 1} of {len(folds)}")
             folder = folders.get(name)
             if folder is None:
                 result = _fit(name, members[name], rows, fold, task, seed)

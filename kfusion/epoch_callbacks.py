@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 
 from kfusion.prediction import EVALUATION_BATCH, predict_batches
-from kfusion.progress import progress
+from kfusion.progress import Progress, progress
 from kfusion.tasks import Task
 
 
@@ -33,6 +35,14 @@ class ExactScores(keras.callbacks.Callback):
         predictions = predict_batches(self.model, self.inputs, EVALUATION_BATCH)
         scores = self.task.scores(self.labels, predictions)
         return {f"val_{k}": v for k, v in scores.items()}, bool(np.isfinite(predictions).all())
+
+
+class LearningRate(keras.callbacks.Callback):
+    """Adds the rate that an epoch leaves to its logs, under the name that Keras' callbacks use."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
+        logs["learning_rate"] = float(rate)
 
 
 class BestWeights(keras.callbacks.Callback):
@@ -74,23 +84,37 @@ class BestWeights(keras.callbacks.Callback):
 
 
 class EpochBar(keras.callbacks.Callback):
-    """One line on stderr: epochs done, time left, best score so far."""
+    """Epochs done, time left, best score so far. Close it, for training may end in an error.
 
-    def __init__(self, name: str, task: Task):
+    Args:
+        name: Text in front.
+        objective: What has the name of a score and its direction; None tells of no score.
+        verbose: 0 shows nothing.
+    """
+
+    def __init__(self, name: str, objective: Any, verbose: int | bool = 1):
         super().__init__()
-        self.name, self.objective = name, task.objective
+        self.name, self.objective, self.verbose = name, objective, verbose
+        self.bar: Progress[int] | None = None
 
     def on_train_begin(self, logs=None):
-        total = self.params["epochs"]
-        self.bar = progress(range(total), description=self.name, total=total)
-        self.scores: list[float] = []
+        self.close()
+        epochs = range(self.params["epochs"])
+        self.bar = progress(epochs, description=self.name, verbose=self.verbose)
+        self.best: float | None = None
+        self.bar.open()
 
     def on_epoch_end(self, epoch, logs=None):
-        if self.objective.name in logs:
-            self.scores.append(logs[self.objective.name])
-            best = max if self.objective.direction == "max" else min
-            self.bar.set_postfix({f"best {self.objective.name}": f"{best(self.scores):.4f}"}, False)
-        self.bar.update()
+        told = ""
+        if self.objective is not None and self.objective.name in logs:
+            score = float(logs[self.objective.name])
+            better = max if self.objective.direction == "max" else min
+            self.best = score if self.best is None else better(self.best, score)
+            told = f"best {self.objective.name} {self.best:.4f}"
+        self.bar.count = epoch + 1
+        self.bar.note(told)
 
-    def on_train_end(self, logs=None):
-        self.bar.close()
+    def close(self):
+        """Leaves the last state to be read."""
+        if self.bar is not None:
+            self.bar.close()

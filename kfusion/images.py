@@ -143,8 +143,8 @@ def read_images(
     shape = check_image_shape(shape)
     images = np.zeros((len(files), *shape), np.uint8)
     bad_images: list[BadImage] = []
-    with _open_cache(use_cache) as cache, _workers() as pool:
-        bar = progress(range(len(files)), description="images", verbose=verbose)
+    bar = progress(files, description="images", verbose=verbose)
+    with _open_cache(use_cache) as cache, _workers() as pool, bar:
         for start in range(0, len(files), _BATCH):
             batch = files[start : start + _BATCH]
             for row, result in enumerate(_read_batch(batch, shape, cache, pool), start):
@@ -152,8 +152,7 @@ def read_images(
                     bad_images.append(BadImage(row, files[row], result))
                 else:
                     images[row] = result
-            bar.update(len(batch))
-        bar.close()
+            bar.advance(len(batch))
     if 0 < images.max(initial=0) <= 16:
         warnings.warn(
             f"No pixel of the {len(files)} images is above {images.max()} of 255. If the files "

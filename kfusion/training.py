@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ import numpy as np
 from kfusion.backend_memory import traced_gradients_forgotten
 from kfusion.balanced_batches import BalancedBatches
 from kfusion.doctor.before_training import warn_before_training
-from kfusion.epoch_callbacks import BestWeights, EpochBar, ExactScores
+from kfusion.epoch_callbacks import BestWeights, EpochBar, ExactScores, LearningRate
 from kfusion.inputs import check_lengths, check_same_keys
 from kfusion.losses import FocalCrossentropy, MeanOverMembers, PriorShiftedCrossentropy
 from kfusion.models import MEMBER_PREDICTIONS, PREDICTION, answers_by_name
@@ -63,8 +64,9 @@ def fit(
     By default the learning rate rises over the first twentieth of the steps and falls to 0 as a
     cosine. After each epoch the whole validation set is predicted once and scored exactly: the
     history and other callbacks see `val_loss` (without penalties on weights) and `val_auc` and
-    `val_accuracy`, or `val_rmse`, `val_mae` and `val_r2`. Training stops when the task's
-    objective (or, at the same objective, the loss) has not improved for `patience` epochs.
+    `val_accuracy`, or `val_rmse`, `val_mae` and `val_r2`, and the `learning_rate` that the epoch
+    leaves, as TensorBoard's callback reads it. Training stops when the task's objective (or, at the
+    same objective, the loss) has not improved for `patience` epochs.
 
     Args:
         model: A `keras.Model`, as from `build_fusion_model`; compiled anew here.
@@ -94,11 +96,12 @@ def fit(
         seed: Int that fixes shuffling, dropout and augmentation (it seeds Python, NumPy and
             Keras). Initial weights were drawn when the model was built: call
             `keras.utils.set_random_seed` before that.
-        callbacks: Keras callbacks; they see the exact scores.
+        callbacks: Keras callbacks, such as those of TensorBoard, MLflow or Weights & Biases; they
+            see the exact scores.
         jit_compile: As in `keras.Model.compile`.
         doctor: Whether the doctor looks at the data and the model first, in short: what it finds
             are `DoctorWarning`s. `kfusion.examine` looks at all of it.
-        verbose: 0 hides the progress bar on stderr.
+        verbose: 0 hides the progress on stderr.
         **keywords: Further arguments of `keras.Model.fit`.
 
     Returns:
@@ -183,15 +186,17 @@ def fit(
                 sample_weight=rows["sample_weight"],
             )
         }
-    with traced_gradients_forgotten():
+    bar = EpochBar(model.name, task.objective, verbose)
+    with traced_gradients_forgotten(), contextlib.closing(bar):
         history = model.fit(
             **rows,
             epochs=epochs,
-            # The scorer comes first: those behind it see its scores.
+            # What adds to the logs comes first: those behind it see that.
             callbacks=[
+                LearningRate(),
                 *([scorer, keeper] if scorer else []),
                 *callbacks,
-                *([EpochBar(model.name, task)] if verbose else []),
+                bar,
             ],
             verbose=0,
             **keywords,

@@ -162,6 +162,10 @@ class TestFailures:
         with pytest.raises(ValueError, match="`class_weight` must be None"):
             search(tmp_path, hypermodel)
 
+    def test_callbacks_for_every_run_belong_to_the_search(self):
+        with pytest.raises(ValueError, match="`fit_keywords` cannot hold callbacks"):
+            FusionHyperModel(BUILDERS, task="binary", fit_keywords={"callbacks": []})
+
     def test_when_every_trial_diverges_the_first_failure_is_quoted(self, tmp_path):
         diverging = {**SMALL, "learning_rate_factors": (1e30, 1e35), "optimizers": ["sgd"]}
         hypermodel = FusionHyperModel(BUILDERS, task="binary", **diverging)

@@ -20,7 +20,7 @@ from kfusion import (
     tabular_branch,
     task,
 )
-from kfusion.optimizers import LEARNING_RATES
+from kfusion.optimizers import LEARNING_RATES, StepDecay
 
 SHAPE = (6, 6, 3)
 
@@ -116,6 +116,11 @@ class TestScores:
         spy = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(logs))
         history = quick_fit(model, callbacks=[spy]).history
         assert seen[0]["val_auc"] == history["val_auc"][0]
+
+    def test_the_history_holds_the_rate_after_each_epoch(self, model):
+        halved = {"learning_rate": 0.01, "learning_rate_schedule": StepDecay(0.5, 1)}
+        history = quick_fit(model, epochs=2, **halved).history
+        assert history["learning_rate"] == pytest.approx([0.005, 0.0025])
 
 
 class TestStopping:

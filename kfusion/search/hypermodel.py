@@ -137,6 +137,11 @@ class FusionHyperModel(keras_tuner.HyperModel):
                 "`learning_rate_factors`, `learning_rate_schedules`, `weight_decays` or "
                 "`batch_sizes` instead."
             )
+        if "callbacks" in (fit_keywords or {}):
+            raise ValueError(
+                "`fit_keywords` cannot hold callbacks, of which each run needs copies: give them "
+                "to the search."
+            )
         for name, part, known in (
             ("fusions", fusions, FUSIONS),
             ("learning_rate_schedules", learning_rate_schedules, SCHEDULES),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
 import keras_tuner
 import numpy as np
 
@@ -41,6 +42,7 @@ def search_fusion(
     groups: Any = None,
     nested: bool | int = False,
     n_jobs: int = 1,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int | bool = 1,
     **keywords: Any,
 ) -> OptunaTuner:
@@ -62,7 +64,9 @@ def search_fusion(
             folds (or as many as the int says), in each of which the whole search is run anew on the
             other rows. The score of the best trial is no such estimate: it was picked for it.
         n_jobs: Int, processes that work on the study at once.
-        verbose: 0 hides the progress.
+        callbacks: Keras callbacks, of which each run of a trial has copies; those of `nested` have
+            none.
+        verbose: As of `OptunaTuner.search`.
         **keywords: For `OptunaTuner`, such as `sampler`, `pruner`, `min_trials_per_choice`,
             `executions_per_trial`, `seed`, `overwrite`.
 
@@ -97,9 +101,9 @@ def search_fusion(
     )
     named = {"epochs": epochs, "n_jobs": n_jobs, "verbose": int(verbose)}
     if validation_data is not None:
-        tuner.search(x, y, validation_data=validation_data, **named)
+        tuner.search(x, y, validation_data=validation_data, callbacks=list(callbacks), **named)
     else:
-        tuner.search(x, y, cv=cv, groups=groups, **named)
+        tuner.search(x, y, cv=cv, groups=groups, callbacks=list(callbacks), **named)
     if nested:
         share = 0.0
         if validation_data is not None:

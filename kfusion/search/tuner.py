@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 import math
@@ -20,6 +21,7 @@ import numpy as np
 from keras_tuner.engine.trial import TrialStatus
 
 from kfusion.backend_memory import free_compiled_functions, traced_gradients_forgotten
+from kfusion.epoch_callbacks import EpochBar
 from kfusion.fingerprints import fingerprint, fingerprint_arrays
 from kfusion.folds import Fold
 from kfusion.search.confusion_counts import count_confusion
@@ -27,6 +29,7 @@ from kfusion.search.epoch_logs import to_numbers
 from kfusion.search.oracle import StudyOracle, StudyTrial
 from kfusion.search.samplers import Pruner, Sampler
 from kfusion.search.tensorboard_logs import TrialLog
+from kfusion.search.trial_bar import TrialBar
 from kfusion.search.trial_callbacks import (
     BestWeights,
     EpochHistory,
@@ -127,6 +130,7 @@ class OptunaTuner(keras_tuner.Tuner):
         self._folds: list[Fold] | None = None
         self._built: Any = None
         self._num_built = 0
+        self._bar: TrialBar | None = None
         oracle = StudyOracle(
             objective,
             max_trials,
@@ -161,7 +165,9 @@ class OptunaTuner(keras_tuner.Tuner):
             groups: `(rows,)` values: rows that share one stay in one fold.
             n_jobs: Int, processes that work on the study at once; -1 is one per core. joblib starts
                 them: within `joblib.parallel_config("ray")` they are those of a Ray cluster.
-            **fit_kwargs: The same; `verbose=0` hides the progress.
+            **fit_kwargs: The same; with `verbose=1`, the default, one bar tells of trials, the best
+                one so far and the epochs of the running one; 0 hides it, and 2 shows KerasTuner's
+                tables and Keras' bars in its place.
 
         Raises:
             ValueError: If the study is one of other data.
@@ -182,11 +188,27 @@ class OptunaTuner(keras_tuner.Tuner):
             }
         )
         n_jobs = joblib.effective_n_jobs(n_jobs)
-        if n_jobs > 1:
-            run_workers(self, n_jobs, fit_args, fit_kwargs)
-        # Also what was cut off in another process.
-        self.search_here(*fit_args, **fit_kwargs)
+        verbose = fit_kwargs.get("verbose", 1)
+        if verbose in (1, "auto"):
+            fit_kwargs = self._without_other_displays(fit_kwargs)
+        with TrialBar(self.oracle, is_shown=verbose in (1, "auto")) as self._bar:
+            if n_jobs > 1:
+                with self._bar.watching():
+                    run_workers(self, n_jobs, fit_args, fit_kwargs)
+            # Also what was cut off in another process.
+            self.search_here(*fit_args, **fit_kwargs)
         self._check_completed()
+
+    def _without_other_displays(self, fit_kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Arguments with which nothing shows beside the bar, and none that may not be taken."""
+        self.oracle.verbose = 0
+        fits_as_keras_tuner = (
+            type(self).run_trial is OptunaTuner.run_trial
+            and type(self.hypermodel).fit is keras_tuner.HyperModel.fit
+        )
+        if "verbose" in fit_kwargs or fits_as_keras_tuner:
+            return {**fit_kwargs, "verbose": 0}
+        return fit_kwargs
 
     def search_here(self, *fit_args: Any, **fit_kwargs: Any) -> None:
         """The part of a search that is this process's."""
@@ -257,7 +279,10 @@ class OptunaTuner(keras_tuner.Tuner):
         named = dict(arguments.named)
         copies = self._deepcopy_callbacks(named.pop("callbacks", []))
         self._configure_tensorboard_dir(copies, trial, number)
-        with traced_gradients_forgotten():
+        name = f"trial {int(trial.trial_id)}" + (f", run {number + 1}" if number else "")
+        bar = EpochBar(f"{name}, epoch", None, self._bar is not None and self._bar.is_shown)
+        own.append(bar)
+        with traced_gradients_forgotten(), contextlib.closing(bar):
             result = self._build_and_fit_model(
                 trial, *arguments.positional, **named, callbacks=[*copies, *own]
             )
@@ -283,6 +308,12 @@ class OptunaTuner(keras_tuner.Tuner):
             )
             for folder in dict.fromkeys(folders)
         ]
+
+    def on_trial_end(self, trial: StudyTrial) -> None:
+        """As KerasTuner's, and tells of it."""
+        super().on_trial_end(trial)
+        if self._bar is not None:
+            self._bar.update()
 
     def save(self) -> None:
         """Nothing: the study is saved as it changes."""
@@ -350,8 +381,8 @@ class OptunaTuner(keras_tuner.Tuner):
         return self._built.count_params() if is_known else None
 
     def __getstate__(self) -> dict[str, Any]:
-        # Other processes build models themselves.
-        return {**self.__dict__, "_built": None}
+        # Other processes build models themselves, and are seen from here.
+        return {**self.__dict__, "_built": None, "_bar": None}
 
     def _keep_median(self, trial: StudyTrial, runs: list[_Run]) -> None:
         """Writes the weights of the median run, whole or not at all, and what it takes for what."""
