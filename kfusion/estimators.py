@@ -559,7 +559,8 @@ class FusionClassifier(ClassifierMixin, _FusionEstimator):
             text "title" too, and a member "title"); None for all that there can be.
         num_folds: Int, folds, in place of those that `effort` means; 1 is one split.
         epochs: Int, passes of a network over its training rows; None for as many as make 240
-            steps (600 of a table network), 8 at least. The best epoch's weights are kept.
+            steps and 8 at least (of networks without an image 600 and 15). The best epoch's
+            weights are kept.
         directory: Folder for finished fits: the same call goes on there after a kill. Each set of
             rows needs its own.
         random_state: Int: the same fit gives the same model. None is 0.
