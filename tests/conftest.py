@@ -1,5 +1,7 @@
 """What all tests share: a cache folder of their own, and small image files."""
 
+import contextlib
+import gc
 import os
 from pathlib import Path
 
@@ -23,20 +25,37 @@ def image_cache_folder(tmp_path_factory, monkeypatch):
     return folder
 
 
-@pytest.fixture(scope="module")
-def eagerly():
-    """Without graphs: to trace one for each of many small models takes longer than to run them.
+@pytest.fixture(autouse=True, scope="module")
+def left_alone_by_the_collector():
+    """Takes what other modules left behind out of what is looked through at each collection.
 
-    For tests whose subject is what is done with models; how they train is tested in graphs.
+    A process that has traced hundreds of graphs holds millions of objects, and KerasTuner collects
+    before each model.
     """
+    gc.collect()
+    gc.freeze()
+
+
+@contextlib.contextmanager
+def without_graphs():
+    """To trace a graph for each of many small models takes longer than to run them."""
     if keras.backend.backend() != "tensorflow":
         yield
         return
     import tensorflow as tf
 
     tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture(scope="module")
+def eagerly():
+    """For tests whose subject is what is done with models; how they train is tested in graphs."""
+    with without_graphs():
+        yield
 
 
 @pytest.fixture
