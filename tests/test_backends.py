@@ -49,9 +49,10 @@ def run_on(backend, *command):
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_what_holds_on_tensorflow_holds_on_others(backend):
     files = [f"tests/{name}" for name in EVERYWHERE]
-    options = ["-n0", "-p", "no:cacheprovider", "-k", KINDS]
+    options = ["-n0", "-m", "", "-p", "no:cacheprovider", "-k", KINDS]
     printed = run_on(backend, "-m", "pytest", *options, *files)
     assert "[100%]" in printed

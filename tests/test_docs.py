@@ -42,6 +42,7 @@ def run(blocks, name):
         exec(compile(block, f"{name}, block {number}", "exec"), scope)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(DOCS).as_posix())
 def test_what_a_page_shows_runs(page, few_rows):
     # Its one fit is long enough for graphs to pay.
@@ -50,6 +51,7 @@ def test_what_a_page_shows_runs(page, few_rows):
         run(BLOCK.findall(page.read_text(encoding="utf-8")), page.name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda notebook: notebook.stem)
 def test_a_notebook_runs_from_top_to_bottom(notebook, few_rows):
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]

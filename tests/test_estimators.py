@@ -387,7 +387,9 @@ class TestRepeatable:
 
 
 class TestScikitLearn:
-    @pytest.mark.parametrize("kind", [FusionClassifier, FusionRegressor])
+    @pytest.mark.parametrize(
+        "kind", [FusionClassifier, pytest.param(FusionRegressor, marks=pytest.mark.slow)]
+    )
     def test_its_own_checks(self, kind):
         reason = "folds, early stopping and quantiles count rows, so a weight of 2 is not 2 rows"
         with warnings.catch_warnings():

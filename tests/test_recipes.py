@@ -19,7 +19,7 @@ from kfusion.recipes import (
 )
 from kfusion.recipes.intermediary_space import IntermediarySpace
 
-pytestmark = pytest.mark.usefixtures("eagerly")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("eagerly")]
 
 RANDOM = np.random.default_rng(0)
 
