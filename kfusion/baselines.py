@@ -45,7 +45,7 @@ def build_fused(
     *,
     task: Task,
     name: str,
-    modality_dropout: float = 0.0,
+    modality_dropout: float | None = None,
 ) -> keras.Model:
     """A model of all branches."""
     branches = {key: build() for key, build in builders.items()}

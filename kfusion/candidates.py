@@ -66,7 +66,7 @@ def fit_candidates(
     fusions: Sequence[str],
     builders: Mapping[str, Callable[..., keras.Model]],
     seed: int = 0,
-    modality_dropout: float = 0.0,
+    modality_dropout: float | None = None,
     **keywords: Any,
 ) -> list[Candidate]:
     """Trains a model of each input alone and each fusion on the same rows, with the same head.
@@ -77,7 +77,7 @@ def fit_candidates(
         fusions: Names of fusions.
         builders: As from `branch_builders`; called anew for each candidate.
         seed: Int; every candidate starts from it.
-        modality_dropout: Float, of the fusions; see `build_fusion_model`.
+        modality_dropout: Float or None, of the fusions; see `build_fusion_model`.
         **keywords: For `fit`.
 
     Returns:

@@ -96,7 +96,8 @@ def test_numbers_are_those_that_were_measured(card):
         "| `age___years` | age \\| years | number | float32 (rows) | 30 to 50 | 25.0% |",
         "| `when` | when | date | string (rows) | 2020-02-29 to 2021-01-01 | 50.0% |",
         "| `sick` | sick | boolean | float32 (rows) | 1 (true) or 0 | 0.0% |",
-        "- Rows may lack `image`: an image of zeros alone, or a table without any value.",
+        "- Rows may lack `image`: an image of zeros alone; a table, embedding or sequence without "
+        "any value.",
     ):
         assert line in card.splitlines()
 

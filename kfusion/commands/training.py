@@ -53,7 +53,7 @@ def _train(arguments: argparse.Namespace, *, search: bool) -> dict[str, Any]:
         builders = branches_asked_for(arguments)(train)
         check_buildable(builders, fusions)
     # Rows that are kept without an image are there so that such rows can be answered.
-    dropped = MODALITY_DROPOUT if arguments.on_missing_image == "keep" else 0.0
+    dropped = MODALITY_DROPOUT if arguments.on_missing_image == "keep" else None
     fit_keywords = {"batch_size": arguments.batch_size, "class_weight": arguments.class_weight}
     trained = candidates.fit_candidates(
         train,

@@ -72,7 +72,7 @@ class FusionHyperModel(keras_tuner.HyperModel):
         seed: Int; the initial weights, shuffling and dropout of the n-th model that is built
             start from `seed + n`. None leaves it to the tuner: `OptunaTuner` has a seed for each
             trial.
-        modality_dropout: Float, of every model; see `build_fusion_model`.
+        modality_dropout: Float or None, of every model; see `build_fusion_model`.
         fit_keywords: Further keywords for `fit`, such as `batch_size` or `class_weight`.
 
     Raises:
@@ -116,7 +116,7 @@ class FusionHyperModel(keras_tuner.HyperModel):
         batch_sizes: Part = 0,
         branch_parts: Mapping[str, Mapping[str, Part]] | None = None,
         seed: int | None = None,
-        modality_dropout: float = 0.0,
+        modality_dropout: float | None = None,
         fit_keywords: Mapping[str, Any] | None = None,
     ):
         super().__init__()
