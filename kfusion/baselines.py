@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from kfusion.input_names import only
 from kfusion.inputs import IMAGE, TABULAR
 from kfusion.layers import ConcatFusion
 from kfusion.models import build_fusion_model, build_unimodal_model, get_fusion
+from kfusion.tables import TableSchema
 from kfusion.tasks import Task
 from kfusion.training import fit
 
@@ -31,7 +32,9 @@ MAX_TREE_CATEGORIES = 255
 
 def default_branches(train: FusionData, **image_keywords: Any) -> Builders:
     """Builders of a branch for each input of the training rows; see `branch_builders`."""
-    return branch_builders(train.x, train.schema, **image_keywords)
+    # Shapes and dtypes are all that counts: one row is encoded, not the whole table.
+    one_row = train[:1].with_schema(train.schema)
+    return branch_builders(one_row.x, train.schema, **image_keywords)
 
 
 def build_single(builders: Builders, key: str, *, task: Task, name: str) -> keras.Model:
@@ -221,15 +224,31 @@ def _fit_network(build, branches, validation, keywords, x: Any, y: Any) -> keras
 
 def _fit_trees(keywords, x: Any, y: Any) -> TableTrees:
     data = _checked_data(x)
-    schema, kind = data.schema, data.kind
-    is_category = [False] * len(schema.numbers) + [
+    estimator = make_trees(data.kind, tree_categories(data.schema), **keywords)
+    return TableTrees(estimator.fit(fill_empty_columns(data.x[TABULAR]), data.y))
+
+
+def tree_categories(schema: TableSchema) -> list[bool]:
+    """Which columns of the encoded table trees take as categories."""
+    return [False] * len(schema.numbers) + [
         column.num_codes <= MAX_TREE_CATEGORIES for column in schema.categories
     ]
+
+
+def make_trees(
+    kind: str, is_category: Sequence[bool], **keywords: Any
+) -> HistGradientBoostingClassifier | HistGradientBoostingRegressor:
+    """Boosted trees of scikit-learn for a kind of task.
+
+    Args:
+        kind: "binary", "multiclass" or "regression".
+        is_category: For each column, whether it holds codes of categories.
+        **keywords: For the estimator.
+    """
     trees = (
         HistGradientBoostingRegressor if kind == "regression" else HistGradientBoostingClassifier
     )
-    estimator = trees(categorical_features=np.array(is_category), **keywords)
-    return TableTrees(estimator.fit(fill_empty_columns(data.x[TABULAR]), data.y))
+    return trees(categorical_features=np.array(is_category), **keywords)
 
 
 def fill_empty_columns(table: np.ndarray) -> np.ndarray:

@@ -8,14 +8,13 @@ from collections.abc import Mapping, Sequence
 import keras
 
 from kfusion.blending import Blend
+from kfusion.inputs import TABULAR
 from kfusion.layers import LogLinearPool, Presence, PresenceSwitch
 from kfusion.models import PREDICTION, prediction_model, presence_name
 from kfusion.prediction import input_specs
 from kfusion.presence_blends import PresenceBlends
 from kfusion.tables import TableSchema
 from kfusion.tasks import Task
-
-TABULAR = "tabular"
 
 
 def build_blended_model(

@@ -173,9 +173,10 @@ class _FusionEstimator(BaseEstimator):
             encoded, self.schema_, present, backbone=self.image_backbone, seed=seed
         )
         x = self._encode_for_members(encoded)
+        rows = Rows(x, targets, weights, present)
         members = self._choose_members(x, encoded, effort)
         if self.members is None:
-            members = _with_rows(members, Rows(x, targets, weights, present), folds)
+            members = _with_rows(members, rows, folds)
         about = None
         if self.directory is not None:
             data = {**x, "y": targets, "folds": _numbers(folds, len(targets))}
@@ -187,7 +188,7 @@ class _FusionEstimator(BaseEstimator):
             about = {"rows": fingerprint(data), **describe(settings)}
         results = bag(
             members,
-            Rows(x, targets, weights, present),
+            rows,
             folds,
             task=task,
             seed=seed,

@@ -15,9 +15,14 @@ RESERVED = frozenset(
 )
 
 
+def called(key: str) -> str:
+    """What people call an input."""
+    return "table" if key == TABULAR else key
+
+
 def only(key: str) -> str:
     """What a model of one input alone is called."""
-    return f"{'table' if key == TABULAR else key} only"
+    return f"{called(key)} only"
 
 
 def check_input_names(names: Sequence[str]) -> None:

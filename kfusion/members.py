@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-from kfusion.baselines import MAX_TREE_CATEGORIES, fill_empty_columns
+from kfusion.baselines import fill_empty_columns, make_trees, tree_categories
 from kfusion.branches import branch_builders, tabular_branch
+from kfusion.input_names import called
 from kfusion.inputs import TABULAR
 from kfusion.layers import NormalizedDense
 from kfusion.member_inputs import components_of, features_of
@@ -117,7 +117,7 @@ def standard_members(
             keywords["learning_rate_factor"] = 3.0
         network = partial(_build_single, build)
         fit_one = partial(_fit_network, network, _length(x, [key], epochs), **keywords)
-        members[_member_name(key)] = Member((key,), fit_one)
+        members[called(key)] = Member((key,), fit_one)
     if len(builders) > 1:
         length = _length(x, builders, epochs)
         fit_fused = (
@@ -126,7 +126,7 @@ def standard_members(
             else partial(_fit_network, partial(_build_fused, builders), length)
         )
         members[FUSED] = Member(tuple(builders), fit_fused)
-    is_category = [] if schema is None else _tree_categories(schema)
+    is_category = [] if schema is None else tree_categories(schema)
     if TABULAR in builders:
         members[TREES] = Member((TABULAR,), partial(_fit_trees, (TABULAR,), is_category))
     others = [key for key in builders if key != TABULAR]
@@ -151,13 +151,6 @@ def _builders(
         else:
             builders[key] = branch_builders({key: x[key]}, schema)[key]
     return builders
-
-
-def _member_name(key: str) -> str:
-    if key == TABULAR:
-        return "table"
-    is_taken = key in ("table", FUSED) or key.startswith(TREES)
-    return f"{key} alone" if is_taken else key
 
 
 def _vector_branch(name: str, width: int) -> keras.Model:
@@ -234,26 +227,11 @@ def _fit_residual(builders, length: _Length, train: Rows, held: Rows, task: Task
     return _fit_network(build, length, train, held, task, seed)
 
 
-def _tree_categories(schema: TableSchema) -> list[bool]:
-    """Which columns of the encoded table trees take as categories."""
-    return [False] * len(schema.numbers) + [
-        column.num_codes <= MAX_TREE_CATEGORIES for column in schema.categories
-    ]
-
-
 def _fit_trees(
     keys: tuple[str, ...], is_category: list[bool], train: Rows, held: Rows, task: Task, seed: int
 ):
-    kind = (
-        HistGradientBoostingRegressor
-        if task.kind == "regression"
-        else HistGradientBoostingClassifier
-    )
-    estimator = kind(
-        categorical_features=np.array(is_category),
-        early_stopping=True,
-        random_state=seed,
-        **TREE_SETTINGS,
+    estimator = make_trees(
+        task.kind, is_category, early_stopping=True, random_state=seed, **TREE_SETTINGS
     )
     estimator.fit(
         fill_empty_columns(_joined(train, keys)),

@@ -24,8 +24,10 @@ from kfusion.signatures import (
     RAW_SIGNATURE,
     array_specs,
     describe_signatures,
+    read_schema,
+    read_specs,
 )
-from kfusion.tables import CategoryColumn, Column, TableSchema, TextColumn
+from kfusion.tables import CategoryColumn, Column, TextColumn
 
 CARD_FILE, SIGNATURE_FILE = "README.md", "signature.json"
 _TEMPLATE = "model_card.md.j2"
@@ -148,7 +150,7 @@ def write_model_card(
         description: Its content.
         facts: `CardFacts`, or None if nothing was measured.
     """
-    specs, schema = _specs(description), _schema(description)
+    specs, schema = read_specs(description), read_schema(description)
     signatures = describe_signatures(
         specs,
         schema,
@@ -166,7 +168,7 @@ def render_model_card(
     description: Mapping[str, Any], facts: CardFacts, signatures: Mapping[str, Any]
 ) -> str:
     """The model card as Markdown, with a front matter as Hugging Face reads it."""
-    specs, schema = _specs(description), _schema(description)
+    specs, schema = read_specs(description), read_schema(description)
     kind = description["kind"]
     names = description["served_names"]
     example = example_request(description)
@@ -203,7 +205,7 @@ def example_request(description: Mapping[str, Any]) -> dict[str, Any] | None:
         `{"instances": [{...}]}`, or None if an input that is no image has too many values to be
         written down.
     """
-    specs, schema = _specs(description), _schema(description)
+    specs, schema = read_specs(description), read_schema(description)
     instance: dict[str, Any] = {}
     for name, spec in specs.items():
         if schema is not None and name in schema.input_names:
@@ -240,16 +242,6 @@ def _one_line(text: Any) -> str:
 
 def _escape(line: str) -> str:
     return re.sub(r"([\\`|*_<>\[\]&~$#])", r"\\\1", line)
-
-
-def _specs(description: Mapping[str, Any]) -> dict[str, InputSpec]:
-    inputs = description["inputs"]
-    return {name: InputSpec(tuple(shape), dtype) for name, (shape, dtype) in inputs.items()}
-
-
-def _schema(description: Mapping[str, Any]) -> TableSchema | None:
-    schema = description["schema"]
-    return None if schema is None else TableSchema.from_json(json.dumps(schema))
 
 
 def _tags(specs: Mapping[str, InputSpec], kind: str) -> list[str]:
@@ -318,7 +310,7 @@ def _grey_image(height: int, width: int, channels: int) -> bytes:
 
 def _subject(description: Mapping[str, Any], facts: CardFacts) -> str:
     """What is predicted from what, as the beginning of a sentence."""
-    kind, schema = description["kind"], _schema(description)
+    kind, schema = description["kind"], read_schema(description)
     what = "A regression" if kind == "regression" else f"A {kind} classifier"
     if facts.target:
         what += f" of {cell(facts.target)}"

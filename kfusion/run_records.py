@@ -64,6 +64,13 @@ def write_predictions(
     np.savez(folder / PREDICTIONS_FILE, allow_pickle=False, **arrays)
 
 
+def read_description(folder: Path) -> dict[str, Any]:
+    """What a run says of itself; raises `FileNotFoundError` if it is no finished one."""
+    if not (folder / RUN_FILE).is_file():
+        raise FileNotFoundError(f"{folder} holds no finished run of `kfusion fit` or `search`.")
+    return json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+
+
 def read_run(folder: str | os.PathLike) -> RunRecord:
     """Reads what `save_run` wrote, but for the model.
 
@@ -71,9 +78,7 @@ def read_run(folder: str | os.PathLike) -> RunRecord:
         FileNotFoundError: If the folder holds no finished run.
     """
     folder = Path(folder)
-    if not (folder / RUN_FILE).is_file():
-        raise FileNotFoundError(f"{folder} holds no finished run of `kfusion fit` or `search`.")
-    description = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    description = read_description(folder)
     histories = {}
     if (folder / HISTORIES_FILE).is_file():
         histories = json.loads((folder / HISTORIES_FILE).read_text(encoding="utf-8"))

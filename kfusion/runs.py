@@ -18,7 +18,7 @@ from kfusion.export import export_saved_model
 from kfusion.fusion_data import FusionData
 from kfusion.json_values import none_if_not_finite
 from kfusion.model_card import facts_of_run
-from kfusion.run_records import HISTORIES_FILE, RUN_FILE, write_predictions
+from kfusion.run_records import HISTORIES_FILE, RUN_FILE, read_description, write_predictions
 from kfusion.tables import TableSchema
 from kfusion.versions import library_versions
 
@@ -56,6 +56,7 @@ def save_run(
     **facts: Any,
 ) -> dict[str, Any]:
     """Writes the kept model and the description of a run, the latter last; returns it."""
+    rows = _describe_rows(train, validation)
     description = {
         "format": 2,
         "kept": kept.name,
@@ -66,12 +67,11 @@ def save_run(
         "shapes": {name: list(array.shape[1:]) for name, array in train.arrays.items()},
         "train_rows": len(train),
         "validation_rows": len(validation),
-        "class_rows": {n: int(np.sum(train.y == i)) for i, n in enumerate(train.class_names)},
-        "groups": None if train.groups is None else len(np.unique(train.groups)),
+        "class_rows": rows["class_rows"]["train"],
+        "groups": rows["groups"]["train"],
         **facts,
     }
     schema = json.loads(train.schema.to_json())
-    facts_of_rows = _describe_rows(train, validation)
     (folder / RUN_FILE).unlink(missing_ok=True)
     kept.model.save(folder / MODEL_FILE)
     write_predictions(
@@ -90,7 +90,7 @@ def save_run(
     }
     text = json.dumps(histories, ensure_ascii=False)
     (folder / HISTORIES_FILE).write_text(text, encoding="utf-8")
-    kept_too = {"data": facts_of_rows, "versions": library_versions(), "schema": schema}
+    kept_too = {"data": rows, "versions": library_versions(), "schema": schema}
     text = json.dumps({**description, **kept_too}, ensure_ascii=False, indent=1)
     unfinished = folder / f"{RUN_FILE}.part"
     unfinished.write_text(text, encoding="utf-8")
@@ -122,9 +122,7 @@ def load_run(folder: str | os.PathLike) -> Run:
         FileNotFoundError: If the folder holds no finished run.
     """
     folder = Path(folder)
-    if not (folder / RUN_FILE).is_file():
-        raise FileNotFoundError(f"{folder} holds no finished run of `kfusion fit` or `search`.")
-    description = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    description = read_description(folder)
     model = keras.models.load_model(folder / MODEL_FILE, compile=False)
     schema = TableSchema.from_json(json.dumps(description["schema"]))
     schema = schema.only([tensor.name for tensor in model.inputs])

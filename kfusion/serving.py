@@ -12,15 +12,16 @@ import numpy as np
 import pandas as pd
 
 from kfusion.images import check_image_shape
-from kfusion.inputs import InputSpec, check_lengths, select_inputs
+from kfusion.inputs import check_lengths, select_inputs
 from kfusion.raw_columns import raw_columns
 from kfusion.signatures import (
     ENCODED_SIGNATURE,
     RAW_SIGNATURE,
     array_specs,
     describe_signatures,
+    read_schema,
+    read_specs,
 )
-from kfusion.tables import TableSchema
 
 DESCRIPTION_FILE = "kfusion.json"
 # Format 1 knew one image only.
@@ -49,17 +50,13 @@ class ExportedModel:
 
         # The loaded object owns the variables: it must live as long as its signatures.
         self._loaded = tf.saved_model.load(str(path))
-        self.specs = {
-            name: InputSpec(tuple(shape), dtype)
-            for name, (shape, dtype) in description["inputs"].items()
-        }
+        self.specs = read_specs(description)
         self.kind: str = description["kind"]
         self.class_names = tuple(description["class_names"])
         self.image_columns: dict[str, str] = description["image_columns"]
         self.served_names: dict[str, str] = description["served_names"]
         self.may_be_missing = tuple(description.get("may_be_missing", ()))
-        schema = description["schema"]
-        self.schema = None if schema is None else TableSchema.from_json(json.dumps(schema))
+        self.schema = read_schema(description)
         self.signatures = describe_signatures(
             self.specs,
             self.schema,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,18 @@ from kfusion.raw_columns import raw_dtype
 from kfusion.tables import TableSchema
 
 RAW_SIGNATURE, ENCODED_SIGNATURE = "serving_default", "encoded"
+
+
+def read_specs(description: Mapping[str, Any]) -> dict[str, InputSpec]:
+    """What the exported model asks of each input, from the content of `kfusion.json`."""
+    inputs = description["inputs"]
+    return {name: InputSpec(tuple(shape), dtype) for name, (shape, dtype) in inputs.items()}
+
+
+def read_schema(description: Mapping[str, Any]) -> TableSchema | None:
+    """The schema of the raw columns, from the content of `kfusion.json`; None without any."""
+    schema = description["schema"]
+    return None if schema is None else TableSchema.from_json(json.dumps(schema))
 
 
 def describe_signatures(

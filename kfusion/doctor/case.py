@@ -9,11 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from kfusion.inputs import check_lengths
+from kfusion.inputs import TABULAR, check_lengths
 from kfusion.tables import TableSchema
 from kfusion.tasks import Task
-
-TABULAR = "tabular"
 
 
 @dataclasses.dataclass(frozen=True)
