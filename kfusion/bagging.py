@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kfusion.cross_validation import CrossValidation, FoldError, FoldResult
+from kfusion.cross_validation import CrossValidation, FoldError, FoldResult, history_of
 from kfusion.fold_folder import FoldFolder
 from kfusion.folds import Fold
 from kfusion.members import Member, Rows
@@ -71,7 +71,13 @@ def bag(
             else:
                 if not folder.has(fold.number):
                     result = _fit(name, members[name], rows, fold, task, seed)
-                    folder.write(fold.number, result.predictions, result.seconds, result.model)
+                    folder.write(
+                        fold.number,
+                        result.predictions,
+                        result.seconds,
+                        result.model,
+                        result.history,
+                    )
                 result = FoldResult(fold, *folder.read(fold.number))
             results[name].append(result)
     return {name: CrossValidation(task, rows.y, found) for name, found in results.items()}
@@ -96,7 +102,8 @@ def _fit(name: str, member: Member, rows: Rows, fold: Fold, task: Task, seed: in
         raise FoldError(
             f"Member {name!r} failed in fold {fold.number + 1}. {type(error).__name__}: {error}"
         ) from error
-    return FoldResult(fold, predictions, time.perf_counter() - started, model)
+    seconds = time.perf_counter() - started
+    return FoldResult(fold, predictions, seconds, model, history_of(model))
 
 
 def _mean_answer(rows: Rows, task: Task) -> np.ndarray:

@@ -10,7 +10,7 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +48,16 @@ class FoldResult:
             `fold.test`.
         seconds: Float, how long fitting and predicting took.
         model: What `fit` returned, if asked for, else None.
+        history: What a Keras model logged in each epoch, by name; empty for others.
     """
 
     fold: Fold
     predictions: np.ndarray = dataclasses.field(repr=False)
     seconds: float
     model: Any = dataclasses.field(default=None, repr=False)
+    history: Mapping[str, Sequence[float | None]] = dataclasses.field(
+        default_factory=dict, repr=False
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -97,6 +101,16 @@ class CrossValidation:
         if any(result.model is None for result in self.folds):
             raise RuntimeError("The models were not kept: pass `keep_models=True`.")
         return [result.model for result in self.folds]
+
+    def mean_history(self) -> dict[str, list[float]]:
+        """What Keras models logged in each epoch, its mean over the folds that came so far."""
+        logged = [result.history for result in self.folds if result.history]
+        return {
+            metric: pd.DataFrame([history[metric] for history in logged], dtype=float)
+            .mean()
+            .tolist()
+            for metric in (logged[0] if logged else ())
+        }
 
     def scores(self, name: str | None = None) -> np.ndarray:
         """`(folds,)` exact scores by name; by default the task's objective."""
@@ -283,7 +297,9 @@ class _Work:
             return self._fit(fold)
         if not self.folder.has(fold.number):
             result = self._fit(fold)
-            self.folder.write(fold.number, result.predictions, result.seconds, result.model)
+            self.folder.write(
+                fold.number, result.predictions, result.seconds, result.model, result.history
+            )
         return FoldResult(fold, *self.folder.read(fold.number))
 
     def _fit(self, fold: Fold) -> FoldResult:
@@ -302,7 +318,8 @@ class _Work:
             reason = f"{type(error).__name__}: {error}{_place_of(error)}"
             raise FoldError(f"Fold {fold.number} failed. {reason}") from error
         seconds = time.perf_counter() - started
-        return FoldResult(fold, predictions, seconds, model if self.keep_models else None)
+        kept = model if self.keep_models else None
+        return FoldResult(fold, predictions, seconds, kept, history_of(model))
 
     def _parts(self, fold: Fold):
         if isinstance(self.x, FusionData):
@@ -310,6 +327,12 @@ class _Work:
             train = data[fold.train].with_schema()
             return train, data[fold.test].with_schema(train.schema)
         return take_rows(self.x, fold.train), take_rows(self.x, fold.test)
+
+
+def history_of(model: Any) -> dict[str, list[float]]:
+    """What a Keras model logged in each epoch of its last training; nothing for others."""
+    logged = getattr(getattr(model, "history", None), "history", None)
+    return dict(logged) if isinstance(logged, Mapping) else {}
 
 
 def _place_of(error: Exception) -> str:

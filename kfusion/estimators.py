@@ -371,7 +371,11 @@ class _FusionEstimator(BaseEstimator):
         self.input_shapes_ = {name: tuple(shape) for name, shape in about["input_shapes"].items()}
         modalities = {name: tuple(used) for name, used in about["modalities"].items()}
         self._out_of_fold = OutOfFold.from_arrays(
-            arrays, modalities, task=self.task_, seed=about["seed"]
+            arrays,
+            modalities,
+            task=self.task_,
+            histories=about["histories"],
+            seed=about["seed"],
         )
         self.results_ = dict(self._out_of_fold.results)
         self._set_blend()
@@ -397,6 +401,7 @@ class _FusionEstimator(BaseEstimator):
             "classes": None,
             "schema": None if self.schema_ is None else self.schema_.to_json(),
             "modalities": self._out_of_fold.modalities,
+            "histories": self._out_of_fold.histories(),
             "seed": self._out_of_fold.seed,
             "n_features_in": self.n_features_in_,
             "feature_names_in": None if names is None else list(names),

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import filelock
 import numpy as np
 
 from kfusion.fingerprints import check_record, write_record
+from kfusion.json_values import history_as_json
 from kfusion.whole_folders import whole_folder
 
 RECORD_FILE, PREDICTIONS_FILE, RESULT_FILE = "about.json", "predictions.npy", "result.json"
@@ -64,7 +65,14 @@ class FoldFolder:
         """Whether the fold was finished."""
         return self._fold(number).exists()
 
-    def write(self, number: int, predictions: np.ndarray, seconds: float, model: Any) -> None:
+    def write(
+        self,
+        number: int,
+        predictions: np.ndarray,
+        seconds: float,
+        model: Any,
+        history: Mapping[str, Sequence[float | None]],
+    ) -> None:
         """Keeps a finished fold; if another process was first, that one's stays.
 
         Raises:
@@ -80,13 +88,13 @@ class FoldFolder:
             whole_folder(self._fold(number)) as unfinished,
         ):
             np.save(unfinished / PREDICTIONS_FILE, predictions)
-            about = json.dumps({"seconds": seconds})
+            about = json.dumps({"seconds": seconds, "history": history_as_json(history)})
             (unfinished / RESULT_FILE).write_text(about, encoding="utf-8")
             if self.keep_models:
                 model.save(unfinished / MODEL_FILE)
 
-    def read(self, number: int) -> tuple[np.ndarray, float, Any]:
-        """Returns the predictions, seconds and model (None unless models are kept) of a fold.
+    def read(self, number: int) -> tuple[np.ndarray, float, Any, dict[str, list[float | None]]]:
+        """Returns predictions, seconds, model (None unless models are kept) and history of a fold.
 
         Raises:
             RuntimeError: If its files are damaged.
@@ -102,7 +110,7 @@ class FoldFolder:
             predictions = np.load(folder / PREDICTIONS_FILE, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise RuntimeError(f"{folder} is damaged: remove it, and it is run again.") from error
-        return predictions, about["seconds"], model
+        return predictions, about["seconds"], model, about.get("history", {})
 
     def _fold(self, number: int) -> Path:
         return self.path / f"fold_{number:03d}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,14 @@ def none_if_not_finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return list(value) if isinstance(value, tuple) else value
+
+
+def history_as_json(history: Mapping[str, Sequence[float | None]]) -> dict[str, list[float | None]]:
+    """Values of each epoch by metric, as JSON can hold them."""
+    return {
+        metric: [None if value is None else none_if_not_finite(float(value)) for value in values]
+        for metric, values in history.items()
+    }
 
 
 def describe(value: Any) -> Any:

@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import io
 import json
+import math
 import re
 from collections.abc import Mapping
 from importlib import resources
@@ -16,6 +17,7 @@ import jinja2
 import numpy as np
 from PIL import Image
 
+from kfusion.estimates import Estimate
 from kfusion.images import PICTURE_CHANNELS
 from kfusion.inputs import TABULAR, InputSpec
 from kfusion.raw_columns import raw_dtype
@@ -115,11 +117,12 @@ def facts_of_comparison(comparison: Mapping[str, Any], **more: Any) -> CardFacts
     )
 
 
-def facts_of_run(run: Mapping[str, Any]) -> CardFacts:
+def facts_of_run(run: Mapping[str, Any], estimates: Mapping[str, Estimate]) -> CardFacts:
     """What a training folder tells.
 
     Args:
         run: Its `run.json`.
+        estimates: `Estimate` by candidate, as far as its predictions were kept.
     """
     score = "rmse" if run["kind"] == "regression" else "auc"
     candidates = {candidate["name"]: candidate for candidate in run["candidates"]}
@@ -131,13 +134,22 @@ def facts_of_run(run: Mapping[str, Any]) -> CardFacts:
         groups=run.get("groups"),
         target=run.get("target"),
         score=score,
-        lines=tuple(ScoreLine(name, each[score]) for name, each in candidates.items()),
+        lines=tuple(
+            _score_line(name, each[score], estimates.get(name)) for name, each in candidates.items()
+        ),
         exported=run["kept"],
+        confidence=0.95 if estimates else None,
         others=others,
         how=f"Scores of {run['validation_rows']} validation rows that also chose the epochs and "
         "the model, and are too good for it.",
         verdict=run["verdict"],
     )
+
+
+def _score_line(name: str, value: float, own: Estimate | None) -> ScoreLine:
+    if own is None or math.isnan(own.low):
+        return ScoreLine(name, value)
+    return ScoreLine(name, value, own.low, own.high, own.method)
 
 
 def write_model_card(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from kfusion.cross_validation import CrossValidation, FoldResult
 from kfusion.delong import number_groups
 from kfusion.disagreements import which_rows
 from kfusion.folds import Fold
+from kfusion.json_values import history_as_json
 from kfusion.modality_shapley import shapley_values
 from kfusion.presence_blends import PresenceBlends, fit_presence_blends
 from kfusion.tasks import Task
@@ -143,6 +144,13 @@ class OutOfFold:
             arrays |= {f"member_{m}_{i}": r.predictions for i, r in enumerate(found.folds)}
         return arrays
 
+    def histories(self) -> dict[str, list[dict[str, list[float | None]]]]:
+        """What each fold of each member logged, as JSON can hold it."""
+        return {
+            name: [history_as_json(found.history) for found in result.folds]
+            for name, result in self.results.items()
+        }
+
     @classmethod
     def from_arrays(
         cls,
@@ -150,9 +158,10 @@ class OutOfFold:
         modalities: Mapping[str, tuple[str, ...]],
         *,
         task: Task,
+        histories: Mapping[str, Sequence[Mapping[str, Sequence[float | None]]]],
         seed: int = 0,
     ) -> OutOfFold:
-        """What `to_arrays` gave, without the fold models."""
+        """What `to_arrays` and `histories` gave, without the fold models."""
         folds = [
             Fold(i, arrays[f"train_{i}"], arrays[f"test_{i}"], int(repeat))
             for i, repeat in enumerate(arrays["repeats"])
@@ -161,7 +170,10 @@ class OutOfFold:
             name: CrossValidation(
                 task,
                 arrays["y"],
-                [FoldResult(f, arrays[f"member_{m}_{f.number}"], 0.0) for f in folds],
+                [
+                    FoldResult(f, arrays[f"member_{m}_{f.number}"], 0.0, None, history)
+                    for f, history in zip(folds, histories[name], strict=True)
+                ],
             )
             for m, name in enumerate(modalities)
         }

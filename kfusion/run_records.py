@@ -13,8 +13,10 @@ import numpy as np
 
 from kfusion.cross_validation import CrossValidation, FoldResult
 from kfusion.delong import number_groups
+from kfusion.estimates import Estimate, JudgedRows, estimate
 from kfusion.folds import Fold
-from kfusion.tasks import task
+from kfusion.tasks import Task
+from kfusion.tasks import task as make_task
 
 RUN_FILE, PREDICTIONS_FILE, HISTORIES_FILE = "run.json", "predictions.npz", "histories.json"
 
@@ -40,6 +42,24 @@ class RunRecord:
     groups: np.ndarray | None
     histories: Mapping[str, Mapping[str, Sequence[float]]]
 
+    @property
+    def task(self) -> Task:
+        """`Task` of all candidates."""
+        about = self.description
+        return make_task(about["kind"], class_names=about["class_names"] or None)
+
+    def estimate(self, name: str) -> Estimate:
+        """A candidate's score by the validation rows, with its interval."""
+        result = self.results[name]
+        return estimate(
+            result.y,
+            [JudgedRows(np.arange(len(result.y)), result.folds[0].predictions[None])],
+            task=self.task,
+            score=self.task.score(),
+            groups=self.groups,
+            num_resamples=0,
+        )
+
 
 def write_predictions(
     folder: Path,
@@ -64,13 +84,6 @@ def write_predictions(
     np.savez(folder / PREDICTIONS_FILE, allow_pickle=False, **arrays)
 
 
-def read_description(folder: Path) -> dict[str, Any]:
-    """What a run says of itself; raises `FileNotFoundError` if it is no finished one."""
-    if not (folder / RUN_FILE).is_file():
-        raise FileNotFoundError(f"{folder} holds no finished run of `kfusion fit` or `search`.")
-    return json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
-
-
 def read_run(folder: str | os.PathLike) -> RunRecord:
     """Reads what `save_run` wrote, but for the model.
 
@@ -78,7 +91,9 @@ def read_run(folder: str | os.PathLike) -> RunRecord:
         FileNotFoundError: If the folder holds no finished run.
     """
     folder = Path(folder)
-    description = read_description(folder)
+    if not (folder / RUN_FILE).is_file():
+        raise FileNotFoundError(f"{folder} holds no finished run of `kfusion fit` or `search`.")
+    description = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
     histories = {}
     if (folder / HISTORIES_FILE).is_file():
         histories = json.loads((folder / HISTORIES_FILE).read_text(encoding="utf-8"))
@@ -87,7 +102,7 @@ def read_run(folder: str | os.PathLike) -> RunRecord:
     with np.load(folder / PREDICTIONS_FILE, allow_pickle=False) as kept:
         arrays = {name: kept[name] for name in kept.files}
     y = arrays["y"]
-    of_run = task(description["kind"], y=y, class_names=description["class_names"] or None)
+    of_run = make_task(description["kind"], y=y, class_names=description["class_names"] or None)
     fold = Fold(0, np.arange(0), np.arange(len(y)))
     results = {
         about["name"]: CrossValidation(

@@ -16,9 +16,15 @@ import kfusion.layers  # noqa: F401 (registers the layers that a saved model hol
 from kfusion.candidates import Candidate
 from kfusion.export import export_saved_model
 from kfusion.fusion_data import FusionData
-from kfusion.json_values import none_if_not_finite
+from kfusion.json_values import history_as_json
 from kfusion.model_card import facts_of_run
-from kfusion.run_records import HISTORIES_FILE, RUN_FILE, read_description, write_predictions
+from kfusion.run_records import (
+    HISTORIES_FILE,
+    RUN_FILE,
+    RunRecord,
+    read_run,
+    write_predictions,
+)
 from kfusion.tables import TableSchema
 from kfusion.versions import library_versions
 
@@ -27,13 +33,13 @@ MODEL_FILE, TRIALS_FOLDER = "model.keras", "trials"
 
 @dataclasses.dataclass
 class Run:
-    """What a training folder holds: the kept model, all that an export needs, and `run.json`."""
+    """What a training folder holds: the kept model, all that an export needs, and its record."""
 
     model: keras.Model
     schema: TableSchema | None
     class_names: tuple[str, ...]
     image_columns: dict[str, str]
-    description: dict[str, Any]
+    record: RunRecord
 
 
 def check_run_folder(folder: str | os.PathLike, *, overwrite: bool = False) -> Path:
@@ -81,13 +87,7 @@ def save_run(
         [candidate.predictions for candidate in candidates],
         validation.groups,
     )
-    histories = {
-        candidate.name: {
-            metric: [none_if_not_finite(float(value)) for value in values]
-            for metric, values in candidate.history.items()
-        }
-        for candidate in candidates
-    }
+    histories = {each.name: history_as_json(each.history) for each in candidates}
     text = json.dumps(histories, ensure_ascii=False)
     (folder / HISTORIES_FILE).write_text(text, encoding="utf-8")
     kept_too = {"data": rows, "versions": library_versions(), "schema": schema}
@@ -122,7 +122,8 @@ def load_run(folder: str | os.PathLike) -> Run:
         FileNotFoundError: If the folder holds no finished run.
     """
     folder = Path(folder)
-    description = read_description(folder)
+    record = read_run(folder)
+    description = record.description
     model = keras.models.load_model(folder / MODEL_FILE, compile=False)
     schema = TableSchema.from_json(json.dumps(description["schema"]))
     schema = schema.only([tensor.name for tensor in model.inputs])
@@ -131,7 +132,7 @@ def load_run(folder: str | os.PathLike) -> Run:
         schema if schema.columns else None,
         tuple(description["class_names"]),
         description["image_columns"],
-        description,
+        record,
     )
 
 
@@ -144,5 +145,7 @@ def export_run(run: Run, path: str | os.PathLike, *, overwrite: bool = False) ->
         class_names=run.class_names or None,
         image_columns=run.image_columns,
         overwrite=overwrite,
-        facts=facts_of_run(run.description),
+        facts=facts_of_run(
+            run.record.description, {name: run.record.estimate(name) for name in run.record.results}
+        ),
     )

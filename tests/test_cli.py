@@ -2,6 +2,7 @@
 
 import html
 import json
+import re
 import subprocess
 import sys
 
@@ -65,7 +66,13 @@ def test_fit_export_and_predict_hand_over_to_each_other(folder, tmp_path, capsys
 
     kept = next(c for c in fitted["candidates"] if c["name"] == fitted["kept"])
     card = (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
-    assert f"| {kept['name']} | {kept['auc']:.4f} | not measured |" in card
+    # Of validation rows in few groups, whose interval is that of the report.
+    (line,) = [line for line in card.splitlines() if line.startswith(f"| {kept['name']} |")]
+    scored = rf"\| {kept['name']} \| {kept['auc']:.4f} \| "
+    low, high, _ = re.fullmatch(
+        scored + r"(\S+) to (\S+) \| (DeLong|paired bootstrap) \|", line
+    ).groups()
+    assert float(low) <= kept["auc"] <= float(high)
     assert f"Learned from {fitted['train_rows']} rows in {fitted['groups']} groups" in card
 
     new_rows = pd.read_csv(folder / "rows.csv", dtype=str, keep_default_na=False)

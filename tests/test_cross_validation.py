@@ -163,6 +163,11 @@ class TestParallel:
         shutil.rmtree(tmp_path / "fold_002")
         again = run(fit_network, x=x, folds=3, directory=tmp_path, keep_models=True)
         np.testing.assert_array_equal(again.predictions, result.predictions)
+        losses = [again.folds[i].history["loss"] for i in range(3)]
+        assert losses == [result.folds[i].history["loss"] for i in range(3)]
+        first, second = again.mean_history()["loss"]
+        assert first == pytest.approx(sum(each[0] for each in losses) / 3)
+        assert second == pytest.approx(sum(each[1] for each in losses) / 3)
 
 
 class TestDirectory:

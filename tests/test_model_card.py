@@ -9,6 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from kfusion.estimates import Estimate
 from kfusion.images import decode_image
 from kfusion.model_card import (
     CardFacts,
@@ -183,9 +184,12 @@ def test_facts_of_a_run():
             "train_rows": 80,
             "validation_rows": 20,
             "target": "sick",
-        }
+        },
+        {"image only": Estimate(np.array([[0.8]]), 0.8, 0.7, 0.88, 0.05, "DeLong", {})},
     )
-    assert facts.lines == (ScoreLine("image only", 0.8), ScoreLine("concat", None))
+    kept = ScoreLine("image only", 0.8, 0.7, 0.88, "DeLong")
+    assert facts.lines == (kept, ScoreLine("concat", None))
+    assert facts.confidence == 0.95
     assert facts.others == {"loss": 0.5, "accuracy": 0.7}
     assert facts.how.startswith("Scores of 20 validation rows that also chose the epochs")
 

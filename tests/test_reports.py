@@ -131,9 +131,10 @@ def test_a_page_asks_for_nothing_and_fits_into_a_mail(page):
 
 
 def test_an_estimator_shows_its_modalities_and_says_the_same_once_loaded(rows, tmp_path):
-    model = kf.FusionClassifier(members=["trees"], num_folds=2).fit(rows)
+    model = kf.FusionClassifier(members=["table", "trees"], num_folds=2, epochs=2).fit(rows)
     page = Page(kf.report(model, tmp_path / "report.html", data=rows))
-    assert page.sections == ["data", "comparison", "curves", "modalities", "rows", "environment"]
+    shown = ["data", "comparison", "curves", "learning", "modalities", "rows", "environment"]
+    assert page.sections == shown
     assert model.verdict_ in page.text
     model.save(tmp_path / "saved")
     loaded = kf.FusionClassifier.load(tmp_path / "saved")

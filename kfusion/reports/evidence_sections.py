@@ -235,14 +235,15 @@ def _draw_learning(subject: Subject, metrics: Sequence[str], place: str) -> list
         if not known:
             continue
         both = any(metric.removeprefix("val_") in history for history in known.values())
-        dashed = " of validation rows (full) and training rows (dashed)"
-        told = dashed if metric.startswith("val_") and both else ""
-        caption = (
-            f"{metric} by epoch{told}. Where the two part, the model learns its training rows by "
-            "heart; where both still move, it was stopped early."
-            if told
-            else f"{metric} by epoch."
-        )
+        has_pairs = metric.startswith("val_") and both
+        parts = " of validation rows (full) and training rows (dashed)" if has_pairs else ""
+        has_folds = any(len(subject.results[n].folds) > 1 for n in known if n in subject.results)
+        caption = f"{metric} by epoch{parts}{', means over the folds' if has_folds else ''}."
+        if has_pairs:
+            caption += (
+                " Where the two part, the model learns its training rows by heart; where both "
+                "still move, it was stopped early."
+            )
         pictures.append(
             to_picture(
                 plot_learning_curves(known, metric),

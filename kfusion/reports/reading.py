@@ -89,6 +89,8 @@ def _read_comparison(result: Comparison) -> Subject:
         ),
         scores=_candidates_frame(result),
         settings=settings,
+        histories=_histories(result.results),
+        metric=result.task.objective.name,
         versions=result.settings["versions"],
         **_of_rows(result.task, result.results[kept].y, result.groups),
     )
@@ -176,9 +178,17 @@ def _read_folds(result: CrossValidation) -> Subject:
             score.name,
         ),
         scores=result.to_frame(),
+        histories=_histories({"model": result}),
+        metric=task.objective.name,
         versions=library_versions(),
         **_of_rows(task, result.y, result.groups),
     )
+
+
+def _histories(results: Mapping[str, CrossValidation]) -> dict[str, dict[str, list[float]]]:
+    """Means over the folds, of those that are networks."""
+    means = {name: result.mean_history() for name, result in results.items()}
+    return {name: history for name, history in means.items() if history}
 
 
 def _of_rows(task: Task, y: np.ndarray, groups: np.ndarray | None) -> dict[str, Any]:

@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kfusion.estimates import Estimate, JudgedRows, estimate
+from kfusion.estimates import JudgedRows
 from kfusion.input_names import only
 from kfusion.paired_comparison import PairedComparison, compare_folds
 from kfusion.reports.given_data import describe_columns, describe_shapes
 from kfusion.reports.subject import Intervals, Subject
 from kfusion.run_records import RunRecord, read_run
 from kfusion.tables import TableSchema
-from kfusion.tasks import Task, task
 
 # Where a search within a run keeps its study.
 STUDY = Path("trials", "search")
@@ -34,17 +33,17 @@ def read_run_folder(folder: Path) -> Subject:
     """
     record = read_run(folder)
     about = record.description
-    of_run = _task_of(record)
+    of_run = record.task
     return Subject(
         title=f"Run {folder.name}: {about['kept']} kept of {len(about['candidates'])} candidates",
         verdict=about["verdict"],
         task=of_run,
         results=record.results,
         kept=about["kept"],
-        reference=_best_single(record, of_run),
+        reference=_best_single(record),
         row_numbers=record.rows,
         groups=record.groups,
-        intervals=_intervals(record, of_run),
+        intervals=_intervals(record),
         scores=_scores(record),
         row_counts=_row_counts(about),
         facts=_facts(about),
@@ -78,10 +77,10 @@ def read_pair(first: Path, second: Path) -> Subject:
     reason = _why_not_paired(*records)
     if reason:
         return Subject(verdict=f"The runs cannot be compared row by row: {reason}", **common)
-    of_run = _task_of(records[0])
-    own = [_estimate(record, record.description["kept"], of_run) for record in records]
+    of_run = records[0].task
+    own = [record.estimate(record.description["kept"]) for record in records]
     return Subject(
-        verdict=_compare(records, names, of_run).verdict,
+        verdict=_compare(records, names).verdict,
         notes=["Both models were also chosen on these rows."],
         task=of_run,
         results={
@@ -145,14 +144,14 @@ def _why_not_paired(first: RunRecord, second: RunRecord) -> str:
     return ""
 
 
-def _compare(records: list[RunRecord], names: tuple[str, str], of_run: Task) -> PairedComparison:
+def _compare(records: list[RunRecord], names: tuple[str, str]) -> PairedComparison:
     kept = [record.results[record.description["kept"]] for record in records]
     both = np.stack([result.folds[0].predictions for result in kept])
     return compare_folds(
         kept[0].y,
         [JudgedRows(np.arange(len(kept[0].y)), both)],
-        task=of_run,
-        score=of_run.score(),
+        task=records[0].task,
+        score=records[0].task.score(),
         names=names,
         groups=records[0].groups,
     )
@@ -173,13 +172,8 @@ def _differing(names: tuple[str, str], abouts: list[Mapping[str, Any]]) -> dict[
     }
 
 
-def _task_of(record: RunRecord) -> Task:
-    names = record.description["class_names"]
-    return task(record.description["kind"], class_names=names or None)
-
-
-def _best_single(record: RunRecord, of_run: Task) -> str | None:
-    score = of_run.score()
+def _best_single(record: RunRecord) -> str | None:
+    score = record.task.score()
     schema = TableSchema.from_json(json.dumps(record.description["schema"]))
     names = [only(key) for key in (*record.description["shapes"], *schema.input_names)]
     singles = {
@@ -190,27 +184,15 @@ def _best_single(record: RunRecord, of_run: Task) -> str | None:
     return max(singles, key=lambda name: score.sign * singles[name]) if singles else None
 
 
-def _estimate(record: RunRecord, name: str, of_run: Task) -> Estimate:
-    result = record.results[name]
-    return estimate(
-        result.y,
-        [JudgedRows(np.arange(len(result.y)), result.folds[0].predictions[None])],
-        task=of_run,
-        score=of_run.score(),
-        groups=record.groups,
-        num_resamples=0,
-    )
-
-
-def _intervals(record: RunRecord, of_run: Task) -> Intervals:
-    score = of_run.score().name
+def _intervals(record: RunRecord) -> Intervals:
+    score = record.task.score().name
     scored = {
         about["name"]: about[score]
         for about in record.description["candidates"]
         if about[score] is not None
     }
-    own = {name: _estimate(record, name, of_run) for name in scored if name in record.results}
-    reference = _best_single(record, of_run)
+    own = {name: record.estimate(name) for name in scored if name in record.results}
+    reference = _best_single(record)
     return Intervals(
         list(scored),
         list(scored.values()),
