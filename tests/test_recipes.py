@@ -19,7 +19,7 @@ from kfusion.recipes import (
 )
 from kfusion.recipes.intermediary_space import IntermediarySpace
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("eagerly")]
+pytestmark = pytest.mark.usefixtures("eagerly")
 
 RANDOM = np.random.default_rng(0)
 
@@ -33,6 +33,7 @@ def of_parts(x, y, *edges):
     ]
 
 
+@pytest.mark.slow
 class TestStack:
     NAMES = ("brightness", "noise")
 
@@ -142,6 +143,7 @@ class TestStack:
         assert "were chosen on these rows" in stack.summary()
 
 
+@pytest.mark.slow
 class TestImageWithTable:
     ROWS = 80
 
@@ -191,6 +193,7 @@ class TestImageWithTable:
         assert found.scores.notna().all(axis=None)
 
 
+@pytest.mark.slow
 class TestDepthStudy:
     @pytest.fixture(scope="class")
     @staticmethod
@@ -311,6 +314,7 @@ class TestOptimizerStudy:
         images[y == 1, :, 2:] += 100
         return images[:96], y[:96, None], images[96:], y[96:, None]
 
+    @pytest.mark.slow
     def test_cured_all_learn_at_rates_that_fit(self, rows):
         study = optimizer_study(*rows, units=64, epochs=12, batch_size=16, dropout=[False])
         names = ["Adagrad", "Adadelta", "RMSprop", "Adam", "Nadam"]
@@ -320,6 +324,7 @@ class TestOptimizerStudy:
         assert (study.table["test_accuracy"] > 0.9).all()
         assert (study.table["penalty_share"] * study.table["loss"] < 0.02).all()
 
+    @pytest.mark.slow
     def test_both_networks_are_trained_and_drawn(self, rows):
         study = optimizer_study(*rows, optimizers=["Adam"], units=8, epochs=2)
         assert study.table["dropout"].tolist() == [False, True]
@@ -334,6 +339,7 @@ class TestOptimizerStudy:
         for name in ("Adagrad", "Adadelta", "RMSprop", "Adam", "Nadam"):
             assert float(keras.optimizers.get(name).learning_rate) == pytest.approx(0.001)
 
+    @pytest.mark.slow
     def test_broken_the_penalty_outweighs_the_loss(self, rows):
         study = optimizer_study(
             *rows, optimizers=["Adadelta"], units=64, epochs=1, dropout=[False], broken=True
@@ -471,6 +477,7 @@ class TestIntermediarySpace:
                 picked={"units": 8, "l2": 0.01, "dropuot": 0.5},
             )
 
+    @pytest.mark.slow
     def test_search_and_longer_training(self, tmp_path):
         x = {"image": RANDOM.integers(256, size=(72, 8, 8, 3), dtype="uint8")}
         y = np.arange(72) % 3

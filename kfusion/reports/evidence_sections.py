@@ -75,7 +75,9 @@ def comparison_section(subject: Subject) -> Section | None:
         return None
     caption = "Scores of rows that did not train what predicts them."
     if "difference" in subject.scores:
-        caption += " Difference: from the best single input. sd: of the folds' scores."
+        caption += " Difference: from the best single input."
+    if "sd" in subject.scores:
+        caption += " sd: of the folds' scores."
     return Section("comparison", "Comparison", [to_table(subject.scores, caption)])
 
 

@@ -56,10 +56,15 @@ def search_section(subject: Subject) -> Section | None:
         best = done.sort_values("value", ascending=analysis.direction == "min").head(NUM_TRIALS)
         shown = best.drop(columns=["state", "message"]).dropna(axis=1, how="all")
         settings = [name for name in analysis.parameters if name in shown]
-        shown = shown.astype({"seconds": int}) if "seconds" in shown else shown
         shown[settings] = shown[settings].map(_spell)
-        shown = shown.rename(columns={"number": "trial", "value": analysis.objective})
-        blocks.append(to_table(shown, "The best trials.", digits=4))
+        shown["value"] = [f"{value:.4f}" for value in shown["value"]]
+        if "seconds" in shown:
+            shown["seconds"] = [f"{seconds:,.0f}" for seconds in shown["seconds"]]
+        shown["number"] = [f"trial {number}" for number in shown["number"]]
+        shown = shown.rename(columns={"value": analysis.objective}).set_index("number")
+        # A trial a column: hyperparameters are many, and a page is narrow.
+        frame = shown.astype(str).T.reset_index(names="")
+        blocks.append(to_table(frame, "The best trials."))
     names = subject.task.class_names if subject.task is not None else ()
     pictures = analysis.plots(class_names=names or None)
     if subject.intervals is None:

@@ -68,7 +68,7 @@ def search_fusion(
             none.
         verbose: As of `OptunaTuner.search`.
         **keywords: For `OptunaTuner`, such as `sampler`, `pruner`, `min_trials_per_choice`,
-            `executions_per_trial`, `seed`, `overwrite`.
+            `executions_per_trial`, `seed`, `overwrite`, `project_name` ("search").
 
     Returns:
         The `OptunaTuner`: ask it `get_best_hyperparameters()`, `get_best_models()`,
@@ -93,8 +93,7 @@ def search_fusion(
         keras_tuner.Objective(*hypermodel.task.objective),
         max_trials,
         directory=os.fspath(directory),
-        project_name=PROJECT,
-        **keywords,
+        **{"project_name": PROJECT, **keywords},
     )
     warn_before_training(
         None, x, y, task=hypermodel.task, validation_data=validation_data, groups=groups

@@ -128,6 +128,9 @@ def plot_slices(
             ax.set_xticks(sorted(part[name].unique())[:10])
         elif name in log:
             ax.set_xscale("log")
+            marks = np.geomspace(part[name].min(), part[name].max(), 3)
+            ax.set_xticks(marks, [f"{mark:.2g}" for mark in marks])
+            ax.minorticks_off()
         _finish(figure, ax, name, objective if ax is axes[0] else None)
     return figure
 
