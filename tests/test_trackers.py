@@ -4,6 +4,7 @@ import importlib.util
 import io
 import json
 import struct
+import time
 from functools import partial
 from pathlib import Path
 from wsgiref.util import setup_testing_defaults
@@ -163,7 +164,7 @@ class TestWeightsAndBiases:
         monkeypatch.setenv("WANDB_SILENT", "true")
         example("with_wandb").run(DATA, str(tmp_path), epochs=EPOCHS)
         (path,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
-        records = list(read_wandb(path))
+        records = finished_records(path)
         *epochs, last = [
             {".".join(each.nested_key): json.loads(each.value_json) for each in record.history.item}
             for record in records
@@ -174,6 +175,16 @@ class TestWeightsAndBiases:
             told = [row[f"epoch/{name}"] for row in epochs]
             assert told == pytest.approx(histories[0][name]), name
         assert (path.parent / "files" / last["confusion.path"]).exists()
+
+
+def finished_records(path):
+    """All records of a run, which a process of W&B's own may still be writing."""
+    for _ in range(60):
+        records = list(read_wandb(path))
+        if any(record.WhichOneof("record_type") == "exit" for record in records):
+            return records
+        time.sleep(1)
+    raise AssertionError(f"{path} has no end")
 
 
 def read_wandb(path):
@@ -187,6 +198,8 @@ def read_wandb(path):
             at += left
             continue
         _, length, part = struct.unpack_from("<IHB", content, at)
+        if at + 7 + length > len(content):
+            return
         whole += content[at + 7 : at + 7 + length]
         at += 7 + length
         # Whole or the last part, of those that are first and in the middle.
