@@ -236,6 +236,12 @@ class _FusionEstimator(BaseEstimator):
         return self._evidence
 
     @property
+    def member_inputs_(self) -> dict[str, tuple[str, ...]]:
+        """Names of the inputs that each member learned from, by member."""
+        check_is_fitted(self)
+        return dict(self._out_of_fold.modalities)
+
+    @property
     def verdict_(self) -> str:
         """One sentence: the blend against the best single input."""
         return self.evidence_.pairs[BLEND].verdict
@@ -581,6 +587,7 @@ class FusionClassifier(ClassifierMixin, _FusionEstimator):
         model_: `keras.Model` of all of it, from the inputs' arrays by name.
         schema_: `TableSchema` that encodes the table and texts.
         results_: `CrossValidation` by member.
+        member_inputs_: Names of the inputs that each member learned from, by member.
 
     Example:
         >>> x = np.random.default_rng(0).normal(size=(80, 3))

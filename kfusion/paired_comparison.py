@@ -133,8 +133,8 @@ class PairedComparison:
             # The power is that of a normal test: with few units a t test may need more than it.
             if self.count < self.needed < math.inf:
                 sentence += (
-                    f"; about {_two_digits(self.needed):,} would be needed to show one this size "
-                    f"(for a power of {_percent(POWER)}; here it was {_percent(self.power)})"
+                    f"; about {_two_digits(self.needed):,} {self.unit} would be needed to show one "
+                    f"of this size with a power of {_percent(POWER)}"
                 )
             return sentence
         which = "better" if self.gain > 0 else "worse"

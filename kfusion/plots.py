@@ -371,7 +371,8 @@ def figure_of(ax: Axes) -> Figure:
 
 def line_of(place: int) -> dict[str, Any]:
     """Color and style of the line at a place in the legend; no two alike among the first 28."""
-    style = LINE_STYLES[place // len(COLORS) % len(LINE_STYLES)]
+    # Both change with the place, so that neighbours differ without their colors, too.
+    style = LINE_STYLES[place % len(LINE_STYLES)]
     return {"color": COLORS[place % len(COLORS)], "linestyle": style, "linewidth": 1.2}
 
 

@@ -87,7 +87,7 @@ class TestVerdict:
         assert result.needed == pytest.approx(50 * (reach / result.difference) ** 2)
         assert result.verdict.startswith(f"fused {result.score_a:.3f} against image only ")
         assert "no evidence of a difference with 50 positives; about " in result.verdict
-        assert "would be needed to show one this size (for a power of 80 %;" in result.verdict
+        assert "would be needed to show one of this size with a power of 80 %" in result.verdict
 
     @pytest.mark.parametrize(("a", "b", "word"), [(A, B, "better"), (B, A, "worse")])
     def test_evidence_says_which_way(self, a, b, word):

@@ -91,22 +91,23 @@ def _evenly(places: np.ndarray, count: int) -> np.ndarray:
 
 
 def rows_section(subject: Subject, data: GivenData | None) -> Section | None:
-    """The rows that are told best and worst, and those on which two models differ most."""
+    """The rows that are predicted best and worst, and those on which two models differ most."""
     if subject.kept is None or not subject.results or subject.task is None:
         return None
     kept = subject.kept
     told = _best_first(subject.task, subject.results[kept])
-    parts = [(told.iloc[: -NUM_ROWS - 1 : -1], f"Told worst by {kept}: look for wrong labels.")]
+    worst = f"Predicted worst by {kept}: look at what they have in common, and for wrong labels."
+    parts = [(told.iloc[: -NUM_ROWS - 1 : -1], worst)]
     reference = subject.reference
     if reference is not None and reference in subject.results and reference != kept:
         parts.append(_disagreements(subject.task, subject.results, kept, reference))
-    parts.append((told.head(NUM_ROWS), f"Told best by {kept}."))
+    parts.append((told.head(NUM_ROWS), f"Predicted best by {kept}."))
     blocks = [_show(subject, data, rows, caption) for rows, caption in parts if len(rows)]
     return Section("rows", "Rows", blocks)
 
 
 def _best_first(task: Task, result: CrossValidation) -> pd.DataFrame:
-    """All judged rows with what is told of them, the best told first."""
+    """All judged rows with what is predicted for them, the best predicted first."""
     predictions = result.predictions
     judged = np.flatnonzero(np.isfinite(predictions).all(axis=1))
     y, predictions = result.y[judged], predictions[judged]
@@ -160,10 +161,10 @@ def _show(
     cards = [
         Card(
             data.image_of(place) or "",
-            f"Image of row {number}",
+            f"Image of row {number}, true {true}",
             [f"{name} {cell}" for name, cell in zip(rows.header, cells, strict=True)],
         )
-        for place, number, cells in zip(found, numbers, rows.rows, strict=True)
+        for place, number, true, cells in zip(found, numbers, frame["true"], rows.rows, strict=True)
     ]
     return Gallery(cards, caption)
 

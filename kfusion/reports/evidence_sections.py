@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -73,12 +73,18 @@ def comparison_section(subject: Subject) -> Section | None:
     """The table of what was compared."""
     if subject.scores is None:
         return None
-    caption = "Scores of rows that did not train what predicts them."
+    caption = f"Scores of rows that did not train what predicts them.{_describe_score(subject)}"
     if "difference" in subject.scores:
         caption += " Difference: from the best single input."
     if "sd" in subject.scores:
         caption += " sd: of the folds' scores."
     return Section("comparison", "Comparison", [to_table(subject.scores, caption)])
+
+
+def _describe_score(subject: Subject) -> str:
+    """What the AUC of several classes is."""
+    is_multiclass = subject.task is not None and subject.task.kind == "multiclass"
+    return " auc: of each class against the rest, averaged." if is_multiclass else ""
 
 
 def curves_section(subject: Subject) -> Section | None:
@@ -94,7 +100,7 @@ def curves_section(subject: Subject) -> Section | None:
     names = _shown_names(subject)
     pictures.append(_draw_reliability(subject, task, names if task.kind == "binary" else [kept]))
     pictures += [
-        _draw_confusion(name, subject.results[name], place)
+        _draw_confusion(name, subject.results, place, beside=None if subject.is_pair else names[-1])
         for place, name in enumerate(names if subject.is_pair else [kept])
     ]
     return Section("curves", "Curves and confusion", pictures)
@@ -177,7 +183,7 @@ def _draw_bands(roc, recall, what: str, place: str, *, share: float | None = Non
 
 
 def _draw_reliability(subject: Subject, task: Task, names: Sequence[str]) -> Picture:
-    """Of the positive class; of several, of the class that is told."""
+    """Of the positive class; of several, of the predicted class."""
     probabilities = {}
     for name in names:
         y, predictions = _pooled(subject.results[name])
@@ -187,7 +193,7 @@ def _draw_reliability(subject: Subject, task: Task, names: Sequence[str]) -> Pic
         else:
             probabilities[name] = np.clip(predictions.max(axis=1), 0, 1)
             came_true = (predictions.argmax(axis=1) == y).astype(np.int32)
-    what = "the positive class" if task.kind == "binary" else "the class that is told"
+    what = "the positive class" if task.kind == "binary" else "the predicted class"
     return to_picture(
         plot_reliability(came_true, probabilities),
         "reliability",
@@ -197,18 +203,30 @@ def _draw_reliability(subject: Subject, task: Task, names: Sequence[str]) -> Pic
     )
 
 
-def _draw_confusion(name: str, result: CrossValidation, place: int) -> Picture:
-    """Which classes a model takes for which."""
-    y, predictions = _pooled(result)
-    predicted = result.task.probabilities(predictions).argmax(axis=1)
+def _draw_confusion(
+    name: str, results: Mapping[str, CrossValidation], place: int, *, beside: str | None
+) -> Picture:
+    """Which classes a model takes for which, and how many another gets right."""
+    result = results[name]
+    y, predicted = _predicted_classes(result)
     right = float(np.mean(predicted == y))
+    other = ""
+    if beside not in (None, name):
+        truth, theirs = _predicted_classes(results[beside])
+        other = f" ({np.mean(theirs == truth):.1%} by {beside})"
     return to_picture(
         plot_confusion(y, predicted, result.task.class_names),
         f"confusion-{place}",
         alt=f"Confusion matrix of {name}: {right:.0%} of {len(y):,} rows are right",
-        caption=f"What {name} takes each class for. Read along a row: the colour is the "
-        f"share of the true class, the number its rows. {right:.1%} of {len(y):,} are right.",
+        caption=f"What {name} takes each class for. Read along a row: the colour is the share of "
+        f"the true class, the number its rows. {right:.1%} of {len(y):,} are right{other}.",
     )
+
+
+def _predicted_classes(result: CrossValidation) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of the judged rows, and those that are predicted."""
+    y, predictions = _pooled(result)
+    return y, result.task.probabilities(predictions).argmax(axis=1)
 
 
 def learning_section(subject: Subject) -> Section | None:

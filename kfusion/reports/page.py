@@ -35,7 +35,7 @@ def report(result: Any, path: str | os.PathLike, *, data: Any = None, command: s
 
     The verdict and the plot that supports it come first; then, as far as the result has them, the
     data, the comparison, curves with bands, confusion, learning curves, the search, what modalities
-    bring, rows told best and worst, what the doctor found, and how to make it again.
+    bring, rows predicted best and worst, what the doctor found, and how to make it again.
 
     Args:
         result: A fitted `FusionClassifier` or `FusionRegressor`; a `Comparison`; a

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +92,7 @@ def _read_comparison(result: Comparison) -> Subject:
         histories=_histories(result.results),
         metric=result.task.objective.name,
         versions=result.settings["versions"],
-        **_of_rows(result.task, result.results[kept].y, result.groups),
+        **_of_rows(result.task, result.results[kept], result.groups),
     )
 
 
@@ -133,7 +133,13 @@ def _read_estimator(result: Any) -> Subject:
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         values = result.modality_values()
-    notes = [*base.notes, *(str(warning.message) for warning in told)]
+    notes = [
+        *base.notes,
+        "Each member was fitted without the rows that judge it, but they chose its best epoch, "
+        "which favours all members alike. The blend's weights come from other rows than those "
+        "that they are judged by.",
+        *(str(warning.message) for warning in told),
+    ]
     columns = None if result.schema_ is None else describe_columns(result.schema_)
     facts = dict(base.facts)
     facts |= describe_shapes(result.input_shapes_)
@@ -143,6 +149,7 @@ def _read_estimator(result: Any) -> Subject:
             **vars(base),
             "title": f"{name} on {base.facts['rows']} rows",
             "notes": notes,
+            "scores": _with_inputs(base.scores, result.member_inputs_),
             "facts": facts,
             "columns": columns,
             "modality_values": values,
@@ -154,6 +161,13 @@ def _read_estimator(result: Any) -> Subject:
             },
         }
     )
+
+
+def _with_inputs(scores: Any, inputs: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """The table of members, and what each learned from; the blend from all of them."""
+    told = [" + ".join(inputs[name]) if name in inputs else "all members" for name in scores[""]]
+    scores.insert(1, "from", told)
+    return scores
 
 
 def _read_folds(result: CrossValidation) -> Subject:
@@ -181,7 +195,7 @@ def _read_folds(result: CrossValidation) -> Subject:
         histories=_histories({"model": result}),
         metric=task.objective.name,
         versions=library_versions(),
-        **_of_rows(task, result.y, result.groups),
+        **_of_rows(task, result, result.groups),
     )
 
 
@@ -191,11 +205,18 @@ def _histories(results: Mapping[str, CrossValidation]) -> dict[str, dict[str, li
     return {name: history for name, history in means.items() if history}
 
 
-def _of_rows(task: Task, y: np.ndarray, groups: np.ndarray | None) -> dict[str, Any]:
-    """Counts of rows by class, and what else is known of them."""
+def _of_rows(task: Task, result: CrossValidation, groups: np.ndarray | None) -> dict[str, Any]:
+    """Counts of rows by class, which of them judge, and what else is known of them."""
+    y, folds = result.y, result.folds
+    judged = np.unique(np.concatenate([found.fold.test for found in folds]))
     facts = {"rows": f"{len(y):,}"}
     if groups is not None:
         facts["groups"] = f"{len(np.unique(groups)):,}"
+    if len(judged) < len(y):
+        facts["rows that judge"] = f"{len(judged):,}"
+        if groups is not None:
+            facts["groups that judge"] = f"{len(np.unique(groups[judged])):,}"
+    facts["folds"] = f"{len(folds)}" if len(folds) > 1 else "1 split"
     if task.kind == "regression":
         facts["target"] = f"{np.min(y):.4g} to {np.max(y):.4g}, mean {np.mean(y):.4g}"
         return {"facts": facts}
@@ -236,14 +257,18 @@ def _read_analysis(analysis: StudyAnalysis) -> Subject:
     notes = []
     if len(done):
         values = done["value"]
-        best = done.loc[values.idxmax() if analysis.direction == "max" else values.idxmin()]
+        ranked = done.iloc[np.argsort(-values if analysis.direction == "max" else values)]
+        best = ranked.iloc[0]
         verdict = (
             f"Trial {best['number']} is the best of {len(analysis.trials)} by "
             f"{analysis.objective}: {best['value']:.4f}"
         )
+        if len(ranked) > 1:
+            second = ranked.iloc[1]
+            verdict += f", before trial {second['number']} with {second['value']:.4f}"
         first = done[done["number"] == 0]
-        if len(first) and best["number"] != 0:
-            verdict += f", against {first['value'].iloc[0]:.4f} of the defaults"
+        if len(first) and 0 not in ranked["number"].iloc[:2].to_numpy():
+            verdict += f" and the defaults (trial 0) with {first['value'].iloc[0]:.4f}"
         verdict += "."
         notes = [
             "It was picked for its score, which is therefore too good: only rows that had no part "

@@ -41,6 +41,8 @@ CAPTIONS = {
 }
 # Best trials in the table.
 NUM_TRIALS = 5
+# Below so many for each hyperparameter, importances are mostly chance.
+FEW_TRIALS = 10
 
 
 def search_section(subject: Subject) -> Section | None:
@@ -60,7 +62,9 @@ def search_section(subject: Subject) -> Section | None:
         shown["value"] = [f"{value:.4f}" for value in shown["value"]]
         if "seconds" in shown:
             shown["seconds"] = [f"{seconds:,.0f}" for seconds in shown["seconds"]]
-        shown["number"] = [f"trial {number}" for number in shown["number"]]
+        shown["number"] = [
+            f"trial {number}{' (defaults)' if number == 0 else ''}" for number in shown["number"]
+        ]
         shown = shown.rename(columns={"value": analysis.objective}).set_index("number")
         # A trial a column: hyperparameters are many, and a page is narrow.
         frame = shown.astype(str).T.reset_index(names="")
@@ -74,6 +78,11 @@ def search_section(subject: Subject) -> Section | None:
         pictures.pop("confusion", None)
     for name, (title, caption) in CAPTIONS.items():
         if name in pictures:
+            if name == "importances" and len(done) < FEW_TRIALS * len(analysis.parameters):
+                caption += (
+                    f" From {len(done)} trials of {len(analysis.parameters)} hyperparameters they "
+                    "are a hint at most."
+                )
             place = f"search-{name.replace('_', '-')}"
             blocks.append(
                 to_picture(pictures[name], place, alt=title, caption=f"{title}. {caption}")

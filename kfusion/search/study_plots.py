@@ -32,6 +32,8 @@ STATE_COLORS = {
 }
 # Inches per row of bars, the height of a panel, and of a line above it.
 ROW_HEIGHT, PANEL_HEIGHT, LEGEND_LINE = 0.17, 1.9, 0.13
+# Of lines whose styles tell validation rows from training rows.
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 MAX_COLUMNS = 3
 
 
@@ -208,7 +210,17 @@ def plot_learning_curves(
             if key in history and (style == "-" or key != metric):
                 epochs = np.arange(1, len(history[key]) + 1)
                 label = shown_name(name) if style == "-" else None
-                ax.plot(epochs, history[key], style, color=color, linewidth=1.1, label=label)
+                ax.plot(
+                    epochs,
+                    history[key],
+                    style,
+                    color=color,
+                    linewidth=1.1,
+                    label=label,
+                    marker=MARKERS[place % len(MARKERS)],
+                    markersize=3,
+                    markevery=max(1, len(epochs) // 8),
+                )
     add_legend(ax)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return _finish(ax.figure, ax, "epoch", metric)
