@@ -12,10 +12,11 @@ from kfusion.commands.telling import tell
 
 def load_data(arguments: argparse.Namespace):
     """Loads the CSV; any fault in it is the user's to mend."""
-    from kfusion.loading import load_table, read_csv
+    from kfusion.loading import load_table
+    from kfusion.table_files import read_table
 
     with user_input():
-        frame = read_csv(arguments.csv)
+        frame = read_table(arguments.csv)
         named = [*arguments.drop, *arguments.categories]
         absent = [name for name in named if name not in frame.columns]
         if absent:
@@ -34,6 +35,7 @@ def load_data(arguments: argparse.Namespace):
             kind=arguments.kind,
             on_bad_image=arguments.on_bad_image,
             on_missing_image=arguments.on_missing_image,
+            streaming=arguments.streaming,
         )
 
 
