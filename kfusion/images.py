@@ -17,6 +17,7 @@ import PIL
 from PIL import Image, ImageOps
 
 from kfusion.image_cache import ImageCache, default_cache_folder
+from kfusion.lazy_rows import in_advance
 from kfusion.progress import progress
 
 MAX_INFERRED_SIDE = 256
@@ -423,10 +424,17 @@ def read_headers(
     paths: Sequence[str], shape: tuple[int, int, int] | None, verbose: int | bool
 ) -> list[tuple[int, int, int] | str]:
     """Shapes as files tell them, or the reason why one cannot be read (as `shape`, if given)."""
-    with _workers() as pool:
-        found = pool.map(lambda path: _try_header(path, shape), paths)
-        bar = progress(found, description="image sizes", total=len(paths), verbose=verbose)
-        return list(bar)
+
+    def read(start: int) -> list[tuple[int, int, int] | str]:
+        return [_try_header(path, shape) for path in paths[start : start + _BATCH]]
+
+    found: list[tuple[int, int, int] | str] = []
+    bar = progress(paths, description="image sizes", verbose=verbose)
+    with _pillow_warnings(), bar:
+        for part in in_advance(read, range(0, len(paths), _BATCH)):
+            found += part
+            bar.advance(len(part))
+    return found
 
 
 def shape_of_headers(
