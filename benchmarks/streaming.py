@@ -2,9 +2,9 @@
 
 JPEGs of 64 x 64 to 128 x 128 are written once, and linked under as many names as there are rows.
 Each size is trained in a process of its own, which tells its peak memory. Rates are of images:
-decoded by one thread a core and nothing else; through the batches alone, as for a model that takes
-no time; and in training. `waiting` is the share of the last epoch in which the training loop was
-blocked because no batch was ready.
+decoded by one thread a core and nothing else, before and after training; through the batches
+alone, as for a model that takes no time; and in training. `waiting` is the share of the last epoch
+in which the training loop was blocked because no batch was ready.
 
 usage: python benchmarks/streaming.py [--rows 2000 20000] [--epochs 2] [--small] [--cache]
 """
@@ -182,6 +182,8 @@ def measure(csv: Path, arguments: argparse.Namespace) -> dict:
         found["batches"] = round(rate_of_batches(rows[: min(len(rows), 10_000)].with_schema()))
     found["fed_mb"] = round(peak() / 1e6)
     found |= train(rows, held, arguments)
+    if not arguments.in_memory and not arguments.cache:
+        found["decoded_after"] = round(rate_of_decoding(rows.images, min(len(rows), 10_000)))
     return {**found, "start_mb": round(started / 1e6), "peak_mb": round(peak() / 1e6)}
 
 

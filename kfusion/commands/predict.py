@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kfusion.commands.mistakes import user_input
+from kfusion.commands.mistakes import CHECK_ERRORS, user_input
 
 
 def add_parser(commands: Any) -> None:
@@ -33,7 +33,7 @@ def _predict(arguments: argparse.Namespace) -> dict[str, Any]:
     from kfusion.serving import load_exported
     from kfusion.table_files import read_table
 
-    with user_input():
+    with user_input((*CHECK_ERRORS, ImportError)):
         if arguments.out and not Path(arguments.out).absolute().parent.is_dir():
             raise ValueError(f"There is no folder for --out {arguments.out}.")
         model = load_exported(arguments.model)
