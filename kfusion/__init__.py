@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from kfusion.residual import build_residual_model
     from kfusion.search import FusionHyperModel, OptunaTuner, analyse, refit, search_fusion
     from kfusion.serving import load_exported
+    from kfusion.streamed_images import StreamedImages
     from kfusion.tables import TableSchema
     from kfusion.tasks import Task, task
     from kfusion.texts import Vocabulary
@@ -109,6 +110,7 @@ _MODULES = {
         "search_fusion",
     ],
     "kfusion.serving": ["load_exported"],
+    "kfusion.streamed_images": ["StreamedImages"],
     "kfusion.tables": ["TableSchema"],
     "kfusion.tasks": ["Task", "task"],
     "kfusion.texts": ["Vocabulary"],

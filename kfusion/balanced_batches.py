@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-import operator
 from typing import Any
 
-import keras
 import numpy as np
 
-from kfusion.inputs import check_lengths
+from kfusion.row_batches import RowBatches
 
 
-class BalancedBatches(keras.utils.PyDataset):
+class BalancedBatches(RowBatches):
     """Feeds `keras.Model.fit` batches that hold each class equally often.
 
     For rare classes: with 5 % positives a plain batch of 16 often has none. Within an epoch the
@@ -28,7 +26,7 @@ class BalancedBatches(keras.utils.PyDataset):
 
     Args:
         inputs: Array with one entry per row, or a list, tuple or dict of such arrays. Memory maps
-            stay on disk: only the rows of a batch are read.
+            and streamed images stay on disk: only the rows of a batch are read.
         outputs: Array of targets, or a list, tuple or dict of them, one per output of the model.
         labels: `(rows,)` ints from 0, the classes to balance; mostly the targets themselves.
         batch_size: Int, rows in every batch, the last one of an epoch included.
@@ -71,47 +69,21 @@ class BalancedBatches(keras.utils.PyDataset):
         sample_weight=None,
         **kwargs,
     ):
-        super().__init__(**kwargs)
-        self.batch_size = operator.index(batch_size)
-        if self.batch_size < 1:
-            raise ValueError(f"`batch_size` must be 1 or more. Received: {batch_size}.")
-        # In the form in which `fit` takes a batch.
-        self._data = tuple(
-            _as_arrays(part) for part in (inputs, outputs, sample_weight) if part is not None
+        super().__init__(
+            inputs,
+            outputs,
+            labels,
+            batch_size=batch_size,
+            seed=seed,
+            sample_weight=sample_weight,
+            **kwargs,
         )
         labels = _checked_labels(labels)
-        named = {"labels": labels}
-        for name, part in zip(("inputs", "outputs", "sample_weight"), self._data, strict=False):
-            named |= {
-                f"{name} {'.'.join(map(str, path))}".strip(): array
-                for path, array in keras.tree.flatten_with_path(part)
-            }
-        self.num_rows = check_lengths(named)
         counts = np.bincount(labels)
         self.true_rates = tuple((counts / labels.size).tolist())
         self.training_rates = tuple(((counts > 0) / np.count_nonzero(counts)).tolist())
-        self._generator = np.random.default_rng(seed)
         self._members = [np.flatnonzero(labels == label) for label in np.flatnonzero(counts)]
         self._waiting = [np.empty(0, np.int64) for _ in self._members]
-        self._order = self._draw_epoch()
-
-    def __len__(self) -> int:
-        """Number of batches in an epoch."""
-        return math.ceil(self.num_rows / self.batch_size)
-
-    def __getitem__(self, index: int) -> tuple[Any, ...]:
-        """Batch `index` of the present epoch: `(x, y)` or `(x, y, sample_weight)`."""
-        rows = self.rows(index)
-        return tuple(keras.tree.map_structure(lambda array: array[rows], self._data))
-
-    def rows(self, index: int) -> np.ndarray:
-        """`(batch_size,)` row numbers of batch `index` of the present epoch."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"The epoch has {len(self)} batches. Received: index={index}.")
-        return self._order[index * self.batch_size : (index + 1) * self.batch_size]
-
-    def on_epoch_end(self) -> None:
-        """Draws the next epoch."""
         self._order = self._draw_epoch()
 
     def _draw_epoch(self) -> np.ndarray:
@@ -132,15 +104,6 @@ class BalancedBatches(keras.utils.PyDataset):
         waiting = np.concatenate([waiting, cycles.ravel()])
         self._waiting[member] = waiting[count:]
         return waiting[:count]
-
-
-def _as_arrays(part: Any) -> Any:
-    """The same structure of NumPy arrays; lists become tuples, which `fit` asks for."""
-    if isinstance(part, dict):
-        return {key: _as_arrays(value) for key, value in part.items()}
-    if isinstance(part, (list, tuple)) and part and np.ndim(part[0]):
-        return tuple(_as_arrays(value) for value in part)
-    return np.asarray(part)
 
 
 def _checked_labels(labels: Any) -> np.ndarray:

@@ -20,12 +20,13 @@ from kfusion.candidates import (
 )
 from kfusion.datasets import load_landcover
 from kfusion.fusion_data import FusionData
-from kfusion.loading import load_image_columns, load_table, read_csv
+from kfusion.loading import load_image_columns, load_table
 from kfusion.prediction import predict
 from kfusion.progress import progress
 from kfusion.reports.page import report
 from kfusion.runs import TRIALS_FOLDER, check_run_folder, export_run, load_run, save_run
 from kfusion.serving import load_exported
+from kfusion.table_files import read_csv
 
 EPOCHS = 12
 TRIALS = 4

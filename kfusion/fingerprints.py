@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kfusion.lazy_rows import LazyRows, as_rows
+
 WHOLE = 256 * 2**20
 
 
@@ -31,9 +33,14 @@ def fingerprint(arrays: Mapping[str, Any]) -> str:
             digest.update(f"{name} {values.shape} {list(getattr(values, 'columns', ''))}".encode())
             content = pd.util.hash_pandas_object(values, index=False).to_numpy()
         else:
-            values = np.asarray(values)
+            values = as_rows(values)
             digest.update(f"{name} {values.shape} {values.dtype}".encode())
-            content = values[:: max(1, len(values) // 10_000)] if values.nbytes > WHOLE else values
+            step = max(1, len(values) // 10_000) if values.nbytes > WHOLE else 1
+            if isinstance(values, LazyRows):
+                for part in values.chunks(slice(None, None, step)):
+                    digest.update(part.tobytes())
+                continue
+            content = values[::step]
             if content.dtype.kind in "OUSM":
                 content = pd.util.hash_array(content.astype(str).astype(object).ravel())
         digest.update(np.ascontiguousarray(content).tobytes())
@@ -45,7 +52,7 @@ def fingerprint_arrays(values: Any) -> str:
     found: dict[str, Any] = {}
 
     def look(value: Any, place: str) -> None:
-        if isinstance(value, (np.ndarray, pd.DataFrame, pd.Series)):
+        if isinstance(value, (np.ndarray, LazyRows, pd.DataFrame, pd.Series)):
             found[place] = value
         elif isinstance(value, Mapping):
             for name, part in value.items():

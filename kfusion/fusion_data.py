@@ -12,6 +12,7 @@ import pandas as pd
 from kfusion.folds import draw_splits
 from kfusion.input_names import check_input_names
 from kfusion.inputs import IMAGE, TABULAR, check_lengths
+from kfusion.lazy_rows import some_rows
 from kfusion.tables import TableSchema, text_input
 from kfusion.tasks import Task, task
 
@@ -27,7 +28,8 @@ class FusionData:
 
     Attributes:
         images: `(rows, height, width, channels)` uint8. Where there are several inputs beside the
-            table, or other ones, a dict of arrays by input name.
+            table, or other ones, a dict of arrays by input name. Loaded with `streaming=True`,
+            images that are decoded as they are needed: `images[rows]` are pixels.
         frame: DataFrame of the raw tabular columns, as many rows.
         y: `(rows,)` int32 labels or float32 regression targets.
         kind: "binary", "multiclass" or "regression".
@@ -132,9 +134,9 @@ class FusionData:
         return dataclasses.replace(
             self,
             images=(
-                {name: array[rows] for name, array in self.images.items()}
+                {name: some_rows(array, rows) for name, array in self.images.items()}
                 if isinstance(self.images, Mapping)
-                else self.images[rows]
+                else some_rows(self.images, rows)
             ),
             frame=self.frame.iloc[rows].reset_index(drop=True),
             y=self.y[rows],

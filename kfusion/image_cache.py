@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import sys
+import threading
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,14 +25,18 @@ def default_cache_folder() -> Path:
 class ImageCache:
     """Pixels by key in one SQLite file, which several processes may read and write at once.
 
-    A killed write leaves the file as it was before. Use it as a context manager.
+    So may several threads use one object. A killed write leaves the file as it was before. Use it
+    as a context manager.
     """
 
     def __init__(self, folder: Path):
         folder.mkdir(parents=True, exist_ok=True)
-        self._connection = sqlite3.connect(folder / "images.sqlite", timeout=60)
+        self._lock = threading.Lock()
+        self._connection = sqlite3.connect(
+            folder / "images.sqlite", timeout=60, check_same_thread=False
+        )
         self._connection.execute(
-            "CREATE TABLE IF NOT EXISTS images (key BLOB PRIMARY KEY, pixels BLOB) WITHOUT ROWID"
+            "CREATE TABLE IF NOT EXISTS images (key BLOB PRIMARY KEY, pixels BLOB)"
         )
 
     def __enter__(self) -> ImageCache:
@@ -43,8 +48,9 @@ class ImageCache:
     def get(self, key: bytes) -> bytes | None:
         """Returns the pixels stored under a key, or None."""
         try:
-            query = self._connection.execute("SELECT pixels FROM images WHERE key = ?", (key,))
-            row = query.fetchone()
+            with self._lock:
+                query = self._connection.execute("SELECT pixels FROM images WHERE key = ?", (key,))
+                row = query.fetchone()
         except sqlite3.Error as error:
             warnings.warn(f"The image cache cannot be read ({error}).", stacklevel=2)
             return None
@@ -53,7 +59,7 @@ class ImageCache:
     def put(self, items: Iterable[tuple[bytes, bytes]]) -> None:
         """Stores (key, pixels) pairs, all or none; a failure (a full disk) is only a warning."""
         try:
-            with self._connection:
+            with self._lock, self._connection:
                 self._connection.executemany("INSERT OR IGNORE INTO images VALUES (?, ?)", items)
         except sqlite3.Error as error:
             warnings.warn(f"The image cache cannot be written ({error}).", stacklevel=2)

@@ -8,16 +8,16 @@ import io
 import os
 import sqlite3
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import PIL
 from PIL import Image, ImageOps
 
 from kfusion.image_cache import ImageCache, default_cache_folder
+from kfusion.lazy_rows import in_advance
 from kfusion.progress import progress
 
 MAX_INFERRED_SIDE = 256
@@ -32,7 +32,7 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 # Other numbers of channels come as arrays.
 PICTURE_CHANNELS = tuple(_MODES)
 # What decoding depends on besides the file: a change here makes cached images unknown.
-_DECODER = f"1 pillow {PIL.__version__}"
+_DECODER = f"2 pillow {PIL.__version__}"
 _BATCH = 256
 
 
@@ -137,29 +137,44 @@ def read_images(
     """
     files = [os.fspath(path) for path in paths]
     if shape is None:
-        shape, unreadable = _infer_shape(files, verbose)
+        headers = read_headers(files, None, verbose)
+        shape = shape_of_headers(headers)
         if shape is None:
-            return np.zeros((len(files), 1, 1, 1), np.uint8), unreadable
+            return np.zeros((len(files), 1, 1, 1), np.uint8), faults(files, headers)
     shape = check_image_shape(shape)
     images = np.zeros((len(files), *shape), np.uint8)
     bad_images: list[BadImage] = []
     bar = progress(files, description="images", verbose=verbose)
-    with _open_cache(use_cache) as cache, _workers() as pool, bar:
+    opened = (open_cache() if use_cache else None) or contextlib.nullcontext()
+    with opened as cache, _workers() as pool, bar:
         for start in range(0, len(files), _BATCH):
             batch = files[start : start + _BATCH]
-            for row, result in enumerate(_read_batch(batch, shape, cache, pool), start):
+            for row, result in enumerate(read_batch(batch, shape, cache, pool.map), start):
                 if isinstance(result, str):
                     bad_images.append(BadImage(row, files[row], result))
                 else:
                     images[row] = result
             bar.advance(len(batch))
-    if 0 < images.max(initial=0) <= 16:
-        warnings.warn(
-            f"No pixel of the {len(files)} images is above {images.max()} of 255. If the files "
-            "hold fewer than 16 bits in 16-bit values, stretch them to 0-65535 first.",
-            stacklevel=2,
-        )
+    warn_of_dark(images, stacklevel=3)
     return images, bad_images
+
+
+def faults(files: Sequence[str], found: Sequence[Any]) -> list[BadImage]:
+    """The files of which there is a reason in the place of what was looked for."""
+    return [
+        BadImage(row, files[row], told) for row, told in enumerate(found) if isinstance(told, str)
+    ]
+
+
+def warn_of_dark(images: np.ndarray, *, stacklevel: int) -> None:
+    """Warns if no pixel is bright, as those of 12 bits in 16-bit files."""
+    brightest = images.max(initial=0)
+    if 0 < brightest <= 16:
+        warnings.warn(
+            f"No pixel of the {len(images)} images is above {brightest} of 255. If the files "
+            "hold fewer than 16 bits in 16-bit values, stretch them to 0-65535 first.",
+            stacklevel=stacklevel,
+        )
 
 
 def rows_with_image(images: np.ndarray) -> Any:
@@ -178,24 +193,18 @@ def check_image_shape(shape: Sequence[int]) -> tuple[int, int, int]:
     return shape
 
 
-@contextlib.contextmanager
-def _open_cache(use_cache: bool) -> Iterator[ImageCache | None]:
-    if not use_cache:
-        yield None
-        return
+def open_cache() -> ImageCache | None:
+    """The cache of decoded images; None with a warning if its folder cannot be used."""
     folder = default_cache_folder()
     try:
-        cache = ImageCache(folder)
+        return ImageCache(folder)
     except (OSError, sqlite3.Error) as error:
         warnings.warn(
             f"Images are decoded without a cache: {folder} cannot be used ({error}). Set "
             "KFUSION_CACHE to a folder that can be written, or pass `use_cache=False`.",
             stacklevel=3,
         )
-        yield None
-        return
-    with cache:
-        yield cache
+        return None
 
 
 @contextlib.contextmanager
@@ -214,16 +223,23 @@ def _pillow_warnings() -> Iterator[None]:
         yield
 
 
-def _read_batch(
+def read_batch(
     files: Sequence[str],
     shape: tuple[int, int, int],
-    cache: ImageCache | None,
-    pool: ThreadPoolExecutor,
+    cache: ImageCache | None = None,
+    each: Callable[..., Iterator] = map,
 ) -> list[np.ndarray | str]:
-    """Each file's pixels, or the reason why there are none."""
+    """Each file's pixels, or the reason why there are none.
+
+    Args:
+        files: Paths.
+        shape: `(height, width, channels)`.
+        cache: Looked into first, and given what it lacks.
+        each: `map`, or that of a pool of threads.
+    """
     results: dict[int, np.ndarray | str] = {}
     new: dict[int, bytes] = {}
-    for row, content in enumerate(pool.map(_try_read_bytes, files)):
+    for row, content in enumerate(each(_try_read_bytes, files)):
         pixels = cache.get(_key(content, shape)) if cache and isinstance(content, bytes) else None
         if isinstance(content, str):
             results[row] = content
@@ -231,7 +247,7 @@ def _read_batch(
             new[row] = content
         else:
             results[row] = np.frombuffer(pixels, np.uint8).reshape(shape)
-    decoded = pool.map(lambda row: _try_decode(new[row], files[row], shape), new)
+    decoded = each(lambda row: _try_decode(new[row], files[row], shape), new)
     results.update(zip(new, decoded, strict=True))
     if cache:
         fresh = [(content, results[row]) for row, content in new.items()]
@@ -250,10 +266,17 @@ def _key(content: bytes, shape: tuple[int, int, int]) -> bytes:
 
 
 def _read_bytes(path: str) -> bytes:
+    with _open_file(path) as file:
+        return file.read()
+
+
+@contextlib.contextmanager
+def _open_file(path: str) -> Iterator[BinaryIO]:
     if "://" in path[:12]:
         raise ValueError("it is a URL; download the images and give file paths")
     try:
-        return Path(path).read_bytes()
+        with open(path, "rb") as file:
+            yield file
     except FileNotFoundError:
         raise ValueError("the file does not exist") from None
     except OSError as error:
@@ -288,17 +311,16 @@ def _decode_picture(
     formats: tuple[str, ...] | None = None,
     max_pixels: int | None = None,
 ) -> np.ndarray:
+    _check_picture_channels(shape)
     height, width, channels = shape
-    if channels not in _MODES:
-        raise ValueError(
-            f"the file is a picture, which has 1, 3 or 4 channels, not {channels}; save other "
-            "numbers of channels with numpy.save"
-        )
-    with _open_image(content, formats) as image:
+    with _open_image(io.BytesIO(content), formats) as image:
         if max_pixels is not None and image.width * image.height > max_pixels:
             raise ValueError(
                 f"the image has {image.width} x {image.height} pixels, more than {max_pixels:,}"
             )
+        # A JPEG of four times the size or more is decoded at a fraction of it.
+        longest = 2 * max(height, width)
+        image.draft(None, (longest, longest))
         flat = _to_mode(ImageOps.exif_transpose(image), _MODES[channels])
         if flat.size != (width, height):
             flat = flat.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
@@ -307,14 +329,26 @@ def _decode_picture(
 
 def _decode_array(content: bytes, shape: tuple[int, int, int]) -> np.ndarray:
     array = _load_array(content)
-    if array.shape[2] != shape[2]:
-        raise ValueError(f"the array has {array.shape[2]} channels, not {shape[2]}")
+    _check_channels(array.shape, shape)
     if array.shape == shape:
         return array
     size = (shape[1], shape[0])
     bands = [Image.fromarray(band) for band in np.ascontiguousarray(np.moveaxis(array, 2, 0))]
     resized = [band.resize(size, Image.Resampling.BILINEAR) for band in bands]
     return np.stack([np.asarray(band) for band in resized], axis=-1)
+
+
+def _check_channels(found: tuple[int, int, int], shape: tuple[int, int, int]) -> None:
+    if found[2] != shape[2]:
+        raise ValueError(f"the array has {found[2]} channels, not {shape[2]}")
+
+
+def _check_picture_channels(shape: tuple[int, int, int]) -> None:
+    if shape[2] not in _MODES:
+        raise ValueError(
+            f"the file is a picture, which has 1, 3 or 4 channels, not {shape[2]}; save other "
+            "numbers of channels with numpy.save"
+        )
 
 
 def _load_array(content: bytes) -> np.ndarray:
@@ -332,12 +366,17 @@ def _load_array(content: bytes) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _open_image(content: bytes, formats: tuple[str, ...] | None = None) -> Iterator[Image.Image]:
-    """Opens an image from memory; every failure becomes one `ValueError` with the reason."""
-    if not content:
+def _open_image(file: BinaryIO, formats: tuple[str, ...] | None = None) -> Iterator[Image.Image]:
+    """Opens an image; every failure becomes one `ValueError` with the reason."""
+    if not file.seek(0, os.SEEK_END):
         raise ValueError("the file is empty")
+    file.seek(0)
     try:
-        with Image.open(io.BytesIO(content), formats=formats) as image:
+        with Image.open(file, formats=formats) as image:
+            # Pillow itself only warns of these, and warnings are no matter of threads.
+            most = Image.MAX_IMAGE_PIXELS
+            if most is not None and image.width * image.height > most:
+                raise Image.DecompressionBombError
             yield image
     except ValueError:
         raise
@@ -381,37 +420,50 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.round(values).astype(np.uint8))
 
 
-def _infer_shape(
-    paths: Sequence[str], verbose: int | bool
-) -> tuple[tuple[int, int, int] | None, list[BadImage]]:
-    """The shape that suits the files, from their headers; None and the reasons if none is good."""
-    with _workers() as pool:
-        headers = pool.map(_try_header, paths)
-        bar = progress(headers, description="image sizes", total=len(paths), verbose=verbose)
-        found = list(bar)
-    shapes = [shape for shape in found if not isinstance(shape, str)]
-    bad_images = [
-        BadImage(row, paths[row], reason)
-        for row, reason in enumerate(found)
-        if isinstance(reason, str)
-    ]
+def read_headers(
+    paths: Sequence[str], shape: tuple[int, int, int] | None, verbose: int | bool
+) -> list[tuple[int, int, int] | str]:
+    """Shapes as files tell them, or the reason why one cannot be read (as `shape`, if given)."""
+
+    def read(start: int) -> list[tuple[int, int, int] | str]:
+        return [_try_header(path, shape) for path in paths[start : start + _BATCH]]
+
+    found: list[tuple[int, int, int] | str] = []
+    bar = progress(paths, description="image sizes", verbose=verbose)
+    with _pillow_warnings(), bar:
+        for part in in_advance(read, range(0, len(paths), _BATCH)):
+            found += part
+            bar.advance(len(part))
+    return found
+
+
+def shape_of_headers(
+    headers: Sequence[tuple[int, int, int] | str],
+) -> tuple[int, int, int] | None:
+    """The shape that suits the files; None if none is good."""
+    shapes = [header for header in headers if not isinstance(header, str)]
     if not shapes:
-        return None, bad_images
+        return None
     height, width = np.median([shape[:2] for shape in shapes], axis=0)
     shrink = min(1.0, MAX_INFERRED_SIDE / max(height, width))
     height, width = max(1, round(height * shrink)), max(1, round(width * shrink))
-    return (height, width, max(shape[2] for shape in shapes)), bad_images
+    return height, width, max(shape[2] for shape in shapes)
 
 
-def _try_header(path: str) -> tuple[int, int, int] | str:
+def _try_header(path: str, shape: tuple[int, int, int] | None) -> tuple[int, int, int] | str:
     try:
-        content = _read_bytes(path)
         if path.lower().endswith(".npy"):
-            return _load_array(content).shape
-        with _open_image(content) as image:
+            found = _load_array(_read_bytes(path)).shape
+            if shape is not None:
+                _check_channels(found, shape)
+            return found
+        if shape is not None:
+            _check_picture_channels(shape)
+        with _open_file(path) as file, _open_image(file) as image:
             width, height = image.size
-            if image.getexif().get(0x0112, 1) >= 5:  # EXIF orientations that lie on their side
-                width, height = height, width
+            # Of a shape that is given the orientation says nothing, and a PNG is decoded for it.
+            if shape is None and image.getexif().get(0x0112, 1) >= 5:
+                width, height = height, width  # EXIF orientations that lie on their side
             grey = image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
             return height, width, 1 if grey else 3
     except ValueError as error:

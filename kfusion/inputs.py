@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kfusion.lazy_rows import LazyRows, as_rows
+
 # The inputs of a table's one image column, and of its columns but for text.
 IMAGE, TABULAR = "image", "tabular"
 
@@ -35,7 +37,7 @@ def select_inputs(
         name: How `x` is called in error messages.
 
     Returns:
-        The model's inputs, in its order, as NumPy arrays of its dtypes.
+        The model's inputs, in its order, as NumPy arrays of its dtypes. Streamed images stay so.
 
     Raises:
         TypeError: If `x` is no mapping.
@@ -87,13 +89,13 @@ def _num_rows(array: Any, name: str) -> int:
     return shape[0]
 
 
-def _check_array(value: Any, spec: InputSpec, name: str) -> np.ndarray:
+def _check_array(value: Any, spec: InputSpec, name: str) -> Any:
     if hasattr(value, "columns"):
         raise ValueError(
             f"`{name}` is a DataFrame; encode it first: `schema.encode(frame)` with the schema "
             "that the branch was built from."
         )
-    array = np.asarray(value)
+    array = as_rows(value)
     if array.dtype.kind not in "biuf":
         hint = ""
         if "int" in spec.dtype and len(spec.shape) == 1:
@@ -106,6 +108,8 @@ def _check_array(value: Any, spec: InputSpec, name: str) -> np.ndarray:
     if not fits:
         shown = ", ".join(str(size) for size in wanted)
         raise ValueError(f"`{name}` must have shape ({shown}). Received: {array.shape}.")
+    if isinstance(array, LazyRows):
+        return array
     if spec.dtype == "uint8":
         return _check_image(array, name)
     with np.errstate(over="ignore"):

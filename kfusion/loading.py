@@ -1,8 +1,7 @@
-"""A CSV or DataFrame whose rows name image files, as checked data."""
+"""A table whose rows name image files, as checked data."""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import os
 import warnings
@@ -32,6 +31,8 @@ from kfusion.images import (
 from kfusion.input_names import RESERVED
 from kfusion.inputs import IMAGE, TABULAR
 from kfusion.plain_names import plain_names
+from kfusion.streamed_images import stream_images
+from kfusion.table_files import name_columns, read_table
 from kfusion.tables import TableSchema, check_unique_columns
 from kfusion.tasks import MAX_INFERRED_CLASSES, TASK_KINDS, check_variety, task
 
@@ -52,13 +53,15 @@ def load_table(
     image_folder: str | os.PathLike | None = None,
     on_bad_image: str = "error",
     on_missing_image: str | None = None,
-    use_cache: bool = True,
+    use_cache: bool | None = None,
+    streaming: bool = False,
     verbose: int | bool = 1,
 ) -> FusionData:
     """Loads a table whose rows each name image files, and checks all of it before training.
 
     Args:
-        csv_or_frame: Path of a CSV file, or a DataFrame.
+        csv_or_frame: Path of a CSV file or (ending in ".parquet") a Parquet file, of which only
+            the columns that are used are kept; or a DataFrame.
         image_column: Name of the column of image paths; see `read_images` for the kinds of file.
             Of several columns, a list: each is an input by its column's name.
         target: Name of the column to predict.
@@ -79,14 +82,20 @@ def load_table(
         on_missing_image: What becomes of rows that name no file: "keep" makes their image zeros
             alone, which is how a missing one is told (`FusionClassifier` and models with
             `modality_dropout` know it); "error" or "drop"; None, as `on_bad_image`.
-        use_cache: Whether to keep decoded images on disk; see `read_images`.
+        use_cache: Whether to keep decoded images on disk; see `read_images`. By default, unless
+            they are streamed: decoded they may take many times the space of their files.
+        streaming: Whether images stay files until a batch needs them, for tables whose images
+            would not fit into memory: `images` are then `StreamedImages`. Of each file the header
+            is checked here. A file whose header is good and whose rest is damaged raises
+            `BadImageError` when it is decoded; images that hold zeros alone are not looked for.
         verbose: 0 hides the progress bars.
 
     Returns:
         `FusionData`.
 
     Raises:
-        FileNotFoundError: If there is no such CSV.
+        FileNotFoundError: If there is no such file.
+        ImportError: If a Parquet file is given and pyarrow is not installed.
         BadImageError: If images cannot be read; lists every one by row.
         ValueError: If a column is missing, there twice or without a value, the target is also a
             feature, has missing or only equal values, or no rows are left.
@@ -99,16 +108,20 @@ def load_table(
             f"{on_missing_image!r}."
         )
     on_missing_image = on_missing_image or on_bad_image
-    frame, folder = _read_table(csv_or_frame)
-    if not len(frame):
-        raise ValueError("The table has no rows.")
     image_columns = name_image_inputs(image_column)
     roles: list[tuple[str, str | None]] = [
         ("image_column", name) for name in image_columns.values()
     ]
     roles += [("target", target), ("group_column", group_column)]
-    _check_roles(frame, roles)
-    asked_kinds = _choose_columns(frame, roles, tabular_columns, text_columns)
+    names = name_columns(csv_or_frame)
+    _check_roles(names, roles)
+    wanted = None
+    if tabular_columns is not None:
+        wanted = [*(name for _, name in roles if name), *tabular_columns, *text_columns]
+    frame = read_table(csv_or_frame, wanted)
+    if not len(frame):
+        raise ValueError("The table has no rows.")
+    asked_kinds = _choose_columns(frame, names, roles, tabular_columns, text_columns)
     y, kind, class_names = _read_target(frame[target], kind)
     groups = None if group_column is None else _read_groups(frame[group_column])
     table = _convert(frame[list(asked_kinds)], asked_kinds)
@@ -119,15 +132,17 @@ def load_table(
         frame,
         image_columns,
         dict.fromkeys(image_columns, image_shape),
-        image_folder=image_folder or folder,
-        use_cache=use_cache,
+        image_folder=image_folder or _folder_of(csv_or_frame),
+        use_cache=not streaming if use_cache is None else use_cache,
+        streaming=streaming,
         verbose=verbose,
     )
     bad_images = sorted(bad for found in bad_by_input.values() for bad in found)
     if on_missing_image == "keep":
         bad_images = [bad for bad in bad_images if bad.path != NO_FILE]
         for name, images in arrays.items():
-            _warn_of_black(images, [bad.row for bad in bad_by_input[name]])
+            if not streaming:
+                _warn_of_black(images, [bad.row for bad in bad_by_input[name]])
     refused = [
         bad
         for bad in bad_images
@@ -168,7 +183,7 @@ def load_image_columns(
     columns: Mapping[str, str],
     shapes: Mapping[str, tuple[int, int, int] | None],
     **keywords: Any,
-) -> tuple[dict[str, np.ndarray], dict[str, list[BadImage]]]:
+) -> tuple[dict[str, Any], dict[str, list[BadImage]]]:
     """Reads all images that a table names.
 
     Args:
@@ -202,8 +217,9 @@ def load_images(
     *,
     image_folder: str | os.PathLike | None = None,
     use_cache: bool = True,
+    streaming: bool = False,
     verbose: int | bool = 1,
-) -> tuple[np.ndarray, list[BadImage]]:
+) -> tuple[Any, list[BadImage]]:
     """Reads the images that a table's column names; see `read_images`.
 
     Args:
@@ -211,10 +227,11 @@ def load_images(
         image_shape: `(height, width, channels)`, or None for that of the files.
         image_folder: Folder of relative paths; the working directory by default.
         use_cache: Whether to keep decoded images on disk.
+        streaming: Whether images stay files until they are asked for.
         verbose: 0 hides the progress bar.
 
     Returns:
-        `(images, bad_images)` as from `read_images`.
+        `(images, bad_images)` as from `read_images`; streamed ones are `StreamedImages`.
 
     Raises:
         ValueError: If the column holds URLs.
@@ -228,96 +245,30 @@ def load_images(
         )
     root = Path(image_folder or ".")
     full = [str(root / text) if text else "" for text in texts]
-    images, bad_images = read_images(full, image_shape, use_cache=use_cache, verbose=verbose)
+    read = stream_images if streaming else read_images
+    images, bad_images = read(full, image_shape, use_cache=use_cache, verbose=verbose)
     return images, [
         bad if texts[bad.row] else BadImage(bad.row, NO_FILE, "the table names no file")
         for bad in bad_images
     ]
 
 
-def read_csv(path: str | os.PathLike) -> pd.DataFrame:
-    """Reads a CSV file as text, missing only where a field is empty.
-
-    Words like "NA" are left alone here: in a column of numbers the schema reads them as missing,
-    in a column of text they are a category (North America). The delimiter is whichever of
-    comma, semicolon, tab and bar the header holds most often; beside any but the comma, numbers
-    may have a decimal comma. A column without a name, as a saved index has, is left out with a
-    warning.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is empty, no UTF-8 text, no table, or has a column name twice.
-    """
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
-            delimiter = max(",;\t|", key=first.count)
-            file.seek(0)
-            names = next(csv.reader(file, delimiter=delimiter), [])
-        if not first.strip():
-            raise ValueError(f"{path} is empty, or its first line is.")
-        check_unique_columns([name for name in names if name.strip()])
-        with warnings.catch_warnings():
-            # pandas would drop the surplus fields of rows that are longer than the header.
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            frame = pd.read_csv(
-                path,
-                sep=delimiter,
-                dtype=str,
-                keep_default_na=False,
-                na_values=[""],
-                encoding="utf-8-sig",
-                index_col=False,
-            )
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text ({error.reason}): save it as UTF-8.") from error
-    except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
-        raise ValueError(
-            f"{path} is not a table that can be read: {str(error).strip()}."
-        ) from error
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"There is no file {path}.") from error
-    except IsADirectoryError as error:
-        raise ValueError(f"{path} is a folder, not a CSV file.") from error
-    nameless = [name for name, given in zip(frame.columns, names, strict=True) if not given.strip()]
-    if nameless:
-        warnings.warn(
-            f"{path} has a column without a name, which is left out (a saved index?).", stacklevel=2
-        )
-    return _with_decimal_points(frame.drop(columns=nameless), delimiter)
+def _folder_of(csv_or_frame: str | os.PathLike | pd.DataFrame) -> Path:
+    return Path() if isinstance(csv_or_frame, pd.DataFrame) else Path(csv_or_frame).parent
 
 
-def _with_decimal_points(frame: pd.DataFrame, delimiter: str) -> pd.DataFrame:
-    """Replaces decimal commas in columns where all is numbers and some have one."""
-    if delimiter == ",":
-        return frame
-    for name in frame.columns:
-        texts = frame[name].dropna()
-        has_comma = texts.str.contains(",")
-        if has_comma.any() and texts[has_comma].str.fullmatch(r"\s*[+-]?\d*,\d+\s*").all():
-            frame[name] = frame[name].str.replace(",", ".")
-    return frame
-
-
-def _read_table(csv_or_frame) -> tuple[pd.DataFrame, Path]:
-    if isinstance(csv_or_frame, pd.DataFrame):
-        check_unique_columns(list(csv_or_frame.columns))
-        return csv_or_frame.reset_index(drop=True), Path()
-    return read_csv(csv_or_frame), Path(csv_or_frame).parent
-
-
-def _check_roles(frame: pd.DataFrame, roles: Sequence[tuple[str, str | None]]) -> None:
+def _check_roles(columns: Sequence[str], roles: Sequence[tuple[str, str | None]]) -> None:
     for role, name in roles:
-        if name is not None and name not in frame.columns:
+        if name is not None and name not in columns:
             raise ValueError(
-                f"`{role}` names no column of the table: {name!r}. It has: {list(frame.columns)}."
+                f"`{role}` names no column of the table: {name!r}. It has: {list(columns)}."
             )
     names = [name for _, name in roles if name is not None]
     if len(set(names)) < len(names):
         raise ValueError(f"Images, target and group must be different columns. Received: {roles}.")
 
 
-def _choose_columns(frame, roles, tabular_columns, text_columns) -> dict[str, str | None]:
+def _choose_columns(frame, names, roles, tabular_columns, text_columns) -> dict[str, str | None]:
     """The columns of the table to learn from, and the kinds asked for them."""
     taken = {name: role for role, name in roles if name is not None}
     for argument, given in {
@@ -341,10 +292,10 @@ def _choose_columns(frame, roles, tabular_columns, text_columns) -> dict[str, st
     for name in chosen:
         if name in taken:
             raise ValueError(f"Column {name!r} cannot be both `{taken[name]}` and a feature.")
-    absent = [name for name in chosen if name not in frame.columns]
+    absent = [name for name in chosen if name not in names]
     if absent:
         raise ValueError(
-            f"The table lacks the column(s) {absent} to learn from. It has: {list(frame.columns)}."
+            f"The table lacks the column(s) {absent} to learn from. It has: {list(names)}."
         )
     return chosen
 

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from kfusion.inputs import InputSpec, check_lengths, select_inputs
+from kfusion.lazy_rows import LazyRows, in_advance
 from kfusion.models import PREDICTION
 from kfusion.tasks import Task, as_task
 
@@ -90,12 +91,18 @@ def predict_batches(
     """Predicts checked inputs; see `predict`. What several heads answer stands side by side."""
     rows = len(next(iter(inputs.values())))
     batch_size = min(batch_size, rows)
+    starts = range(0, rows, batch_size)
+    # The last batch begins earlier, so that every batch has the same shape.
+    firsts = [min(start, rows - batch_size) for start in starts]
+
+    def make(first: int) -> dict[str, np.ndarray]:
+        return {name: array[first : first + batch_size] for name, array in inputs.items()}
+
+    streams = any(isinstance(array, LazyRows) for array in inputs.values())
+    batches = in_advance(make, firsts) if streams else map(make, firsts)
     parts = []
     with _no_word_of_retracing():
-        for start in range(0, rows, batch_size):
-            # The last batch begins earlier, so that every batch has the same shape.
-            first = min(start, rows - batch_size)
-            batch = {name: array[first : first + batch_size] for name, array in inputs.items()}
+        for start, first, batch in zip(starts, firsts, batches, strict=True):
             outputs = model.predict_on_batch(feed(model, batch))
             if isinstance(outputs, dict):
                 outputs = np.concatenate([np.asarray(outputs[head]) for head in heads], axis=-1)

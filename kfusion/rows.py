@@ -12,16 +12,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kfusion.lazy_rows import as_rows, some_rows
+
 
 def take_rows(x: Any, rows: np.ndarray) -> Any:
-    """The given rows of an array, a DataFrame, or each of several."""
+    """The given rows of an array, a DataFrame, or each of several; `LazyRows` stay unmade."""
     if isinstance(x, Mapping):
         return {name: take_rows(part, rows) for name, part in x.items()}
     if is_several(x):
         return [take_rows(part, rows) for part in x]
     if isinstance(x, (pd.DataFrame, pd.Series)):
         return x.iloc[rows].reset_index(drop=True)
-    return np.asarray(x)[rows]
+    return some_rows(as_rows(x), rows)
 
 
 def join_rows(first: Any, second: Any) -> Any:

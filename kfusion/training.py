@@ -13,7 +13,6 @@ import keras
 import numpy as np
 
 from kfusion.backend_memory import traced_gradients_forgotten
-from kfusion.balanced_batches import BalancedBatches
 from kfusion.doctor.before_training import warn_before_training
 from kfusion.epoch_callbacks import BestWeights, EpochBar, ExactScores, LearningRate
 from kfusion.inputs import check_lengths, check_same_keys
@@ -22,7 +21,9 @@ from kfusion.models import MEMBER_PREDICTIONS, PREDICTION, answers_by_name
 from kfusion.optimizers import CONSTANT, COSINE, StepDecay, make_optimizer
 from kfusion.prediction import check_data, feed
 from kfusion.residual import starts_from_the_best
+from kfusion.row_batches import own_failure
 from kfusion.tasks import Task, as_task, check_variety
+from kfusion.training_rows import training_rows
 
 AUXILIARY_LOSS_WEIGHT = 0.3
 # What is logged of the training rows; by instance, whose variables are there before training.
@@ -169,25 +170,18 @@ def fit(
     if scorer is not None:
         start = scorer if count_start else None
         keeper = BestWeights(task, epochs if patience is None else patience, start)
-    rows: dict[str, Any] = {
-        "x": feed(model, inputs),
-        "y": _per_output(model, labels),
-        "sample_weight": None if weights is None else _per_output(model, weights),
-        "batch_size": batch_size,
-    }
-    if balanced_batches:
-        rows = {
-            "x": BalancedBatches(
-                rows["x"],
-                rows["y"],
-                labels,
-                batch_size=batch_size,
-                seed=seed,
-                sample_weight=rows["sample_weight"],
-            )
-        }
+    rows = training_rows(
+        feed(model, inputs),
+        _per_output(model, labels),
+        labels,
+        batch_size=batch_size,
+        seed=seed,
+        sample_weight=None if weights is None else _per_output(model, weights),
+        balanced=balanced_batches,
+        shuffle=keywords.pop("shuffle", True),
+    )
     bar = EpochBar(model.name, task.objective, verbose)
-    with traced_gradients_forgotten(), contextlib.closing(bar):
+    with traced_gradients_forgotten(), contextlib.closing(bar), own_failure(rows["x"]):
         history = model.fit(
             **rows,
             epochs=epochs,

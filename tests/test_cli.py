@@ -1,5 +1,6 @@
 """The command line: from a CSV file to predictions, and every mistake in one line."""
 
+import argparse
 import html
 import json
 import re
@@ -12,6 +13,9 @@ import pytest
 from PIL import Image
 
 from kfusion.cli import main
+from kfusion.commands.options import add_data_arguments
+from kfusion.commands.rows import load_data
+from kfusion.streamed_images import StreamedImages
 
 pytestmark = pytest.mark.usefixtures("eagerly")
 
@@ -122,6 +126,15 @@ def test_a_mistake_is_one_line_and_exit_2(folder, tmp_path, capsys, changes, mes
     assert code == 2
     assert printed.out == ""
     assert message in printed.err.splitlines()[-1]
+
+
+def test_images_stay_files_if_asked(folder):
+    parser = argparse.ArgumentParser()
+    add_data_arguments(parser)
+    paths = [str(folder / "rows.csv"), "--image", "photo", "--target", "sick"]
+    assert isinstance(load_data(parser.parse_args(paths)).images, np.ndarray)
+    streamed = load_data(parser.parse_args([*paths, "--streaming"]))
+    assert isinstance(streamed.images, StreamedImages)
 
 
 def test_a_run_is_not_overwritten_unless_asked(folder, tmp_path, capsys):

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from kfusion.images import BadImageError
-from kfusion.loading import load_images, load_table, read_csv
+from kfusion.loading import load_images, load_table
+from kfusion.table_files import read_csv
 from kfusion.tables import TableSchema
 
 

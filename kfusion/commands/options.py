@@ -33,6 +33,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["error", "drop", "keep"],
         help="of rows that name no file; keep: fusions learn to do without",
     )
+    add("--streaming", action="store_true", help="decode images when a batch needs them")
     add("--batch-size", type=positive, help="default: 64, or less for a small table")
     add("--validation", type=float, default=0.2, help="share of rows (default: %(default)s)")
     add("--seed", type=int, default=0)

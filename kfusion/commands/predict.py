@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kfusion.commands.mistakes import user_input
+from kfusion.commands.mistakes import CHECK_ERRORS, user_input
 
 
 def add_parser(commands: Any) -> None:
@@ -29,14 +29,15 @@ def add_parser(commands: Any) -> None:
 
 def _predict(arguments: argparse.Namespace) -> dict[str, Any]:
     from kfusion.images import BadImageError
-    from kfusion.loading import NO_FILE, load_image_columns, read_csv
+    from kfusion.loading import NO_FILE, load_image_columns
     from kfusion.serving import load_exported
+    from kfusion.table_files import read_table
 
-    with user_input():
+    with user_input((*CHECK_ERRORS, ImportError)):
         if arguments.out and not Path(arguments.out).absolute().parent.is_dir():
             raise ValueError(f"There is no folder for --out {arguments.out}.")
         model = load_exported(arguments.model)
-        frame = read_csv(arguments.csv)
+        frame = read_table(arguments.csv)
         columns = _image_columns(model.image_columns, arguments.image)
         images, bad_by_input = load_image_columns(
             frame,

@@ -6,16 +6,18 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from kfusion.commands.mistakes import user_input
+from kfusion.commands.mistakes import CHECK_ERRORS, user_input
 from kfusion.commands.telling import tell
 
 
 def load_data(arguments: argparse.Namespace):
-    """Loads the CSV; any fault in it is the user's to mend."""
-    from kfusion.loading import load_table, read_csv
+    """Loads the table; any fault in it is the user's to mend."""
+    from kfusion.loading import load_table
+    from kfusion.table_files import read_table
 
+    with user_input((*CHECK_ERRORS, ImportError)):
+        frame = read_table(arguments.csv)
     with user_input():
-        frame = read_csv(arguments.csv)
         named = [*arguments.drop, *arguments.categories]
         absent = [name for name in named if name not in frame.columns]
         if absent:
@@ -34,6 +36,7 @@ def load_data(arguments: argparse.Namespace):
             kind=arguments.kind,
             on_bad_image=arguments.on_bad_image,
             on_missing_image=arguments.on_missing_image,
+            streaming=arguments.streaming,
         )
 
 

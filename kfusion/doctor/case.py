@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from kfusion.inputs import TABULAR, check_lengths
+from kfusion.lazy_rows import as_rows
 from kfusion.tables import TableSchema
 from kfusion.tasks import Task
 
@@ -123,11 +124,11 @@ def name_inputs(model: keras.Model | None, x: Any, called: str = "x") -> dict[st
         lacking = [name for name in names if name not in x]
         if lacking:
             raise ValueError(f"`{called}` lacks the input(s) {lacking}. It has: {list(x)}.")
-        return {name: np.asarray(x[name]) for name in names or x}
+        return {name: as_rows(x[name]) for name in names or x}
     arrays = list(x) if isinstance(x, (list, tuple)) else [x]
     names = names or [f"input_{i + 1}" for i in range(len(arrays))]
     if len(arrays) != len(names):
         raise ValueError(
             f"The model takes {len(names)} input(s), {names}. `{called}` holds {len(arrays)}."
         )
-    return dict(zip(names, map(np.asarray, arrays), strict=True))
+    return dict(zip(names, map(as_rows, arrays), strict=True))

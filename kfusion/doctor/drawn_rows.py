@@ -7,12 +7,15 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from kfusion.doctor.case import Case, Rows
+from kfusion.lazy_rows import LazyRows
 
 BATCH = 256
 # Of checks that run a model several times and average nothing.
 FEW_ROWS = 32
 # Rows of large images are fewer, so that what layers make of them fits into memory.
 FEWEST, MOST_NUMBERS = 16, 2**22
+# Of images that stay files, as many as are decoded in seconds.
+MOST_STREAMED, MOST_STREAMED_NUMBERS = 2000, 2**27
 
 
 def few_rows(
@@ -49,6 +52,13 @@ def take(rows: Rows, positions: np.ndarray) -> Rows:
     x = {name: array[positions] for name, array in rows.x.items()}
     groups = None if rows.groups is None else rows.groups[positions]
     return Rows(x, rows.y[positions], groups)
+
+
+def decoded(rows: Rows, seed: int = 0) -> Rows:
+    """Rows as arrays: all of them, or of streamed ones a sample."""
+    if not any(isinstance(array, LazyRows) for array in rows.x.values()):
+        return rows
+    return take(rows, few_rows(rows.x, MOST_STREAMED, seed, most_numbers=MOST_STREAMED_NUMBERS))
 
 
 def batches(x: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:

@@ -18,6 +18,7 @@ from kfusion.doctor import (
 )
 from kfusion.doctor.before_training import DATA_CHECKS, run_checks
 from kfusion.doctor.case import Case, make_rows, name_columns
+from kfusion.doctor.drawn_rows import decoded
 from kfusion.doctor.findings import Diagnosis, to_diagnosis
 from kfusion.doctor.target_checks import why_it_does_not_run
 from kfusion.doctor.undecided import Check
@@ -62,7 +63,8 @@ def examine(
     Args:
         model: Any `keras.Model` with known inputs, compiled or not.
         x: Dict of `(rows, ...)` arrays by input name, an array, a list of arrays; or `FusionData`,
-            which brings its targets, task, groups and schema.
+            which brings its targets, task, groups and schema. Of streamed images some rows are
+            looked at.
         y: `(rows,)` labels or values, or one-hot rows; as `Model.fit` was or will be given them.
         task: `Task`, "binary" or "regression".
         history: What `fit` returned, or its dict.
@@ -108,14 +110,16 @@ def examine(
         validation_data = (validation_data.x, validation_data.y)
     if validation_data is not None:
         held_x, held_y = validation_data
-        validation = make_rows(model, held_x, held_y, validation_groups, "validation x")
+        validation = decoded(
+            make_rows(model, held_x, held_y, validation_groups, "validation x"), seed
+        )
     if isinstance(history, keras.callbacks.History):
         history = history.history
     if epochs is None and history:
         epochs = max(map(len, history.values()))
     case = Case(
         model=model,
-        train=make_rows(model, x.x if isinstance(x, FusionData) else x, y, groups),
+        train=decoded(make_rows(model, x.x if isinstance(x, FusionData) else x, y, groups), seed),
         task=as_task(task),
         validation=validation,
         history=history,

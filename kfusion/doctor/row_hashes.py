@@ -7,22 +7,26 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from kfusion.lazy_rows import LazyRows
+
 
 def hash_rows(arrays: Sequence[np.ndarray]) -> np.ndarray:
     """Hashes each row of one or several arrays together.
 
     Args:
-        arrays: Of as many rows each. Numbers count by their value as float32, whatever their type.
+        arrays: Of as many rows each. Numbers count by their value as float32, whatever their type;
+            `LazyRows` by what they are made of.
 
     Returns:
         `(rows,)` uint64. Different rows share one with a chance of 2**-64.
     """
-    digests = [hashlib.blake2b(digest_size=8) for _ in range(len(arrays[0]))]
-    for array in arrays:
-        for digest, row in zip(digests, _as_bytes(array), strict=True):
-            digest.update(row)
-    joined = b"".join(digest.digest() for digest in digests)
-    return np.frombuffer(joined, np.uint64)
+    hashes = np.empty(len(arrays[0]), np.uint64)
+    for i, parts in enumerate(zip(*map(_as_bytes, arrays), strict=True)):
+        digest = hashlib.blake2b(digest_size=8)
+        for part in parts:
+            digest.update(part)
+        hashes[i] = np.frombuffer(digest.digest(), np.uint64)[0]
+    return hashes
 
 
 def join_hashes(hashes: Sequence[np.ndarray]) -> np.ndarray:
@@ -34,7 +38,9 @@ def join_hashes(hashes: Sequence[np.ndarray]) -> np.ndarray:
     return np.frombuffer(b"".join(digests), np.uint64)
 
 
-def _as_bytes(array: np.ndarray):
+def _as_bytes(array: np.ndarray | LazyRows):
+    if isinstance(array, LazyRows):
+        return (name.encode() for name in array.names())
     flat = np.asarray(array).reshape(len(array), -1)
     if flat.dtype.kind not in "biuf":
         return ("\x1f".join(map(str, row)).encode() for row in flat)

@@ -7,10 +7,10 @@ from scipy import stats
 
 from kfusion.doctor.answers import targets
 from kfusion.doctor.case import Case, Rows
-from kfusion.doctor.drawn_rows import take
 from kfusion.doctor.findings import Finding, Undecided
 from kfusion.doctor.row_hashes import hash_rows, join_hashes
 from kfusion.doctor.undecided import Said
+from kfusion.lazy_rows import LazyRows, some_rows
 
 MOST_ROWS = 200_000
 # Numbers from which a row, such as an image, does not come twice by chance.
@@ -82,10 +82,11 @@ def check_contradictions(case: Case) -> Said:
         return
     positions = _positions(len(y), case.seed)
     # Rows that lack an input are alike in it without being twins.
-    positions = positions[_is_whole([array[positions] for array in case.train.x.values()])]
+    arrays = [some_rows(array, positions) for array in case.train.x.values()]
+    positions = positions[_is_whole(arrays)]
     if len(positions) < 2:
         return
-    arrays = [array[positions] for array in case.train.x.values()]
+    arrays = [some_rows(array, positions) for array in case.train.x.values()]
     labels = y[positions]
     hashes = hash_rows(arrays)
     _, row_of = np.unique(hashes, return_inverse=True)
@@ -116,6 +117,9 @@ def _is_whole(arrays: list[np.ndarray]) -> np.ndarray:
     """Rows in which no input is missing altogether: NaN, or zeros of an image."""
     whole = np.ones(len(arrays[0]), bool)
     for array in arrays:
+        if isinstance(array, LazyRows):
+            whole &= array.are_there()
+            continue
         rows = array.reshape(len(array), -1)
         if array.dtype.kind == "f":
             whole &= ~np.isnan(rows).all(axis=1)
@@ -192,7 +196,10 @@ def check_label_shift(case: Case) -> Said:
 
 def _some(rows: Rows, seed: int) -> Rows:
     positions = _positions(len(rows), seed)
-    return rows if len(positions) == len(rows) else take(rows, positions)
+    if len(positions) == len(rows):
+        return rows
+    x = {name: some_rows(array, positions) for name, array in rows.x.items()}
+    return Rows(x, rows.y[positions])
 
 
 def _positions(rows: int, seed: int) -> np.ndarray:
@@ -209,6 +216,9 @@ def _varied(arrays: list[np.ndarray]) -> np.ndarray:
     """Which rows hold more than one value: a blank image in the place of a lost one is no twin."""
     varied = np.zeros(len(arrays[0]), bool)
     for array in arrays:
+        if isinstance(array, LazyRows):
+            varied |= array.are_there()
+            continue
         flat = array.reshape(len(array), -1)
         varied |= (flat != flat[:, :1]).any(axis=1) if flat.shape[1] > 1 else True
     return varied
