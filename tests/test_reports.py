@@ -202,7 +202,9 @@ def test_a_study_shows_what_it_says_nothing_about(tmp_path):
         )
     page = Page(kf.report(study, tmp_path / "report.html"))
     assert page.sections == ["search", "environment"]
-    assert "Trial 8 is the best of 9 by objective: 0.8000, before trial 7 with 0.7000 and" in page.text
+    assert (
+        "Trial 8 is the best of 9 by objective: 0.8000, before trial 7 with 0.7000 and" in page.text
+    )
     assert "$kind$ = never was never proposed." in page.texts
     assert page.texts.count("$kind$") >= 4
     assert "script" not in page.tags
