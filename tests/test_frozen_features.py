@@ -93,61 +93,33 @@ def build_residual():
     )
 
 
-@pytest.mark.parametrize(
-    ("build", "settings"),
-    [
-        (fused, {}),
-        (lambda: fused(auxiliary_heads=True), {"balanced_batches": True}),
-        (lambda: fused(modality_dropout=0.4), {"class_weight": "balanced"}),
-        (build_residual, {}),
-    ],
-    ids=["plain", "auxiliary heads", "modality dropout", "residual"],
-)
-def test_trains_to_the_same_weights(build, settings, computed):
+def test_trains_to_the_same_bits(computed):
+    """Where the sums of the frozen part are exact, nothing else may differ."""
+    settings = {"auxiliary_heads": True, "modality_dropout": 0.4}
     (whole, history), (cut, same) = (
-        trained(build(), feature_cache, **settings) for feature_cache in (False, "auto")
+        trained(fused(**settings), feature_cache, balanced_batches=True)
+        for feature_cache in (False, "auto")
     )
-    assert sum(computed) >= 60
-    assert list(history.history) == list(same.history)
-    for name, values in history.history.items():
-        np.testing.assert_allclose(same.history[name], values, rtol=1e-6, err_msg=name)
-    for ours, theirs in zip(cut.get_weights(), whole.get_weights(), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-7)
-    np.testing.assert_allclose(kf.predict(cut, X), kf.predict(whole, X), rtol=1e-6)
-
-
-def test_sums_that_are_exact_train_to_the_same_bits(computed):
-    whole, _ = trained(fused(), False)
-    cut, _ = trained(fused(), "auto")
-    assert computed
+    assert sum(computed) == 60
+    assert same.history == history.history
     assert all(map(np.array_equal, cut.get_weights(), whole.get_weights()))
+    np.testing.assert_array_equal(kf.predict(cut, X), kf.predict(whole, X))
 
 
-def test_the_whole_model_is_left_ready_to_use(tmp_path):
-    model, history = trained(fused(), "auto", learning_rate_schedule="constant")
-    assert history.model is model
-    assert model.history is history
-    before = model.get_layer("prediction").get_weights()[0].copy()
-    x, y = keras.tree.map_structure(np.asarray, TRAIN)
-    model.fit(x, y[:, None], epochs=1, verbose=0)
-    assert not np.array_equal(model.get_layer("prediction").get_weights()[0], before)
-    model.save(tmp_path / "model.keras")
-    again = keras.models.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(kf.predict(again, X), kf.predict(model, X))
-
-
-@pytest.mark.slow
-def test_an_export_answers_as_the_model(tmp_path):
-    model, _ = trained(fused(), "auto")
-    kf.export_saved_model(model, tmp_path / "export", task="binary")
-    exported = kf.load_exported(tmp_path / "export")
-    np.testing.assert_allclose(
-        np.ravel(exported.predict(X)), np.ravel(kf.predict(model, X)), atol=1e-6
-    )
+def test_a_residual_fusion_trains_to_the_same_weights(computed):
+    """To rounding: sums of other batch sizes are added up in another order."""
+    models = [build_residual(), build_residual()]
+    start = kf.evaluate(models[0], *HELD, task="binary")["auc"]
+    for model, feature_cache in zip(models, (False, "auto"), strict=True):
+        trained(model, feature_cache)
+    assert sum(computed) == 2 * 60
+    for ours, theirs in zip(*(model.get_weights() for model in models), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert kf.evaluate(models[1], *HELD, task="binary")["auc"] >= start
 
 
 class Watcher(keras.callbacks.Callback):
-    """Saves, predicts and stops as users' callbacks do."""
+    """Looks, predicts and stops as users' callbacks do."""
 
     def on_epoch_end(self, epoch, logs=None):
         self.seen = self.model
@@ -157,21 +129,34 @@ class Watcher(keras.callbacks.Callback):
         self.model.stop_training = True
 
 
-def test_callbacks_see_and_stop_the_whole_model():
+def test_callbacks_and_the_user_have_the_whole_model(tmp_path):
     watcher = Watcher()
-    model, history = trained(fused(), "auto", callbacks=[watcher], epochs=5)
+    settings = {"callbacks": [watcher], "learning_rate_schedule": "constant"}
+    model, history = trained(fused(), "auto", epochs=5, **settings)
     assert watcher.seen is model
     assert len(history.epoch) == 1
     assert watcher.score == history.history["val_auc"][0]
     assert watcher.rate == history.history["learning_rate"][0]
+    np.testing.assert_array_equal(watcher.predicted, kf.predict(model, X))
+    assert history.model is model
+    assert model.history is history
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(kf.predict(again, X), kf.predict(model, X))
+    before = model.get_layer("prediction").get_weights()[0].copy()
+    x, y = TRAIN
+    model.fit(x, y[:, None], epochs=1, batch_size=40, verbose=0)
+    assert not np.array_equal(model.get_layer("prediction").get_weights()[0], before)
 
 
-def test_a_residual_fusion_starts_from_the_best(computed):
-    model = build_residual()
-    start = kf.evaluate(model, *HELD, task="binary")["auc"]
-    trained(model, "auto", learning_rate=10.0, epochs=1)
-    assert computed
-    assert kf.evaluate(model, *HELD, task="binary")["auc"] >= start
+@pytest.mark.slow
+def test_an_export_answers_as_the_model(tmp_path):
+    model, _ = trained(fused(), "auto")
+    kf.export_saved_model(model, tmp_path / "export")
+    exported = kf.load_exported(tmp_path / "export")
+    np.testing.assert_allclose(
+        np.ravel(exported.predict(X)), np.ravel(kf.predict(model, X)), atol=1e-6
+    )
 
 
 def test_a_search_trial_and_another_fold_compute_only_new_rows(computed):
@@ -280,8 +265,6 @@ def test_what_is_frozen_in_front_of_dropout_is_kept():
     """Keras leaves Dropout on in what does not train: the cut is in front of it."""
     (part,) = split_model(fused(with_dropout())).parts
     assert [type(step.operation).__name__ for step in part.steps][-1] == "Dense"
-    (whole, _), (cut, _) = (trained(fused(with_dropout()), cache) for cache in (False, "auto"))
-    assert all(map(np.array_equal, cut.get_weights(), whole.get_weights()))
 
 
 @keras.saving.register_keras_serializable(package="tests")
