@@ -1,12 +1,12 @@
 """What heads on a frozen network cost with its features cached, against running it in each epoch.
 
-MobileNetV2 with random weights, frozen, on random images beside a table. "one_head" is a head of so
+A network with random weights, frozen, on random images beside a table. "one_head" is a head of so
 many epochs, features computed within; "trials" are so many heads in turn, of which only the first
 computes them. The two ways alternate, a trial of each; the first of each kind, which also warms up
 TensorFlow, is not counted for "one_head". Of trials that run the network in each epoch only some
 are run, and their median stands for the rest ("extrapolated" says so).
 
-usage: python benchmarks/feature_cache.py [--rows 2000] [--repeats 2] [--trials 20]
+usage: python benchmarks/feature_cache.py [--network VGG16] [--rows 500] [--repeats 2] [--trials 20]
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ def make_data(rows: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
     return x, (x["tabular"][:, 0] + random.normal(size=rows) > 0).astype(int)
 
 
-def make_network() -> keras.Model:
+def make_network(application: str) -> keras.Model:
     inputs = keras.Input((SIDE, SIDE, 3), name="image")
     scaled = keras.layers.Rescaling(1 / 127.5, offset=-1.0)(inputs)
-    backbone = keras.applications.MobileNetV2(
-        (SIDE, SIDE, 3), include_top=False, weights=None, pooling="avg"
+    backbone = getattr(keras.applications, application)(
+        input_shape=(SIDE, SIDE, 3), include_top=False, weights=None, pooling="avg"
     )
     return keras.Model(inputs, backbone(scaled), name="network")
 
@@ -110,6 +110,8 @@ def one_head(network, data, epochs: int, repeats: int) -> tuple[dict, list[dict[
         "seconds_cached": round(median(cached), 2),
         "ratio_of_medians": round(median(whole) / median(cached), 2),
         "paired_ratios": [round(a["seconds"] / b["seconds"], 2) for a, b in pairs],
+        "cpu_whole": round(median(whole, "cpu"), 2),
+        "cpu_cached": round(median(cached, "cpu"), 2),
         "cpu_ratio_of_medians": round(median(whole, "cpu") / median(cached, "cpu"), 2),
     }
     return result, whole
@@ -140,16 +142,17 @@ def many_trials(network, data, epochs: int, trials: int, whole: list[dict[str, f
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=2000)
+    parser.add_argument("--network", default="VGG16")
+    parser.add_argument("--rows", type=int, default=500)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--trials", type=int, default=20)
     arguments = parser.parse_args()
-    network, data = make_network(), make_data(arguments.rows)
+    network, data = make_network(arguments.network), make_data(arguments.rows)
     result, whole = one_head(network, data, arguments.epochs, arguments.repeats)
-    print(json.dumps(result), flush=True)
+    print(json.dumps({"network": arguments.network, **result}), flush=True)
     result = many_trials(network, data, arguments.epochs, arguments.trials, whole)
-    print(json.dumps(result), flush=True)
+    print(json.dumps({"network": arguments.network, **result}), flush=True)
 
 
 if __name__ == "__main__":

@@ -154,9 +154,8 @@ def test_an_export_answers_as_the_model(tmp_path):
     model, _ = trained(fused(), "auto")
     kf.export_saved_model(model, tmp_path / "export")
     exported = kf.load_exported(tmp_path / "export")
-    np.testing.assert_allclose(
-        np.ravel(exported.predict(X)), np.ravel(kf.predict(model, X)), atol=1e-6
-    )
+    said = exported.predict_encoded(X)["probabilities"][:, 1]
+    np.testing.assert_allclose(said, kf.predict(model, X)[:, 0], atol=1e-6)
 
 
 def test_a_search_trial_and_another_fold_compute_only_new_rows(computed):
@@ -259,6 +258,15 @@ def test_what_changes_in_training_is_run_in_each_epoch(branch, computed):
     assert split_model(model) is None
     assert prepared(model)[0] is model
     assert not computed
+
+
+def test_resized_images_are_kept_behind_the_network(computed):
+    inputs = keras.Input((8, 8, 1), name="image")
+    network = keras.Model(inputs, keras.layers.Conv2D(5, 3)(inputs))
+    branch = kf.image_branch((4, 4, 1), backbone=network, trainable=False, resize=(8, 8))
+    _, inputs, _, _ = prepared(fused(branch))
+    assert sum(computed) == 60
+    assert sorted(array.shape for array in inputs.values()) == [(60, 3), (60, 5)]
 
 
 def test_what_is_frozen_in_front_of_dropout_is_kept():
