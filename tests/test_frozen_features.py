@@ -180,7 +180,17 @@ def test_a_search_trial_and_another_fold_compute_only_new_rows(computed):
 def test_cross_validation_computes_each_row_once(computed):
     def fit(x, y):
         model = fused()
-        kf.fit(model, x, y, task="binary", validation_data=None, epochs=1, verbose=0, doctor=False)
+        kf.fit(
+            model,
+            x,
+            y,
+            task="binary",
+            validation_data=None,
+            epochs=1,
+            batch_size=64,
+            verbose=0,
+            doctor=False,
+        )
         return model
 
     kf.cross_validate(fit, X, Y, task="binary", folds=2, verbose=0)
