@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from kfusion.estimators import FusionClassifier, FusionRegressor
     from kfusion.export import export_saved_model
     from kfusion.freezing import freeze, unfreeze
+    from kfusion.frozen_features import cache_features
     from kfusion.fusion_data import FusionData
     from kfusion.gates import gate_values
     from kfusion.gradient_modulation import GradientModulation
@@ -87,6 +88,7 @@ _MODULES = {
     "kfusion.doctor.rate_range": ["RateRange", "learning_rate_range_test"],
     "kfusion.estimators": ["FusionClassifier", "FusionRegressor"],
     "kfusion.export": ["export_saved_model"],
+    "kfusion.frozen_features": ["cache_features"],
     "kfusion.freezing": ["freeze", "unfreeze"],
     "kfusion.fusion_data": ["FusionData"],
     "kfusion.gates": ["gate_values"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -15,6 +16,7 @@ import numpy as np
 from kfusion.backend_memory import traced_gradients_forgotten
 from kfusion.doctor.before_training import warn_before_training
 from kfusion.epoch_callbacks import BestWeights, EpochBar, ExactScores, LearningRate
+from kfusion.frozen_features import AUTO, train_on_features
 from kfusion.inputs import check_lengths, check_same_keys
 from kfusion.losses import FocalCrossentropy, MeanOverMembers, PriorShiftedCrossentropy
 from kfusion.models import MEMBER_PREDICTIONS, PREDICTION, answers_by_name
@@ -56,6 +58,7 @@ def fit(
     seed: int | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     jit_compile: bool | str = "auto",
+    feature_cache: bool | str | os.PathLike = AUTO,
     doctor: bool = True,
     verbose: int | bool = 1,
     **keywords: Any,
@@ -100,6 +103,12 @@ def fit(
         callbacks: Keras callbacks, such as those of TensorBoard, MLflow or Weights & Biases; they
             see the exact scores.
         jit_compile: As in `keras.Model.compile`.
+        feature_cache: Whether frozen parts of the model (`freeze`, `branch_from`, a residual
+            fusion's members, layers that do not train) are run once over all rows in place of
+            once an epoch, unless something random such as augmentation is in front of them.
+            "auto" keeps what they give in memory, for other trainings in this process too, if
+            that is no more than 1 GB; True in files in kfusion's cache folder (see
+            `cache_features`), a path in that folder; False runs the whole model throughout.
         doctor: Whether the doctor looks at the data and the model first, in short: what it finds
             are `DoctorWarning`s. `kfusion.examine` looks at all of it.
         verbose: 0 hides the progress on stderr.
@@ -144,14 +153,19 @@ def fit(
             validation_data=validation,
             batch_size=batch_size,
         )
+    trained, inputs, validation, callbacks = train_on_features(
+        model, inputs, validation, callbacks, feature_cache=feature_cache, verbose=verbose
+    )
     if seed is not None:
         keras.utils.set_random_seed(seed)
         _seed_layers(model, seed)
+    if balanced_batches:
+        loss = _balanced_loss(task, labels, loss)
     steps_per_epoch = math.ceil(len(labels) / batch_size)
     compile_model(
         model,
         task=task,
-        loss=_balanced_loss(task, labels, loss) if balanced_batches else loss,
+        loss=loss,
         optimizer=optimizer,
         learning_rate=learning_rate,
         learning_rate_factor=learning_rate_factor,
@@ -161,6 +175,10 @@ def fit(
         steps_per_epoch=steps_per_epoch,
         jit_compile=jit_compile,
     )
+    if trained is not model:
+        compile_model(
+            trained, task=task, loss=loss, optimizer=model.optimizer, jit_compile=jit_compile
+        )
     scorer = None if validation is None else ExactScores(*validation, task)
     if scorer is None and count_start:
         raise ValueError("`count_start=True` needs `validation_data` to judge the start by.")
@@ -171,7 +189,7 @@ def fit(
         start = scorer if count_start else None
         keeper = BestWeights(task, epochs if patience is None else patience, start)
     rows = training_rows(
-        feed(model, inputs),
+        feed(trained, inputs),
         _per_output(model, labels),
         labels,
         batch_size=batch_size,
@@ -182,7 +200,7 @@ def fit(
     )
     bar = EpochBar(model.name, task.objective, verbose)
     with traced_gradients_forgotten(), contextlib.closing(bar), own_failure(rows["x"]):
-        history = model.fit(
+        history = trained.fit(
             **rows,
             epochs=epochs,
             # What adds to the logs comes first: those behind it see that.

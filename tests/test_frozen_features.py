@@ -1,0 +1,398 @@
+"""Frozen parts run once: the same training, found again by content, finished after a kill."""
+
+import itertools
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+import kfusion as kf
+from kfusion import frozen_features
+from kfusion.frozen_parts import split_model
+from kfusion.layers import Frozen
+
+pytestmark = pytest.mark.usefixtures("eagerly")
+
+RANDOM = np.random.default_rng(0)
+X = {
+    "image": RANDOM.integers(0, 4, (60, 4, 4, 1)).astype("uint8"),
+    "tabular": RANDOM.normal(size=(60, 3)).astype("float32"),
+}
+Y = (X["image"].sum((1, 2, 3)) + 4 * X["tabular"][:, 0] > 24).astype(int)
+TRAIN = ({name: values[:40] for name, values in X.items()}, Y[:40])
+HELD = ({name: values[40:] for name, values in X.items()}, Y[40:])
+
+
+def backbone(seed=0, dropout=0.5):
+    """Small whole numbers as weights, so that its sums are exact in whatever order."""
+    inputs = keras.Input((4, 4, 1), name="image")
+    hidden = keras.layers.Flatten()(keras.layers.Rescaling(2.0)(inputs))
+    layer = keras.layers.Dense(6, activation="relu")
+    hidden = keras.layers.Dropout(dropout)(layer(hidden))
+    model = keras.Model(inputs, hidden, name="backbone")
+    kernel = np.random.default_rng(seed).integers(-3, 4, (16, 6))
+    layer.set_weights([kernel.astype("float32"), np.ones(6, "float32")])
+    return model
+
+
+def fused(branch=None, **keywords):
+    branch = branch or kf.branch_from(backbone(), dtype="uint8")
+    keras.utils.set_random_seed(1)
+    branches = {"image": branch, "tabular": kf.tabular_branch(3, units=4, dropout=0.2)}
+    return kf.build_fusion_model(branches, task="binary", dropout=0.3, head_units=8, **keywords)
+
+
+def trained(model, feature_cache, **keywords):
+    settings = {"validation_data": HELD, "epochs": 2, "batch_size": 20, "seed": 3}
+    settings |= {"doctor": False, "verbose": 0, "feature_cache": feature_cache, **keywords}
+    history = kf.fit(model, *TRAIN, task="binary", **settings)
+    return model, history
+
+
+def prepared(model, feature_cache="auto", x=X):
+    """What is done before a training, without it."""
+    return frozen_features.train_on_features(
+        model, x, None, (), feature_cache=feature_cache, verbose=0
+    )
+
+
+@pytest.fixture(autouse=True)
+def empty_memory():
+    frozen_features.MEMORY.clear()
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """How many rows were run through a frozen part, one number per batch."""
+    counts = []
+    compute = frozen_features._Rows.compute
+
+    def counting(rows, positions):
+        counts.append(len(positions))
+        return compute(rows, positions)
+
+    monkeypatch.setattr(frozen_features._Rows, "compute", counting)
+    return counts
+
+
+def build_residual():
+    keras.utils.set_random_seed(2)
+    table = keras.Sequential(
+        [keras.Input((3,), name="tabular"), keras.layers.Dense(1, activation="sigmoid")],
+        name="table",
+    )
+    image = kf.build_unimodal_model(
+        kf.branch_from(backbone(), dtype="uint8"), task="binary", name="image_model"
+    )
+    return kf.build_residual_model(
+        {"image": image, "table": table}, task="binary", best="table", dropout=0.2
+    )
+
+
+def test_trains_to_the_same_bits(computed):
+    """Where the sums of the frozen part are exact, nothing else may differ."""
+    settings = {"auxiliary_heads": True, "modality_dropout": 0.4}
+    (whole, history), (cut, same) = (
+        trained(fused(**settings), feature_cache, balanced_batches=True)
+        for feature_cache in (False, "auto")
+    )
+    assert sum(computed) == 60
+    assert same.history == history.history
+    assert all(map(np.array_equal, cut.get_weights(), whole.get_weights()))
+    np.testing.assert_array_equal(kf.predict(cut, X), kf.predict(whole, X))
+
+
+def test_a_residual_fusion_trains_to_the_same_weights(computed):
+    """To rounding: sums of other batch sizes are added up in another order."""
+    models = [build_residual(), build_residual()]
+    start = kf.evaluate(models[0], *HELD, task="binary")["auc"]
+    for model, feature_cache in zip(models, (False, "auto"), strict=True):
+        trained(model, feature_cache)
+    assert sum(computed) == 2 * 60
+    for ours, theirs in zip(*(model.get_weights() for model in models), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert kf.evaluate(models[1], *HELD, task="binary")["auc"] >= start
+
+
+class Watcher(keras.callbacks.Callback):
+    """Looks, predicts and stops as users' callbacks do."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seen = self.model
+        self.predicted = kf.predict(self.model, X)
+        self.rate = float(self.model.optimizer.learning_rate)
+        self.score = logs["val_auc"]
+        self.model.stop_training = True
+
+
+def test_callbacks_and_the_user_have_the_whole_model(tmp_path):
+    watcher = Watcher()
+    settings = {"callbacks": [watcher], "learning_rate_schedule": "constant"}
+    model, history = trained(fused(), "auto", epochs=5, **settings)
+    assert watcher.seen is model
+    assert len(history.epoch) == 1
+    assert watcher.score == history.history["val_auc"][0]
+    assert watcher.rate == history.history["learning_rate"][0]
+    np.testing.assert_array_equal(watcher.predicted, kf.predict(model, X))
+    assert history.model is model
+    assert model.history is history
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(kf.predict(again, X), kf.predict(model, X))
+    before = model.get_layer("prediction").get_weights()[0].copy()
+    x, y = TRAIN
+    model.fit(x, y[:, None], epochs=1, batch_size=40, verbose=0)
+    assert not np.array_equal(model.get_layer("prediction").get_weights()[0], before)
+
+
+@pytest.mark.slow
+def test_an_export_answers_as_the_model(tmp_path):
+    model, _ = trained(fused(), "auto")
+    kf.export_saved_model(model, tmp_path / "export")
+    exported = kf.load_exported(tmp_path / "export")
+    said = exported.predict_encoded(X)["probabilities"][:, 1]
+    np.testing.assert_allclose(said, kf.predict(model, X)[:, 0], atol=1e-6)
+
+
+def test_a_search_trial_and_another_fold_compute_only_new_rows(computed):
+    prepared(fused())
+    assert sum(computed) == 60
+    # A backbone made anew, other rows to validate, in another order.
+    order = np.random.default_rng(1).permutation(60)
+    x = {name: values[order] for name, values in X.items()}
+    _, inputs, held, _ = frozen_features.train_on_features(
+        fused(), x, HELD, (), feature_cache="auto", verbose=0
+    )
+    assert sum(computed) == 60
+    (features,) = (inputs[name] for name in inputs if name != "tabular")
+    expected = kf.branch_from(backbone()).predict(x["image"].astype("float32"), verbose=0)
+    np.testing.assert_array_equal(features, expected)
+    assert len(held[0]["tabular"]) == 20
+    x["image"][7] += 1
+    prepared(fused(), x=x)
+    assert sum(computed) == 61
+
+
+def test_cross_validation_computes_each_row_once(computed):
+    def fit(x, y):
+        model = fused()
+        kf.fit(
+            model,
+            x,
+            y,
+            task="binary",
+            validation_data=None,
+            epochs=1,
+            batch_size=64,
+            verbose=0,
+            doctor=False,
+        )
+        return model
+
+    kf.cross_validate(fit, X, Y, task="binary", folds=2, verbose=0)
+    assert sum(computed) == 60
+
+
+def test_files_are_shared_by_trainings_and_cache_features(tmp_path, computed):
+    branch = kf.branch_from(backbone(), dtype="uint8")
+    features = kf.cache_features(branch, X["image"], tmp_path, verbose=0)
+    _, in_memory, _, _ = prepared(fused())
+    assert sum(computed) == 120
+    _, in_files, _, _ = prepared(fused(), tmp_path)
+    assert sum(computed) == 120
+    assert list(in_files) == list(in_memory)
+    for name in in_files:
+        np.testing.assert_array_equal(in_files[name], in_memory[name])
+    np.testing.assert_array_equal(features, branch.predict(X["image"], verbose=0))
+    assert isinstance(features, np.memmap)
+    assert not features.flags.writeable
+
+
+def test_what_is_too_large_for_memory_is_run_in_each_epoch(monkeypatch, computed):
+    # 60 rows of 6 float32.
+    monkeypatch.setattr(frozen_features.MEMORY, "limit", 60 * 6 * 4 - 1)
+    model = fused()
+    assert prepared(model)[0] is model
+    assert not computed
+    monkeypatch.setattr(frozen_features.MEMORY, "limit", 60 * 6 * 4)
+    assert prepared(model)[0] is not model
+    assert sum(computed) == 60
+
+
+def test_what_was_used_longest_ago_goes_first(monkeypatch, computed):
+    monkeypatch.setattr(frozen_features.MEMORY, "limit", 2 * 60 * 6 * 4)
+    models = [fused(kf.branch_from(backbone(seed), dtype="uint8")) for seed in range(3)]
+    for number, rows in [(0, 60), (1, 60), (0, 0), (2, 60), (0, 0), (1, 60)]:
+        computed.clear()
+        prepared(models[number])
+        assert sum(computed) == rows, number
+
+
+def augmented():
+    flip = keras.layers.RandomFlip(data_format="channels_last")
+    return kf.image_branch((4, 4, 1), backbone=backbone(), trainable=False, augment=flip)
+
+
+def with_dropout():
+    inputs = keras.Input((4, 4, 1), dtype="uint8", name="image")
+    model = backbone()
+    model.trainable = False
+    return keras.Model(inputs, model(keras.ops.cast(inputs, "float32")), name="image_branch")
+
+
+def unfrozen():
+    return kf.unfreeze(kf.branch_from(backbone(), dtype="uint8"), last=1)
+
+
+def normalising():
+    inputs = keras.Input((4, 4, 1), dtype="uint8", name="image")
+    hidden = keras.layers.Flatten()(keras.layers.Rescaling(1.0)(inputs))
+    hidden = keras.layers.BatchNormalization(center=False, scale=False)(hidden)
+    return keras.Model(inputs, Frozen(keras.Sequential([keras.layers.Dense(2)]))(hidden))
+
+
+@pytest.mark.parametrize("branch", [augmented, with_dropout, unfrozen, normalising])
+def test_what_changes_in_training_is_refused(branch, tmp_path):
+    with pytest.raises(ValueError, match=r"must be frozen, but in .* the layer .*(train|training)"):
+        kf.cache_features(branch(), X["image"], tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("branch", [augmented, unfrozen, normalising])
+def test_what_changes_in_training_is_run_in_each_epoch(branch, computed):
+    model = fused(branch())
+    assert split_model(model) is None
+    assert prepared(model)[0] is model
+    assert not computed
+
+
+def test_resized_images_are_kept_behind_the_network(computed):
+    inputs = keras.Input((8, 8, 1), name="image")
+    network = keras.Model(inputs, keras.layers.Conv2D(5, 3)(inputs))
+    branch = kf.image_branch((4, 4, 1), backbone=network, trainable=False, resize=(8, 8))
+    _, inputs, _, _ = prepared(fused(branch))
+    assert sum(computed) == 60
+    assert sorted(array.shape for array in inputs.values()) == [(60, 3), (60, 5)]
+
+
+def test_what_is_frozen_in_front_of_dropout_is_kept():
+    """Keras leaves Dropout on in what does not train: the cut is in front of it."""
+    (part,) = split_model(fused(with_dropout())).parts
+    assert [type(step.operation).__name__ for step in part.steps][-1] == "Dense"
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class AlwaysNoisy(keras.layers.Layer):
+    """Draws whatever the mode is."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.seeds = keras.random.SeedGenerator(0)
+
+    def call(self, inputs):
+        return inputs + keras.random.normal(keras.ops.shape(inputs), seed=self.seeds)
+
+
+def noisy_branch():
+    inputs = keras.Input((4, 4, 1), name="image")
+    model = keras.Model(inputs, AlwaysNoisy()(backbone()(inputs)))
+    return kf.branch_from(model, dtype="uint8")
+
+
+def test_a_layer_that_always_draws_is_found_by_running_it(tmp_path):
+    with pytest.raises(ValueError, match="answers otherwise in training"):
+        kf.cache_features(noisy_branch(), X["image"], tmp_path, verbose=0)
+    model = fused(noisy_branch())
+    assert split_model(model) is not None
+    assert prepared(model)[0] is model
+
+
+def keys_of(model):
+    rows = frozen_features._Rows(split_model(model).parts[0], [X], 8)
+    return rows.key(), rows.digests.tobytes()
+
+
+def rescaled(factor):
+    inputs = keras.Input((4, 4, 1), dtype="uint8", name="image")
+    pixels = keras.layers.Rescaling(factor)(inputs)
+    return keras.Model(inputs, kf.freeze(backbone())(pixels), name="image_branch")
+
+
+def test_keys_tell_weights_and_preprocessing_apart():
+    def key(branch):
+        return keys_of(fused(branch))[0]
+
+    same = key(kf.branch_from(backbone(), dtype="uint8"))
+    assert key(kf.branch_from(backbone(), dtype="uint8")) == same
+    changed = backbone()
+    kernel, bias = changed.layers[-2].get_weights()
+    bias[3] += 1e-3
+    changed.layers[-2].set_weights([kernel, bias])
+    others = [kf.branch_from(changed, dtype="uint8"), rescaled(1.0), rescaled(1 + 1e-6)]
+    keys = [same, *map(key, others)]
+    assert all(a != b for a, b in itertools.combinations(keys, 2))
+
+
+def test_a_changed_row_is_another_set_of_rows(tmp_path):
+    branch = kf.freeze(backbone())
+    first = kf.cache_features(branch, X["image"], tmp_path, verbose=0)
+    changed = X["image"].copy()
+    changed[5] = 0
+    second = kf.cache_features(branch, changed, tmp_path, verbose=0)
+    assert first.filename != second.filename
+    assert np.flatnonzero((first != second).any(axis=1)).tolist() == [5]
+
+
+KILLED = """
+import os, sys
+import numpy as np
+from kfusion.feature_store import FeatureFiles, Kind, digest_rows
+
+rows = np.arange(40.0).reshape(10, 4)
+
+def compute(positions):
+    print(positions.tolist(), flush=True)
+    if 6 in positions and sys.argv[2] == "stay":
+        open(sys.argv[1] + "/waiting", "w").close()
+        import time
+        time.sleep(600)
+    return [rows[positions] * 2, rows[positions].sum(axis=1)]
+
+files = FeatureFiles(sys.argv[1])
+kinds = [Kind((4,), "float64"), Kind((), "float64")]
+doubled, sums = files.features(
+    "key", digest_rows([rows]), kinds, compute, batch_size=3, verbose=0
+)
+assert np.array_equal(doubled, rows * 2) and np.array_equal(sums, rows.sum(axis=1))
+"""
+
+
+def test_after_a_kill_only_the_missing_batches_are_computed(tmp_path):
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    process = subprocess.Popen([*command, "stay"], stdout=subprocess.PIPE, text=True)
+    while not (tmp_path / "waiting").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.communicate()[0].splitlines() == ["[0, 1, 2]", "[3, 4, 5]", "[6, 7, 8]"]
+    # A batch that was cut off in the middle of a row.
+    (unfinished,) = tmp_path.glob("key/.*.unfinished")
+    with (unfinished / "0.npy").open("ab") as file:
+        file.write(b"half a row")
+    again = subprocess.run([*command, "go"], capture_output=True, text=True, check=True)
+    assert again.stdout.splitlines() == ["[6, 7, 8]", "[9]"]
+    last = subprocess.run([*command, "go"], capture_output=True, text=True, check=True)
+    assert last.stdout == ""
+
+
+def test_wrong_arguments_are_told(tmp_path):
+    with pytest.raises(TypeError, match="`branch` must be a keras.Model"):
+        kf.cache_features("backbone", X["image"], tmp_path)
+    with pytest.raises(ValueError, match="must be frozen.*'dense.*has weights that train"):
+        kf.cache_features(backbone(), X["image"], tmp_path)
+    with pytest.raises(TypeError, match="`feature_cache` must be"):
+        prepared(fused(), 3)
