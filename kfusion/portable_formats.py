@@ -21,8 +21,10 @@ from kfusion.tables import FIRST_CODE, MISSING_CODE, UNSEEN_CODE, CategoryColumn
 
 # The first with all that the graph holds.
 _OPSET = 18
-# Of the numbers that a runtime may compute in another order.
+# A runtime may compute in another order.
 _MOST_DIFFERENCE = 10 * TOLERANCE
+
+_PACKAGES = {"onnx": ("tf2onnx", "onnxruntime"), "litert": ("ai_edge_litert.interpreter",)}
 
 Runner = Callable[[dict[str, np.ndarray]], np.ndarray]
 
@@ -56,6 +58,7 @@ def export_onnx(
             and unseen values) otherwise than the SavedModel by more than 1e-4 of the largest
             answer, or of 1. Nothing is left at `path` then.
     """
+    check_packages("onnx")
     return _export(model, path, overwrite, _convert_to_onnx, _onnx_runner)
 
 
@@ -77,7 +80,14 @@ def export_litert(
     Returns:
         The path.
     """
+    check_packages("litert")
     return _export(model, path, overwrite, _convert_to_litert, _litert_runner)
+
+
+def check_packages(kind: str) -> None:
+    """Raises ImportError if what "onnx" or "litert" needs is not installed."""
+    for module in _PACKAGES[kind]:
+        _needed(module, kind)
 
 
 def _export(
@@ -168,7 +178,6 @@ def _numbers_door(exported: ExportedModel):
 
 def _convert_to_onnx(exported: ExportedModel, path: Path) -> None:
     tf2onnx = _needed("tf2onnx", "onnx")
-    _needed("onnxruntime", "onnx")
     function = _numbers_door(exported)
     try:
         tf2onnx.convert.from_function(
@@ -184,7 +193,6 @@ def _convert_to_onnx(exported: ExportedModel, path: Path) -> None:
 def _convert_to_litert(exported: ExportedModel, path: Path) -> None:
     import tensorflow as tf
 
-    _needed("ai_edge_litert.interpreter", "litert")
     module = tf.Module()
     module.exported = exported._loaded
     function = _numbers_door(exported).get_concrete_function()
@@ -229,9 +237,9 @@ def _check(exported: ExportedModel, run: Runner) -> None:
     wrong = np.flatnonzero(by_row > allowed)
     if wrong.size:
         raise RuntimeError(
-            f"The file answers otherwise than the SavedModel by up to {by_row.max():.3g}, more than "
-            f"{allowed:.3g}, in {wrong.size} of {len(by_row)} invented rows, such as "
-            f"{wrong[:5].tolist()}. Nothing was written."
+            "The file answers otherwise than the SavedModel by up to "
+            f"{by_row.max():.3g}, more than {allowed:.3g}, in {wrong.size} of {len(by_row)} "
+            f"invented rows, such as {wrong[:5].tolist()}. Nothing was written."
         )
 
 
