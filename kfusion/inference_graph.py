@@ -22,6 +22,7 @@ from kfusion.affine_steps import (
     normalization,
     side_by_side,
 )
+from kfusion.joined_trees import JoinedTrees
 from kfusion.layers import (
     ConcatFusion,
     Frozen,
@@ -34,7 +35,6 @@ from kfusion.layers import (
 )
 from kfusion.models import prediction_model
 from kfusion.trained_models import functional
-from kfusion.tree_walk import TreeWalk
 
 _layers = keras.layers
 # Layers that hand on what they are given, but in training.
@@ -64,9 +64,9 @@ def inference_model(model: keras.Model) -> keras.Model:
     Gone are the heads beside "prediction", dropout, noise, augmentation, `GradientScale`,
     `ModalityDropout` and `Frozen`. Batch normalisation and rescaling become part of the dense or
     convolutional layer before them, or behind them where that is exact; what is left of them is
-    one product and one sum. Boosted trees walk down their paths, those of all folds of a member at
-    once. Models within the model are treated likewise. Everything else stays as it is, its layers
-    shared: what is masked, in half precision, subclassed, or called more than once.
+    one product and one sum. Boosted trees of all folds of a member are computed together. Models
+    within the model are treated likewise. Everything else stays as it is, its layers shared: what
+    is masked, in half precision, subclassed, or called more than once.
 
     `export_saved_model` does this by itself. Answers differ by rounding, about a millionth of the
     largest. The model given is not changed. The one made is to be run and exported: Keras cannot
@@ -255,10 +255,10 @@ class _Graph:
         return _InnerCall(self._treatment, model, graph, made(given))
 
     def _trees(self, layer, given):
-        return TreeWalk([layer], name=layer.name, dtype=layer.dtype_policy)(made(given))
+        return JoinedTrees([layer], name=layer.name, dtype=layer.dtype_policy)(made(given))
 
     def _average(self, layer, given):
-        """Folds of boosted trees in one walk."""
+        """Folds of boosted trees together."""
         found = [_trees_of(each) if isinstance(each, _InnerCall) else None for each in given]
         columns = [None if each is None else [id(tensor) for tensor in each[1]] for each in found]
         if None in columns or any(each != columns[0] for each in columns):
@@ -267,8 +267,10 @@ class _Graph:
         table = tensors[0]
         if len(tensors) > 1:
             table = _layers.Concatenate(dtype="float32", name=f"{layer.name}_table")(tensors)
-        walk = TreeWalk([trees for trees, _ in found], name=layer.name, dtype=layer.dtype_policy)
-        return walk(table)
+        joined = JoinedTrees(
+            [trees for trees, _ in found], name=layer.name, dtype=layer.dtype_policy
+        )
+        return joined(table)
 
 
 _TREATMENTS: dict[type, Callable[..., Any]] = {

@@ -22,7 +22,7 @@ USERS_OF_TENSORFLOW = {
     "serving",
     "export",
     "portable_formats",
-    "tree_walk",
+    "joined_trees",
     "doctor.gradients",
 }
 PROGRAM = "served_check"

@@ -18,9 +18,9 @@ from kfusion import (
     task,
     tree_ensemble,
 )
+from kfusion.joined_trees import JoinedTrees
 from kfusion.layers import NormalizedConv, NormalizedDense
 from kfusion.layers.inverse_error import inverse_error
-from kfusion.tree_walk import TreeWalk
 
 pytestmark = pytest.mark.usefixtures("eagerly")
 LAYERS = keras.layers
@@ -249,7 +249,7 @@ def fit_folds(kind):
 
 class TestTrees:
     @pytest.mark.parametrize("kind", ["binary", "multiclass", "regression"])
-    def test_folds_walk_at_once_to_the_mean_of_scikit_learns_answers(self, kind):
+    def test_folds_joined_give_the_mean_of_scikit_learns_answers(self, kind):
         fitted = fit_folds(kind)
         # Codes that no fold has met, or some only.
         table = draw_table(60, 9, 14)
@@ -258,8 +258,8 @@ class TestTrees:
         else:
             expected = np.mean([each.predict_proba(table) for each in fitted], axis=0)
             expected = expected[:, 1:] if kind == "binary" else expected
-        walk = TreeWalk([tree_ensemble(each) for each in fitted])
-        np.testing.assert_allclose(np.asarray(walk(table)), expected, rtol=1e-6, atol=1e-6)
+        joined = JoinedTrees([tree_ensemble(each) for each in fitted])
+        np.testing.assert_allclose(np.asarray(joined(table)), expected, rtol=1e-6, atol=1e-6)
 
     @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's optimizer")
     def test_missing_values_go_the_same_way_in_an_optimised_graph(self):
@@ -267,13 +267,13 @@ class TestTrees:
 
         tf.config.run_functions_eagerly(False)
         try:
-            walk = TreeWalk([tree_ensemble(each) for each in fit_folds("binary")])
+            joined = JoinedTrees([tree_ensemble(each) for each in fit_folds("binary")])
             table = draw_table(60, 9, 14)
-            np.testing.assert_allclose(tf.function(walk)(table), walk(table), atol=1e-6)
+            np.testing.assert_allclose(tf.function(joined)(table), joined(table), atol=1e-6)
         finally:
             tf.config.run_functions_eagerly(True)
 
-    def test_models_of_one_member_become_one_walk(self):
+    def test_models_of_one_member_are_joined(self):
         inputs = keras.Input((5,), name="tabular")
         folds = []
         for number, each in enumerate(fit_folds("binary")):
@@ -284,7 +284,7 @@ class TestTrees:
         mean = LAYERS.Average()([fold({"tabular": inputs}) for fold in folds])
         model = keras.Model({"tabular": inputs}, mean)
         made = check_equal(model, {"tabular": draw_table(30, 9, 14)})
-        assert kinds_of(made) == ["InputLayer", "TreeWalk"]
+        assert kinds_of(made) == ["InputLayer", "JoinedTrees"]
 
 
 def test_the_inverse_error_function_is_scipys():
