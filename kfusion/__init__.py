@@ -38,12 +38,14 @@ if TYPE_CHECKING:
     from kfusion.gates import gate_values
     from kfusion.gradient_modulation import GradientModulation
     from kfusion.images import BadImageError, read_images
+    from kfusion.inference_graph import inference_model
     from kfusion.loading import load_images, load_table
     from kfusion.modality_shapley import shapley_values
     from kfusion.models import build_fusion_model, build_unimodal_model, prediction_model
     from kfusion.optimizers import StepDecay
     from kfusion.overfitting import OverfitGapStopping, overfit_score
     from kfusion.paired_comparison import compare_predictions
+    from kfusion.portable_formats import export_litert, export_onnx
     from kfusion.prediction import evaluate, predict
     from kfusion.principal_components import fit_principal_components
     from kfusion.reports.page import report
@@ -94,10 +96,12 @@ _MODULES = {
     "kfusion.gates": ["gate_values"],
     "kfusion.gradient_modulation": ["GradientModulation"],
     "kfusion.images": ["BadImageError", "read_images"],
+    "kfusion.inference_graph": ["inference_model"],
     "kfusion.loading": ["load_images", "load_table"],
     "kfusion.modality_shapley": ["shapley_values"],
     "kfusion.models": ["build_fusion_model", "build_unimodal_model", "prediction_model"],
     "kfusion.paired_comparison": ["compare_predictions"],
+    "kfusion.portable_formats": ["export_litert", "export_onnx"],
     "kfusion.prediction": ["evaluate", "predict"],
     "kfusion.principal_components": ["fit_principal_components"],
     "kfusion.reports.page": ["report"],

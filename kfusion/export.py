@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from kfusion.branches.text import text_vectorization
+from kfusion.inference_graph import inference_model
 from kfusion.inputs import TABULAR, InputSpec
 from kfusion.layers import (
     CategoryEmbedding,
@@ -26,7 +27,7 @@ from kfusion.layers import (
 )
 from kfusion.model_card import CardFacts, write_model_card
 from kfusion.models import prediction_model, presence_name
-from kfusion.prediction import feed, input_specs, predict
+from kfusion.prediction import feed, input_specs
 from kfusion.raw_columns import encode_tensors, raw_columns, raw_dtype, sample_frame, served_names
 from kfusion.serving import DESCRIPTION_FILE, ENCODED_SIGNATURE, FORMAT, RAW_SIGNATURE
 from kfusion.tables import TableSchema
@@ -36,7 +37,9 @@ from kfusion.versions import library_versions
 from kfusion.whole_folders import whole_folder
 
 TOLERANCE = 1e-5
-_SAMPLE_ROWS = 64
+# Weights up to so many bytes are constants of the graph; a graph of 2 GB could not be written.
+_MOST_CONSTANTS = 2**26
+SAMPLE_ROWS = 64
 _KINDS = {"sigmoid": "binary", "softmax": "multiclass", "linear": "regression"}
 
 
@@ -60,6 +63,9 @@ def export_saved_model(
     says what became of others. Its signature
     `encoded` takes the model's own inputs. Both answer `probabilities` `(rows, classes)`, `class`
     `(rows,)` and `class_names` `(rows, classes)`, or, for a regression, `prediction` `(rows,)`.
+
+    What is written is `inference_model(model)`, with weights of up to 64 MB as constants of the
+    graph, so that nothing is computed for a request that is the same for all.
 
     The result is loaded in a fresh process that has TensorFlow but not kfusion, and made to
     predict invented rows (usual, missing and unseen values) through both. A model card
@@ -98,8 +104,9 @@ def export_saved_model(
     if schema is not None:
         schema = schema.only({TABULAR, *specs})
         _check_schema(schema, model)
-    answer = _answering(model, kind, names)
-    signatures = {ENCODED_SIGNATURE: (answer, _model_specs(model))}
+    served = inference_model(model)
+    answer = _answering(served, kind, names)
+    signatures = {ENCODED_SIGNATURE: (lambda inputs: answer(inputs), _model_specs(model))}
     vectorizers: dict[str, keras.layers.Layer] = {}
     if schema is not None:
         vectorizers = {text.name: text_vectorization(text.vocabulary) for text in schema.texts}
@@ -119,7 +126,8 @@ def export_saved_model(
     }
     with whole_folder(path, overwrite=overwrite, known_by=DESCRIPTION_FILE) as folder:
         archive = keras.export.ExportArchive()
-        archive.track(model)
+        if answer.captured_inputs:
+            archive.track(served)
         for vectorizer in vectorizers.values():
             archive.track(vectorizer)
         for name, (function, signature) in signatures.items():
@@ -223,18 +231,25 @@ def _may_be_missing(model: keras.Model) -> list[str]:
     return [name for name in input_specs(model) if presence_name(name) in known]
 
 
-def _answering(model: keras.Model, kind: str, names: tuple[str, ...]) -> Callable[..., Any]:
+def _answering(model: keras.Model, kind: str, names: tuple[str, ...]) -> Any:
     """The graph from a model's inputs to its answers, traced once for all signatures."""
     import tensorflow as tf
 
-    traced = tf.function(
-        lambda inputs: _answer(model(feed(model, inputs), training=False), kind, names),
-        input_signature=[_model_specs(model)],
-        autograph=False,
-    )
+    variables = (model.trainable_variables, model.non_trainable_variables)
+    are_constants = model.count_params() * 4 <= _MOST_CONSTANTS
+    arrays = [[np.asarray(each) for each in some] for some in variables] if are_constants else []
+
+    def run(inputs):
+        given = feed(model, inputs)
+        if not are_constants:
+            return _answer(model(given, training=False), kind, names)
+        weights = [[tf.constant(each) for each in some] for some in arrays]
+        predictions, _ = model.stateless_call(*weights, given, training=False)
+        return _answer(predictions, kind, names)
+
+    traced = tf.function(run, input_signature=[_model_specs(model)], autograph=False)
     # Called as it is, TensorFlow would trace it twice.
-    concrete = traced.get_concrete_function()
-    return lambda inputs: concrete(inputs)
+    return traced.get_concrete_function()
 
 
 def _raw_signature(
@@ -294,10 +309,10 @@ def _answer(predictions: Any, kind: str, names: tuple[str, ...]) -> dict[str, An
 
 def _check_served(folder: Path, model: keras.Model, kind: str, schema: TableSchema | None) -> None:
     """Compares the written model with the Keras model, through both doors, in a fresh process."""
-    inputs = _sample_inputs(model)
+    inputs = sample_inputs(input_specs(model))
     sample: dict[str, Any] = {}
     if schema is not None:
-        frame = sample_frame(schema, _SAMPLE_ROWS)
+        frame = sample_frame(schema, SAMPLE_ROWS)
         encoded = schema.inputs(frame)
         raw = {name: array for name, array in inputs.items() if name not in encoded}
         inputs |= encoded
@@ -309,9 +324,10 @@ def _check_served(folder: Path, model: keras.Model, kind: str, schema: TableSche
         for name, array in arrays.items():
             is_text = array.dtype == object
             sample[f"{signature}/{name}"] = array.astype(np.str_) if is_text else array
-    # On the processor on both sides: a GPU's own rounding is no fault of the export.
+    # On the processor on both sides: a GPU's own rounding is no fault of the export. Not through
+    # `predict`: to trace a model of many folds takes a hundred times as long as to run it.
     with keras.device("cpu"):
-        expected = predict(model, inputs)
+        expected = np.asarray(model(feed(model, inputs), training=False), np.float32)
     expected = expected[:, 0] if kind == "regression" else Task(kind).probabilities(expected)
     with tempfile.TemporaryDirectory() as scratch:
         sample_path = Path(scratch) / "sample.npz"
@@ -336,11 +352,12 @@ def _check_served(folder: Path, model: keras.Model, kind: str, schema: TableSche
         )
 
 
-def _sample_inputs(model: keras.Model) -> dict[str, np.ndarray]:
+def sample_inputs(specs: Mapping[str, InputSpec], rows: int = SAMPLE_ROWS) -> dict[str, np.ndarray]:
+    """Invents rows of a model's own inputs: pixels, ids of tokens, numbers."""
     generator = np.random.default_rng(0)
     inputs = {}
-    for name, spec in input_specs(model).items():
-        shape = (_SAMPLE_ROWS, *(size or 8 for size in spec.shape))
+    for name, spec in specs.items():
+        shape = (rows, *(size or 8 for size in spec.shape))
         if spec.dtype == "uint8":
             inputs[name] = generator.integers(256, size=shape, dtype=np.uint8)
         elif np.issubdtype(spec.dtype, np.integer):

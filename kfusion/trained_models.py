@@ -58,7 +58,7 @@ def plain_model(model: keras.Model) -> keras.Model:
 
     A model of a class that runs or saves itself in its own way is returned as it is.
     """
-    graph = _graph(model)
+    graph = functional(model)
     if graph is None:
         return model
     usual = keras.Sequential if isinstance(model, keras.Sequential) else type(graph)
@@ -81,7 +81,7 @@ def cut_at(model: keras.Model, layer: str) -> keras.Model:
         ValueError: If the model's inside is not known, or it has no such layer, runs it more than
             once, gets several outputs from it, or could not be loaded again once cut.
     """
-    graph = _graph(model)
+    graph = functional(model)
     if graph is None:
         raise ValueError(
             f"{model.name!r} is a subclassed model, which cannot be cut at `layer={layer!r}`: "
@@ -140,7 +140,7 @@ def pool_features(features, source: str = "The network"):
     return pool(features)
 
 
-def _graph(model: keras.Model) -> keras.Model | None:
+def functional(model: keras.Model) -> keras.Model | None:
     """The model as a Functional one of the same layers; None if its class runs it otherwise."""
     ends = _ends(model)
     if ends is None:

@@ -67,6 +67,10 @@ def test_fit_export_and_predict_hand_over_to_each_other(folder, tmp_path, capsys
 
     assert main(["export", run, "--out", model]) == 0
     assert json.loads(capsys.readouterr().out)["class_names"] == ["no", "yes"]
+    # Told before anything is written.
+    assert main(["export", run, "--out", f"{model} again", "--onnx", str(page)]) == 2
+    assert f"{page} exists. Choose another file" in capsys.readouterr().err
+    assert not (tmp_path / "model again").exists()
 
     kept = next(c for c in fitted["candidates"] if c["name"] == fitted["kept"])
     card = (tmp_path / "model" / "README.md").read_text(encoding="utf-8")

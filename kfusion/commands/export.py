@@ -1,4 +1,4 @@
-"""`kfusion export`: a run as a SavedModel."""
+"""`kfusion export`: a run as a SavedModel, and if asked for as ONNX or LiteRT."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from kfusion.commands.mistakes import user_input
+from kfusion.commands.mistakes import CHECK_ERRORS, user_input
 
 
 def add_parser(commands: Any) -> None:
@@ -14,18 +14,31 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser("export", help="write a trained run as a SavedModel")
     parser.add_argument("run", metavar="RUN_DIR", help="folder written by fit or search")
     parser.add_argument("--out", required=True, help="folder to write")
+    parser.add_argument("--onnx", metavar="FILE", help="also as ONNX, which takes numbers")
+    parser.add_argument("--litert", metavar="FILE", help="also as LiteRT, which takes numbers")
     parser.add_argument("--overwrite", action="store_true")
     parser.set_defaults(command=_export)
 
 
 def _export(arguments: argparse.Namespace) -> dict[str, Any]:
+    from kfusion.portable_formats import check_packages, export_litert, export_onnx
     from kfusion.runs import export_run, load_run
 
-    with user_input():
+    files = {"onnx": arguments.onnx, "litert": arguments.litert}
+    files = {name: file for name, file in files.items() if file is not None}
+    with user_input((*CHECK_ERRORS, ImportError)):
         out = _new_folder(arguments.out, arguments.overwrite)
+        for name, file in files.items():
+            _check_file(file, arguments.overwrite)
+            check_packages(name)
         run = load_run(arguments.run)
     path = export_run(run, out, overwrite=arguments.overwrite)
-    return {"saved_model": str(path), "class_names": list(run.class_names)}
+    result = {"saved_model": str(path), "class_names": list(run.class_names)}
+    exporters = {"onnx": export_onnx, "litert": export_litert}
+    for name, file in files.items():
+        with user_input((RuntimeError,)):
+            result[name] = str(exporters[name](path, file, overwrite=arguments.overwrite))
+    return result
 
 
 def _new_folder(text: str, overwrite: bool) -> Path:
@@ -33,3 +46,9 @@ def _new_folder(text: str, overwrite: bool) -> Path:
     if path.exists() and not (overwrite and path.is_dir()):
         raise ValueError(f"{path} exists. Choose another folder, or pass --overwrite for a folder.")
     return path
+
+
+def _check_file(text: str, overwrite: bool) -> None:
+    path = Path(text)
+    if path.exists() and not (overwrite and path.is_file()):
+        raise ValueError(f"{path} exists. Choose another file, or pass --overwrite for a file.")

@@ -33,7 +33,8 @@ class Presence(keras.layers.Layer):
                 numbers = is_there[..., : -self.num_categories]
                 is_there = ops.concatenate([numbers, codes], axis=-1)
         else:
-            is_there = inputs != 0
+            # LiteRT compares no 8-bit numbers.
+            is_there = ops.cast(inputs, "int32") != 0
         any_there = ops.any(ops.reshape(is_there, (ops.shape(inputs)[0], -1)), axis=1)
         return ops.cast(any_there[:, None], self.compute_dtype)
 

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kfusion.layers.inverse_error import inverse_error
 from kfusion.layers.missing_flags import with_missing_flags
 
 
@@ -74,7 +75,7 @@ class QuantileScaling(keras.layers.Layer):
         passed = ops.clip((ops.expand_dims(filled, -1) - starts) / widths, 0, 1)
         shares = first + ops.sum(rises * passed, axis=-1)
         tail = NormalDist().cdf(-self.limit)
-        scaled = math.sqrt(2) * ops.erfinv(2 * ops.clip(shares, tail, 1 - tail) - 1)
+        scaled = math.sqrt(2) * inverse_error(2 * ops.clip(shares, tail, 1 - tail) - 1)
         scaled = ops.where(missing, ops.zeros_like(scaled), scaled)
         return ops.cast(with_missing_flags(scaled, missing, self.flagged), self.compute_dtype)
 
