@@ -269,14 +269,28 @@ class TestInputsThatDoNotFit:
             signature(image=tf.constant(images(5)), **given)
 
 
-def assert_answers_both_classes(loaded, model):
+def assert_answers_both_classes(loaded, model, names=("other", "crop")):
     """A binary model has one output; what is served has a probability for each class."""
     x = {"tabular": np.random.default_rng(0).normal(size=(9, 2)).astype("float32")}
     answer, positive = loaded.predict_encoded(x), predict(model, x)[:, 0]
     expected = np.stack([1 - positive, positive], axis=1)
     np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-5)
-    assert answer["class"].tolist() == np.where(positive > 0.5, "crop", "other").tolist()
+    assert answer["class"].tolist() == np.where(positive > 0.5, names[1], names[0]).tolist()
     assert loaded.kind == "binary"
+
+
+def test_the_weights_of_a_large_model_stay_variables(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(export_module, "_check_served", lambda *_: None)
+    export_saved_model(small, tmp_path / "constants")
+    monkeypatch.setattr(export_module, "_MOST_CONSTANTS", 0)
+    export_saved_model(small, tmp_path / "variables")
+    counts = []
+    for name in ("constants", "variables"):
+        exported = load_exported(tmp_path / name)
+        assert_answers_both_classes(exported, small, names=["0", "1"])
+        counts.append(len(exported._loaded.signatures["encoded"].variables))
+    assert counts[0] == 0
+    assert counts[1] > 0
 
 
 class TestWholeOrNotAtAll:
