@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from kfusion.gradient_modulation import GradientModulation
     from kfusion.images import BadImageError, read_images
     from kfusion.loading import load_images, load_table
+    from kfusion.many_fits import ManyFits, fit_many
     from kfusion.modality_shapley import shapley_values
     from kfusion.models import build_fusion_model, build_unimodal_model, prediction_model
     from kfusion.optimizers import StepDecay
@@ -93,6 +94,7 @@ _MODULES = {
     "kfusion.images": ["BadImageError", "read_images"],
     "kfusion.loading": ["load_images", "load_table"],
     "kfusion.modality_shapley": ["shapley_values"],
+    "kfusion.many_fits": ["ManyFits", "fit_many"],
     "kfusion.models": ["build_fusion_model", "build_unimodal_model", "prediction_model"],
     "kfusion.paired_comparison": ["compare_predictions"],
     "kfusion.prediction": ["evaluate", "predict"],

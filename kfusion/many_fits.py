@@ -140,43 +140,52 @@ def fit_many(
         raise ValueError(f'`at_once` must be "auto" or 1 or more. Received: {at_once!r}.')
     data = FitData(task, x, y, validation_data)
     groups: dict[str, list[BuiltMember]] = collections.defaultdict(list)
+    # One of each structure; the others are free to go.
+    models: dict[str, keras.Model] = {}
+    alone: dict[int, str] = {}
     for number, settings in enumerate(read):
-        built = _build_member(build, number, settings, data)
-        groups[built.group].append(built)
-    fits: list[MemberFit | None] = [None] * len(read)
+        model = _build_checked(build, settings, data)
+        reason = _why_alone(model, settings)
+        if reason is None:
+            group = f"{structure_of(model)} {settings.common()}"
+            groups[group].append(_start_of(number, settings, model))
+            models.setdefault(group, model)
+        else:
+            alone[number] = reason
+            warnings.warn(f"Member {number} is trained by itself: {reason}.", stacklevel=2)
+    fits: dict[int, MemberFit] = {}
     with progress(range(len(read)), description="members", verbose=verbose) as bar:
-        for group in groups.values():
-            for number, done in _train_group(group, data, build, at_once):
+        for group, starts in groups.items():
+            for number, done in _fit_group(models[group], starts, data, at_once):
                 fits[number] = done
                 bar.advance()
-    return ManyFits([each for each in fits if each is not None], build)
+        for number, reason in alone.items():
+            fits[number] = _fit_alone(read[number], data, build, reason)
+            bar.advance()
+    return ManyFits([fits[number] for number in range(len(read))], build)
 
 
-def _build_member(build, number: int, settings: MemberSettings, data: FitData) -> BuiltMember:
+def _build_checked(build, settings: MemberSettings, data: FitData) -> keras.Model:
+    """A member's model, from its seed, when settings and data are known to fit."""
     if settings.fit["batch_size"] is None:
         settings.fit["batch_size"] = default_batch_size(len(settings.rows))
     check_settings(settings)
     keras.utils.set_random_seed(settings.seed)
     model = build(**settings.build)
-    if not data.is_checked:
-        data.check(model)
-    labels = data.y[settings.rows]
-    check_variety(labels)
+    data.check(model)
+    check_variety(data.y[settings.rows])
     if settings.validation_rows is not None:
         check_can_score(data.task, data.y[settings.validation_rows])
-    reason = _why_alone(model, settings)
-    if reason is not None:
-        return BuiltMember(number, settings, f"alone {number}", reason)
-    group = f"{structure_of(model)} {settings.common()}"
+    return model
+
+
+def _start_of(number: int, settings: MemberSettings, model: keras.Model) -> BuiltMember:
     seed_layers(model, settings.seed)
     states = states_but_dropouts(model)
     places = {id(v): i for i, v in enumerate([*model.trainable_variables, *states])}
     return BuiltMember(
         number,
         settings,
-        group,
-        None,
-        model,
         [keras.ops.convert_to_numpy(v) for v in model.trainable_variables],
         [keras.ops.convert_to_numpy(v) for v in states],
         dials_of(model),
@@ -201,32 +210,25 @@ def _why_alone(model: keras.Model, settings: MemberSettings) -> str | None:
     return None
 
 
-def _train_group(
-    group: list[BuiltMember], data: FitData, build, at_once
+def _fit_group(
+    model: keras.Model, group: list[BuiltMember], data: FitData, at_once: int | str
 ) -> Iterator[tuple[int, MemberFit]]:
-    first = group[0]
-    if first.alone_because is not None:
-        warnings.warn(
-            f"Member {first.number} is trained by itself: {first.alone_because}.", stacklevel=3
-        )
-        yield first.number, _fit_alone(first, data, build)
-        return
-    most = members_at_once(first.model, first.settings.fit["batch_size"])
-    size = math.ceil(len(group) / math.ceil(len(group) / (most if at_once == "auto" else at_once)))
-    stack = None
+    """Trains members of one structure in stacks of one size."""
+    most = at_once
+    if isinstance(most, str):
+        most = members_at_once(model, group[0].settings.fit["batch_size"])
+    size = math.ceil(len(group) / math.ceil(len(group) / most))
+    stack = make_stack(model, group, data)
     for start in range(0, len(group), size):
         chunk = group[start : start + size]
-        # Of one size, so that one program serves all: what is too much is trained in vain.
+        # One program serves all: what fills the last stack up is trained in vain.
         filled = chunk + [chunk[-1]] * (size - len(chunk))
-        stack = stack or make_stack(group, data)
-        done = fit_stack(stack, filled, data)
-        yield from ((each.number, fit) for each, fit in zip(chunk, done, strict=False))
-    for each in group:
-        each.model, each.trainables, each.states = None, [], []
+        done = fit_stack(stack, filled, data)[: len(chunk)]
+        yield from ((each.number, fit) for each, fit in zip(chunk, done, strict=True))
 
 
-def _fit_alone(built: BuiltMember, data: FitData, build) -> MemberFit:
-    settings = built.settings
+def _fit_alone(settings: MemberSettings, data: FitData, build, reason: str) -> MemberFit:
+    """Trains a member with `fit`."""
     keras.utils.set_random_seed(settings.seed)
     model = build(**settings.build)
     keywords = {k: v for k, v in settings.fit.items() if k not in ("rows", "validation_rows")}
@@ -237,7 +239,7 @@ def _fit_alone(built: BuiltMember, data: FitData, build) -> MemberFit:
     try:
         history = fit(model, x, y, **own, **keywords, verbose=0).history
     except RuntimeError as error:
-        return MemberFit(settings, {}, 0, 1, built.alone_because, failure=str(error))
+        return MemberFit(settings, {}, 0, 1, reason, failure=str(error))
     best = BestEpoch(data.task.objective, settings.fit["epochs"])
     best_epoch = len(history["loss"]) - 1
     if own["validation_data"] is not None:
@@ -245,4 +247,4 @@ def _fit_alone(built: BuiltMember, data: FitData, build) -> MemberFit:
             if best.judge({name: values[epoch] for name, values in history.items()}):
                 best_epoch = epoch
     weights = model.get_weights()
-    return MemberFit(settings, history, best_epoch, 1, built.alone_because, weights=weights)
+    return MemberFit(settings, history, best_epoch, 1, reason, weights=weights)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Mapping
@@ -156,14 +157,23 @@ def check_settings(settings: MemberSettings) -> None:
         if fit[name] < 1:
             raise ValueError(f"`{name}` must be 1 or more. Received: {fit[name]}.")
     if isinstance(fit["optimizer"], str):
+        rate = fit["learning_rate"]
+        if not isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+            highest_rate(fit["optimizer"], rate, fit["learning_rate_factor"])
         settings.unit_schedule()
+        _usual_decay(fit["optimizer"])
 
 
-def default_decay(settings: MemberSettings) -> float | None:
+def weight_decay_of(settings: MemberSettings) -> float | None:
     """Its weight decay, by default that of the optimizer named."""
     if settings.fit["weight_decay"] is not None:
         return settings.fit["weight_decay"]
-    return make_optimizer(settings.fit["optimizer"], None, 1.0, None).weight_decay
+    return _usual_decay(settings.fit["optimizer"])
+
+
+@functools.cache
+def _usual_decay(optimizer: str) -> float | None:
+    return make_optimizer(optimizer, None, 1.0, None).weight_decay
 
 
 def is_elementwise(optimizer: Any) -> bool:

@@ -87,7 +87,7 @@ class DialledModel:
 
     def __init__(self, model: keras.Model, is_dropped: np.ndarray, is_penalised: np.ndarray):
         self.model = model
-        self.dials: Dials | None = None
+        self.dials = Dials(None, None, None)
         # Before the model loses its own generators.
         self.states = states_but_dropouts(model)
         self.generators = [keras.random.SeedGenerator(0) for _ in is_dropped]

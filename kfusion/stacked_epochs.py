@@ -45,7 +45,8 @@ class Members:
         learning_rates: `(members, 1)` highest rates.
         weight_decays: `(members, 1)`, 0 for none.
         row_weights: `(members, rows)`, or None if all are 1.
-        judged: `(rows,)` positions of validation rows, or `(members, rows)` of each one's own.
+        judged: `(rows,)` positions of validation rows, or `(members, rows)` of each one's own;
+            empty if nothing judges.
     """
 
     trainables: list[np.ndarray]
@@ -54,7 +55,7 @@ class Members:
     learning_rates: np.ndarray
     weight_decays: np.ndarray
     row_weights: np.ndarray | None
-    judged: np.ndarray | None
+    judged: np.ndarray
 
 
 @keras.saving.register_keras_serializable(package="kfusion")
@@ -89,15 +90,20 @@ class StackedEpochs(abc.ABC):
     Args:
         model: `DialledModel`, compiled with the loss.
         task: `Task`.
-        optimizer: Keras optimizer whose rate is a `MemberRates`.
+        optimizer: Keras optimizer whose learning rate is `rates`.
+        rates: `MemberRates`.
         rows: `Rows`.
     """
 
     def __init__(
-        self, model: DialledModel, task: Task, optimizer: keras.optimizers.Optimizer, rows: Rows
+        self,
+        model: DialledModel,
+        task: Task,
+        optimizer: keras.optimizers.Optimizer,
+        rates: MemberRates,
+        rows: Rows,
     ):
-        self.model, self.task, self.optimizer = model, task, optimizer
-        self.rates: MemberRates = optimizer._learning_rate
+        self.model, self.task, self.optimizer, self.rates = model, task, optimizer, rates
         self.shapes = [tuple(v.shape) for v in model.model.trainable_variables]
         x = {name: ops.convert_to_tensor(array) for name, array in rows.x.items()}
         judging = x

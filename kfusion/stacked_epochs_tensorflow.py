@@ -14,6 +14,9 @@ from kfusion.stacked_epochs import Members, StackedEpochs, batch_starts, joined,
 class TensorflowEpochs(StackedEpochs):
     """`StackedEpochs` whose state is in variables, as Keras' optimizers want it there."""
 
+    _flat: list[keras.Variable]
+    _slots: list[np.ndarray]
+
     def start(self, members: Members) -> None:
         import tensorflow as tf
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from kfusion.epoch_callbacks import BestEpoch
 from kfusion.inputs import check_same_keys
-from kfusion.member_settings import MemberSettings, default_decay
+from kfusion.member_settings import MemberSettings, weight_decay_of
 from kfusion.model_dials import DialledModel, Dials
 from kfusion.models import PREDICTION, answers_by_name
 from kfusion.optimizers import make_optimizer
@@ -62,11 +62,15 @@ class FitData:
             check_same_keys(x, validation_data[0])
 
     def check(self, model: keras.Model) -> None:
+        """Takes the rows as the first model asks for them."""
+        if self.is_checked:
+            return
         x, y, validation_data = self.given
         self.x, self.y = check_data(model, x, y, self.task)
         self.validation = None
         if validation_data is not None:
-            self.validation = check_data(model, *validation_data, self.task, prefix="validation ")
+            x, y = validation_data
+            self.validation = check_data(model, x, y, self.task, prefix="validation ")
             check_can_score(self.task, self.validation[1])
         self.is_checked = True
 
@@ -84,9 +88,6 @@ class BuiltMember:
     Attributes:
         number: Int, its place among all members.
         settings: `MemberSettings`.
-        group: Text that members of one program share.
-        alone_because: Why it can share none, or None.
-        model: The model that it was built as.
         trainables: Its variables with gradients.
         states: Its other ones, but for the random states of dropouts.
         dials: `Dials`.
@@ -95,13 +96,10 @@ class BuiltMember:
 
     number: int
     settings: MemberSettings
-    group: str
-    alone_because: str | None
-    model: keras.Model | None = None
-    trainables: list[np.ndarray] = dataclasses.field(default_factory=list)
-    states: list[np.ndarray] = dataclasses.field(default_factory=list)
-    dials: Dials | None = None
-    weight_order: list[int] = dataclasses.field(default_factory=list)
+    trainables: list[np.ndarray]
+    states: list[np.ndarray]
+    dials: Dials
+    weight_order: list[int]
 
 
 def members_at_once(model: keras.Model, batch_size: int) -> int:
@@ -131,10 +129,9 @@ def _device() -> str:
     return "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
 
 
-def make_stack(group: list[BuiltMember], data: FitData) -> StackedEpochs:
-    """The program of a group, made from the model of its first member."""
+def make_stack(model: keras.Model, group: Sequence[BuiltMember], data: FitData) -> StackedEpochs:
+    """The program of a group, made from the model of one of them, which is changed for good."""
     settings = group[0].settings
-    model = group[0].model
     all_dials = [each.dials for each in group]
     dialled = DialledModel(
         model,
@@ -142,16 +139,13 @@ def make_stack(group: list[BuiltMember], data: FitData) -> StackedEpochs:
         np.any([dials.penalties > 0 for dials in all_dials], axis=0),
     )
     compile_model(model, task=data.task, loss=settings.fit["loss"])
-    decays = [default_decay(each.settings) for each in group]
-    optimizer = make_optimizer(
-        settings.fit["optimizer"],
-        MemberRates(settings.unit_schedule()),
-        1.0,
-        None if all(decay is None for decay in decays) else 0.0,
-    )
+    decays = [weight_decay_of(each.settings) for each in group]
+    decay = None if all(each is None for each in decays) else 0.0
+    rates = MemberRates(settings.unit_schedule())
+    optimizer = make_optimizer(settings.fit["optimizer"], rates, 1.0, decay)
     judging = data.x if settings.validation_rows is not None else (data.validation or [data.x])[0]
     epochs = _epochs_class()
-    return epochs(dialled, data.task, optimizer, Rows(data.x, data.y, judging))
+    return epochs(dialled, data.task, optimizer, rates, Rows(data.x, data.y, judging))
 
 
 def _epochs_class() -> type[StackedEpochs]:
@@ -167,9 +161,9 @@ def _epochs_class() -> type[StackedEpochs]:
 def _stacked(group: Sequence[BuiltMember], data: FitData) -> Members:
     """What the members start from, side by side."""
     first = group[0].settings
-    judged = None
+    judged = np.zeros(0, np.int32)
     if first.validation_rows is not None:
-        judged = np.stack([each.settings.validation_rows for each in group])
+        judged = np.stack([np.asarray(each.settings.validation_rows, np.int32) for each in group])
     elif data.validation is not None:
         judged = np.arange(len(data.validation[1]), dtype=np.int32)
     weighted = any(
@@ -186,7 +180,7 @@ def _stacked(group: Sequence[BuiltMember], data: FitData) -> Members:
             np.stack([each.dials.seeds for each in group]),
         ),
         _column([each.settings.highest_rate for each in group]),
-        _column([default_decay(each.settings) or 0.0 for each in group]),
+        _column([weight_decay_of(each.settings) or 0.0 for each in group]),
         np.stack([_weights(each.settings, data) for each in group]) if weighted else None,
         judged,
     )
