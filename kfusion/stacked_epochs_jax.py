@@ -14,6 +14,12 @@ from kfusion.stacked_epochs import Members, StackedEpochs, batch_starts, joined,
 class JaxEpochs(StackedEpochs):
     """`StackedEpochs` whose whole state goes in and out of compiled functions."""
 
+    @staticmethod
+    def is_on_gpu() -> bool:
+        import jax
+
+        return jax.default_backend() != "cpu"
+
     def start(self, members: Members) -> None:
         import jax
 

@@ -104,7 +104,7 @@ class BuiltMember:
 
 def members_at_once(model: keras.Model, batch_size: int) -> int:
     """How many members of a model's structure fit into the memory set aside for a stack."""
-    device = _device()
+    device = "gpu" if _epochs_class().is_on_gpu() else "cpu"
     features = sum(
         math.prod(n or 1 for n in tensor.shape[1:])
         for layer in model._flatten_layers()
@@ -117,16 +117,6 @@ def members_at_once(model: keras.Model, batch_size: int) -> int:
 
 def _outputs(layer: keras.layers.Layer) -> list[Any]:
     return [out for node in layer._inbound_nodes for out in node.output_tensors]
-
-
-def _device() -> str:
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return "cpu" if jax.default_backend() == "cpu" else "gpu"
-    import tensorflow as tf
-
-    return "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
 
 
 def make_stack(model: keras.Model, group: Sequence[BuiltMember], data: FitData) -> StackedEpochs:

@@ -17,7 +17,13 @@ HEAVY = {"keras", "tensorflow", "keras_tuner", "jax", "torch"}
 # Packages that stand in one row of the table: their files may import each other.
 WHOLE_PACKAGES = {"layers", "datasets"}
 # What the page says in words below the table.
-USERS_OF_TENSORFLOW = {"raw_columns", "serving", "export", "doctor.gradients"}
+USERS_OF_TENSORFLOW = {
+    "raw_columns",
+    "serving",
+    "export",
+    "stacked_epochs_tensorflow",
+    "doctor.gradients",
+}
 PROGRAM = "served_check"
 
 
