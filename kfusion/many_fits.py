@@ -15,6 +15,7 @@ import numpy as np
 from kfusion.epoch_callbacks import BestEpoch
 from kfusion.member_settings import MemberSettings, check_settings, is_elementwise, read_members
 from kfusion.model_dials import dials_of, states_but_dropouts, structure_of
+from kfusion.models import holds_an_ensemble
 from kfusion.progress import progress
 from kfusion.residual import starts_from_the_best
 from kfusion.rows import take_rows
@@ -84,12 +85,14 @@ def fit_many(
     weights, order of rows, dropout, statistics of batches, learning rate, weight decay, rates of
     dropout, L2 penalties, best epoch and early stop, and none sees another: on the jax backend a
     member is what `keras.utils.set_random_seed(seed)`, `build(...)` and `fit(..., seed=seed)` give
-    within rounding. On tensorflow `fit` draws another order of the rows.
+    within rounding. On tensorflow `fit` draws another order of the rows, and Keras' optimizers
+    count rows of one category in a batch one by one; a stack sums them first, as jax does.
 
     It pays for small networks on vectors, whose training is mostly overhead. Members that cannot
     share a program (an optimizer that is no name from `kfusion.optimizers.LEARNING_RATES`, a
-    residual fusion, weights under constraints, half precision, a subclassed model, the torch
-    backend) are trained one by one by `fit`, with a warning; their `alone_because` says why.
+    residual fusion, weights under constraints, half precision, a subclassed model; on tensorflow
+    an ensemble within a network; the torch backend) are trained one by one by `fit`, with a
+    warning; their `alone_because` says why.
 
     Args:
         build: Callable that returns an uncompiled model, such as a function that calls
@@ -201,6 +204,9 @@ def _why_alone(model: keras.Model, settings: MemberSettings) -> str | None:
         return f"the optimizer {settings.fit['optimizer']!r} may work on whole variables"
     if not getattr(model, "inputs", None):
         return "the inside of a subclassed model is not known"
+    if keras.backend.backend() == "tensorflow" and holds_an_ensemble(model):
+        # `BiasAdd` of channels in front, which Keras makes of a bias for each member of it.
+        return "TensorFlow's vectorising map adds biases of an ensemble along the wrong axis"
     if starts_from_the_best(model):
         return "the start of a residual fusion competes with its epochs"
     if any(v.constraint is not None for v in model.trainable_variables):

@@ -38,10 +38,10 @@ def structure_of(model: keras.Model) -> str:
     """
     if not getattr(model, "inputs", None):
         raise ValueError(f"{model.name!r} is no Functional model: its structure is not known.")
+    config = model.get_config()
     names: dict[str, str] = {}
-    for layer in model._flatten_layers():
-        names.setdefault(layer.name, f"layer {len(names)}")
-    config = _without_dials(model.get_config(), names)
+    _number_names(config, names)
+    config = _without_dials(config, names)
     weights = [[list(v.shape), str(v.dtype), v.trainable] for v in model.weights]
     return json.dumps([config, weights], default=repr)
 
@@ -129,6 +129,18 @@ def _passed_on(inputs, training=False):
 
 def _is_l2(regularizer: Any) -> bool:
     return type(regularizer) is keras.regularizers.L2
+
+
+def _number_names(config: Any, names: dict[str, str]) -> None:
+    """Numbers the layers and operations of a config; inputs keep their names, as data has them."""
+    if isinstance(config, (list, tuple)):
+        for each in config:
+            _number_names(each, names)
+    if isinstance(config, Mapping):
+        if "inbound_nodes" in config and config.get("class_name") != "InputLayer":
+            names.setdefault(config["name"], f"layer {len(names)}")
+        for each in config.values():
+            _number_names(each, names)
 
 
 def _without_dials(config: Any, names: Mapping[str, str]) -> Any:

@@ -79,7 +79,8 @@ class TensorflowEpochs(StackedEpochs):
         import tensorflow as tf
 
         flat, rest = [v.value for v in self._flat], self._rest
-        batch = take_batch(self.rows.x, self.rows.y, orders, rest.get("row_weights"))
+        weights = rest["row_weights"].value() if "row_weights" in rest else None
+        batch = take_batch(self.rows.x, self.rows.y, orders, weights)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(flat)
             losses, metrics, states, seeds = self.member_losses(

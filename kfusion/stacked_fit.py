@@ -24,7 +24,7 @@ from kfusion.training import check_can_score, compile_model, row_weights
 
 # Bytes that a stack may take, and members beyond which nothing is gained.
 MEMORY = {"cpu": 2**30, "gpu": 8 * 2**30}
-MOST_AT_ONCE = {"cpu": 128, "gpu": 512}
+MOST_AT_ONCE = {"cpu": 32, "gpu": 256}
 # Copies of weights: values, gradients, two slots of the optimizer, the start, the best, two spare.
 _COPIES = 8
 
@@ -123,12 +123,13 @@ def make_stack(model: keras.Model, group: Sequence[BuiltMember], data: FitData) 
     """The program of a group, made from the model of one of them, which is changed for good."""
     settings = group[0].settings
     all_dials = [each.dials for each in group]
+    # While its penalties are numbers, for it is tried on a row.
+    compile_model(model, task=data.task, loss=settings.fit["loss"])
     dialled = DialledModel(
         model,
         np.any([dials.rates > 0 for dials in all_dials], axis=0),
         np.any([dials.penalties > 0 for dials in all_dials], axis=0),
     )
-    compile_model(model, task=data.task, loss=settings.fit["loss"])
     decays = [weight_decay_of(each.settings) for each in group]
     decay = None if all(each is None for each in decays) else 0.0
     rates = MemberRates(settings.unit_schedule())

@@ -1,5 +1,7 @@
 """Members of a stack are what they would be alone; what cannot be stacked says so."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -185,6 +187,75 @@ def test_what_cannot_share_a_program_is_trained_alone_and_says_why():
 def test_dials_names_and_weights_are_no_structure():
     first, second = build(dropout=0.2, l2=1e-3), build()
     assert structure_of(first) == structure_of(second) != structure_of(build(units=5))
+    # Operations without a layer are numbered over the whole process.
+    sliced = [build_heads("gated", modality_dropout=0.3) for _ in range(2)]
+    assert structure_of(sliced[0]) == structure_of(sliced[1])
+
+
+def test_models_of_other_inputs_are_of_another_structure():
+    first, second = (
+        kfusion.build_unimodal_model(
+            kfusion.embedding_branch(3, units=2, input_name=name), task="binary"
+        )
+        for name in ("image", "tabular")
+    )
+    assert structure_of(first) != structure_of(second)
+
+
+def build_heads(fusion, **keywords):
+    branches = {
+        name: kfusion.embedding_branch(width, units=4, input_name=name, name=f"{name}_branch")
+        for name, width in {"image": 6, "tabular": 3}.items()
+    }
+    task = kfusion.task("multiclass", num_classes=3)
+    return kfusion.build_fusion_model(branches, task=task, fusion=fusion, head_units=4, **keywords)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fusion", "keywords"),
+    [("multiply", {"auxiliary_heads": True}), ("low_rank", {"modality_dropout": 0.3})],
+)
+def test_heads_weights_and_inner_randomness_are_those_of_one_model(fusion, keywords):
+    x, y = TRAIN[0], np.arange(ROWS) % 3
+    task = kfusion.task("multiclass", num_classes=3)
+    fits = fit_many(
+        functools.partial(build_heads, fusion, **keywords), x, y, task=task, epochs=EPOCHS,
+        batch_size=BATCH, members=[{"seed": 1}, {"seed": 2}], validation_data=(x, y), verbose=0,
+        class_weight={0: 1.0, 1: 2.0, 2: 0.5}, learning_rate=1e-3,
+    )  # fmt: skip
+    keras.utils.set_random_seed(2)
+    model = build_heads(fusion, **keywords)
+    seed_layers(model, 2)
+    steps = -(-ROWS // BATCH)
+    compile_model(
+        model, task=task, learning_rate=1e-3, learning_rate_schedule="cosine",
+        num_steps=EPOCHS * steps, steps_per_epoch=steps,
+    )  # fmt: skip
+    weights, losses = np.array([1.0, 2.0, 0.5], "float32")[y], []
+    for order in orders_of(2):
+        total = 0.0
+        for start in range(0, ROWS, BATCH):
+            batch = order[start : start + BATCH]
+            model.reset_metrics()
+            given = [y[batch], weights[batch]]
+            if isinstance(model.output, dict):
+                given = [dict.fromkeys(model.output, values) for values in given]
+            inputs = {name: values[batch] for name, values in x.items()}
+            told = model.train_on_batch(inputs, *given, return_dict=True)
+            total += len(batch) * float(told["loss"])
+        losses.append(total / ROWS)
+    assert fits[1].at_once == 2
+    assert fits[1].history["loss"] == pytest.approx(losses, abs=1e-5)
+
+
+def test_without_rows_that_judge_the_last_epoch_counts():
+    fits = fit_many(
+        build, *TRAIN, task="binary", members=[{}], epochs=2, batch_size=ROWS, verbose=0
+    )
+    assert set(fits[0].history) == {"loss", "accuracy", "learning_rate"}
+    assert fits[0].best_epoch == 1
+    assert predict(fits.model(0), JUDGE[0]).shape == (40, 1)
 
 
 @pytest.mark.parametrize(
