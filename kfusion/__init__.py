@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from kfusion.images import BadImageError, read_images
     from kfusion.inference_graph import inference_model
     from kfusion.loading import load_images, load_table
+    from kfusion.many_fits import ManyFits, fit_many
     from kfusion.modality_shapley import shapley_values
     from kfusion.models import build_fusion_model, build_unimodal_model, prediction_model
     from kfusion.optimizers import StepDecay
@@ -99,6 +100,7 @@ _MODULES = {
     "kfusion.inference_graph": ["inference_model"],
     "kfusion.loading": ["load_images", "load_table"],
     "kfusion.modality_shapley": ["shapley_values"],
+    "kfusion.many_fits": ["ManyFits", "fit_many"],
     "kfusion.models": ["build_fusion_model", "build_unimodal_model", "prediction_model"],
     "kfusion.paired_comparison": ["compare_predictions"],
     "kfusion.portable_formats": ["export_litert", "export_onnx"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -45,10 +46,40 @@ class LearningRate(keras.callbacks.Callback):
         logs["learning_rate"] = float(rate)
 
 
+class BestEpoch:
+    """Which epoch is the best so far, and whether there was none for a while.
+
+    Of epochs with one objective (an AUC of 1 is soon reached) the one of lower loss is better.
+
+    Attributes:
+        is_over: Whether the last `patience` epochs were no better.
+    """
+
+    def __init__(self, objective: Any, patience: int):
+        self.objective, self.patience = objective, patience
+        self.best: tuple[float, float] | None = None
+        self.waited = 0
+
+    @property
+    def is_over(self) -> bool:
+        return self.waited >= self.patience
+
+    def judge(self, logs: Mapping[str, float]) -> bool:
+        """Whether these scores are better than all before."""
+        score = logs[self.objective.name]
+        if self.objective.direction == "min":
+            score = -score
+        reached = (score, -logs["val_loss"])
+        if np.isfinite(reached).all() and (self.best is None or reached > self.best):
+            self.best, self.waited = reached, 0
+            return True
+        self.waited += 1
+        return False
+
+
 class BestWeights(keras.callbacks.Callback):
     """Ends with the weights of the best epoch, and stops when there was none for a while.
 
-    Of epochs with one objective (an AUC of 1 is soon reached) the one of lower loss is better.
     With a scorer for the start, the weights before training compete as those of an epoch 0 do.
     """
 
@@ -57,9 +88,8 @@ class BestWeights(keras.callbacks.Callback):
         self.objective, self.patience, self.start = task.objective, patience, start
 
     def on_train_begin(self, logs=None):
-        self.best: tuple[float, float] | None = None
+        self.epochs = BestEpoch(self.objective, self.patience)
         self.weights: list[np.ndarray] | None = None
-        self.waited = 0
         if self.start is not None:
             self._judge(self.start.score()[0])
 
@@ -67,15 +97,9 @@ class BestWeights(keras.callbacks.Callback):
         self._judge(logs)
 
     def _judge(self, logs):
-        score = logs[self.objective.name]
-        if self.objective.direction == "min":
-            score = -score
-        reached = (score, -logs["val_loss"])
-        if np.isfinite(reached).all() and (self.best is None or reached > self.best):
-            self.best, self.weights, self.waited = reached, self.model.get_weights(), 0
-            return
-        self.waited += 1
-        if self.waited >= self.patience:
+        if self.epochs.judge(logs):
+            self.weights = self.model.get_weights()
+        elif self.epochs.is_over:
             self.model.stop_training = True
 
     def on_train_end(self, logs=None):

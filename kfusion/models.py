@@ -258,6 +258,11 @@ def answers_by_name(model: keras.Model) -> bool:
     return isinstance(getattr(model, "output", None), dict)
 
 
+def holds_an_ensemble(model: keras.Model) -> bool:
+    """Whether a model's members predict by themselves, as those of a TabM branch do."""
+    return answers_by_name(model) and MEMBER_PREDICTIONS in model.output
+
+
 def join_branches(branches: Mapping[str, keras.Model]):
     """Calls every branch on shared inputs; returns inputs and features by name.
 

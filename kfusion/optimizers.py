@@ -93,6 +93,19 @@ def make_schedule(
     )
 
 
+def highest_rate(optimizer: str, learning_rate: float | None, factor: float) -> float:
+    """The rate given, or a usual one of the optimizer named times a factor.
+
+    Raises:
+        ValueError: If it is not above 0.
+    """
+    if learning_rate is None:
+        learning_rate = factor * LEARNING_RATES.get(optimizer.lower(), 1e-3)
+    if not (math.isfinite(learning_rate) and learning_rate > 0):
+        raise ValueError(f"`learning_rate` must be above 0. Received: {learning_rate}.")
+    return learning_rate
+
+
 def make_optimizer(
     optimizer,
     learning_rate,
@@ -112,11 +125,8 @@ def make_optimizer(
             )
         return optimizer
     name = str(optimizer).lower()
-    if learning_rate is None:
-        learning_rate = learning_rate_factor * LEARNING_RATES.get(name, 1e-3)
-    if isinstance(learning_rate, (int, float)):
-        if not (math.isfinite(learning_rate) and learning_rate > 0):
-            raise ValueError(f"`learning_rate` must be above 0. Received: {learning_rate}.")
+    if learning_rate is None or isinstance(learning_rate, (int, float)):
+        learning_rate = highest_rate(name, learning_rate, learning_rate_factor)
         learning_rate = make_schedule(learning_rate, schedule, num_steps, steps_per_epoch)
     config = {"learning_rate": learning_rate}
     if weight_decay is not None:

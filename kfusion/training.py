@@ -137,7 +137,7 @@ def fit(
         validation = check_data(model, *validation_data, task, prefix="validation ")
         check_same_keys(x, validation_data[0])
         check_can_score(task, validation[1])
-    weights = _row_weights(task, labels, class_weight, keywords.pop("sample_weight", None))
+    weights = row_weights(task, labels, class_weight, keywords.pop("sample_weight", None))
     if balanced_batches and (task.kind == "regression" or class_weight is not None):
         raise ValueError(
             "`balanced_batches` needs a task with classes, and no `class_weight` beside it."
@@ -158,7 +158,7 @@ def fit(
     )
     if seed is not None:
         keras.utils.set_random_seed(seed)
-        _seed_layers(model, seed)
+        seed_layers(model, seed)
     if balanced_batches:
         loss = _balanced_loss(task, labels, loss)
     steps_per_epoch = math.ceil(len(labels) / batch_size)
@@ -345,7 +345,7 @@ def _per_output(model: keras.Model, values: np.ndarray):
     return values
 
 
-def _row_weights(task: Task, labels, class_weight, sample_weight) -> np.ndarray | None:
+def row_weights(task: Task, labels, class_weight, sample_weight) -> np.ndarray | None:
     """Weight of each training row, or None if all are 1."""
     if sample_weight is not None:
         sample_weight = np.asarray(sample_weight, np.float32)
@@ -391,7 +391,7 @@ def check_can_score(task: Task, labels: np.ndarray) -> None:
         )
 
 
-def _seed_layers(model: keras.Model, seed: int) -> None:
+def seed_layers(model: keras.Model, seed: int) -> None:
     """Restarts the random state of dropout and augmentation, wherever it is in the model."""
     states = [v for v in model.variables if v.path.endswith("seed_generator_state")]
     for i, state in enumerate(states):

@@ -23,6 +23,7 @@ USERS_OF_TENSORFLOW = {
     "export",
     "portable_formats",
     "joined_trees",
+    "stacked_epochs_tensorflow",
     "doctor.gradients",
 }
 PROGRAM = "served_check"

@@ -1,0 +1,164 @@
+"""What may differ between models of one structure: rates of dropout, L2 and random states."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+# Arguments of this package's layers that become a `Dropout` or an `L2` within them.
+_OWN_DIALS = ("dropout", "l2")
+
+
+@dataclasses.dataclass(frozen=True)
+class Dials:
+    """The dials of one model, or of several with an axis for these in front.
+
+    Attributes:
+        rates: `(dropouts,)` rate of each `Dropout`.
+        penalties: `(trainable variables,)` factor of each one's L2 penalty; 0 is none.
+        seeds: `(dropouts, 2)` random state of each `Dropout`; zeros where nothing is dropped.
+    """
+
+    rates: Any
+    penalties: Any
+    seeds: Any
+
+
+def structure_of(model: keras.Model) -> str:
+    """Text that two models share if only dials, names of layers and weights tell them apart.
+
+    Raises:
+        ValueError: If the model's inside is not known, as of a subclassed one.
+    """
+    if not getattr(model, "inputs", None):
+        raise ValueError(f"{model.name!r} is no Functional model: its structure is not known.")
+    config = model.get_config()
+    names: dict[str, str] = {}
+    _number_names(config, names)
+    config = _without_dials(config, names)
+    weights = [[list(v.shape), str(v.dtype), v.trainable] for v in model.weights]
+    return json.dumps([config, weights], default=repr)
+
+
+def dials_of(model: keras.Model) -> Dials:
+    """Reads the dials of a model."""
+    layers = dropouts(model)
+    states = [
+        ops.convert_to_numpy(layer.seed_generator.state) if layer.rate else np.zeros(2)
+        for layer in layers
+    ]
+    penalties = [
+        float(v.regularizer.l2) if _is_l2(v.regularizer) else 0.0 for v in model.trainable_variables
+    ]
+    return Dials(
+        np.array([layer.rate for layer in layers], np.float32),
+        np.array(penalties, np.float32),
+        np.array(states, np.uint32).reshape(-1, 2),
+    )
+
+
+def dropouts(model: keras.Model) -> list[keras.layers.Dropout]:
+    """All `Dropout` layers of a model, those inside of other layers too."""
+    return [layer for layer in model._flatten_layers() if type(layer) is keras.layers.Dropout]
+
+
+def states_but_dropouts(model: keras.Model) -> list[keras.Variable]:
+    """Variables that training moves without gradients, but for the random states of dropouts."""
+    of_dropouts = {id(layer.seed_generator.state) for layer in dropouts(model) if layer.rate}
+    return [v for v in model.non_trainable_variables if id(v) not in of_dropouts]
+
+
+class DialledModel:
+    """A model whose dials are tensors given anew in each call, which may be traced ones.
+
+    The model given is changed for good: its own rates and penalties count no longer.
+
+    Args:
+        model: Functional `keras.Model`.
+        is_dropped: `(dropouts,)` bools: whether the rate of each is ever above 0.
+        is_penalised: `(trainable variables,)` bools: the same of each one's penalty.
+    """
+
+    def __init__(self, model: keras.Model, is_dropped: np.ndarray, is_penalised: np.ndarray):
+        self.model = model
+        self.dials = Dials(None, None, None)
+        # Before the model loses its own generators.
+        self.states = states_but_dropouts(model)
+        self.generators = [keras.random.SeedGenerator(0) for _ in is_dropped]
+        for i, (layer, drops) in enumerate(zip(dropouts(model), is_dropped, strict=True)):
+            layer.call = self._dropout(i, layer) if drops else _passed_on
+        for i, (variable, penalised) in enumerate(
+            zip(model.trainable_variables, is_penalised, strict=True)
+        ):
+            if _is_l2(variable.regularizer) or penalised:
+                variable.regularizer = self._penalty(i) if penalised else None
+
+    def mapping(self, trainables, states, seeds) -> list[tuple[keras.Variable, Any]]:
+        """What a `keras.StatelessScope` puts in the place of the model's variables."""
+        variables = [*self.model.trainable_variables, *self.states]
+        pairs = list(zip(variables, [*trainables, *states], strict=True))
+        return pairs + [(each.state, seeds[i]) for i, each in enumerate(self.generators)]
+
+    def _dropout(self, position: int, layer: keras.layers.Dropout):
+        def call(inputs, training=False):
+            if not training:
+                return inputs
+            shape = layer.noise_shape or (None,) * len(inputs.shape)
+            shape = [ops.shape(inputs)[i] if n is None else n for i, n in enumerate(shape)]
+            rate = ops.cast(self.dials.rates[position], inputs.dtype)
+            drawn = keras.random.uniform(shape, dtype=inputs.dtype, seed=self.generators[position])
+            # The same rows and units as the backend's own dropout drops with this state.
+            is_kept = drawn < 1 - rate if keras.backend.backend() == "jax" else drawn >= rate
+            return ops.where(is_kept, inputs / (1 - rate), ops.zeros_like(inputs))
+
+        return call
+
+    def _penalty(self, position: int):
+        return lambda values: self.dials.penalties[position] * ops.sum(ops.square(values))
+
+
+def _passed_on(inputs, training=False):
+    return inputs
+
+
+def _is_l2(regularizer: Any) -> bool:
+    return type(regularizer) is keras.regularizers.L2
+
+
+def _number_names(config: Any, names: dict[str, str]) -> None:
+    """Numbers the layers and operations of a config; inputs keep their names, as data has them."""
+    if isinstance(config, (list, tuple)):
+        for each in config:
+            _number_names(each, names)
+    if isinstance(config, Mapping):
+        if "inbound_nodes" in config and config.get("class_name") != "InputLayer":
+            names.setdefault(config["name"], f"layer {len(names)}")
+        for each in config.values():
+            _number_names(each, names)
+
+
+def _without_dials(config: Any, names: Mapping[str, str]) -> Any:
+    """A config in which nothing is left of dials, nor of the names of layers."""
+    if isinstance(config, str):
+        return names.get(config, config)
+    if isinstance(config, (list, tuple)):
+        return [_without_dials(each, names) for each in config]
+    if not isinstance(config, Mapping):
+        return config
+    if config.get("module") == "keras.regularizers" and config.get("class_name") == "L2":
+        return None
+    left = {key: _without_dials(value, names) for key, value in config.items()}
+    inner = left.get("config")
+    if isinstance(inner, dict):
+        if (left.get("module"), left.get("class_name")) == ("keras.layers", "Dropout"):
+            inner.update(rate=None, seed=None)
+        if str(left.get("registered_name")).startswith("kfusion>"):
+            inner.update((key, None) for key in _OWN_DIALS if key in inner)
+    left.pop("compile_config", None)
+    return left

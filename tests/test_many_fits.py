@@ -1,0 +1,279 @@
+"""Members of a stack are what they would be alone; what cannot be stacked says so."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+
+import kfusion
+from kfusion.many_fits import fit_many
+from kfusion.model_dials import structure_of
+from kfusion.prediction import predict
+from kfusion.training import compile_model, seed_layers
+
+ROWS, BATCH, EPOCHS = 70, 16, 3
+BACKENDS = ("tensorflow", "jax")
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() not in BACKENDS, reason="one model at a time on other backends"
+)
+
+
+def build(dropout=0.0, l2=0.0, units=4):
+    branches = {
+        name: kfusion.embedding_branch(
+            width, units=units, dropout=dropout, input_name=name, name=f"{name}_branch"
+        )
+        for name, width in {"image": 6, "tabular": 3}.items()
+    }
+    return kfusion.build_fusion_model(branches, task="binary", head_units=4, dropout=dropout, l2=l2)
+
+
+def draw_rows(seed, rows=ROWS):
+    random = np.random.default_rng(seed)
+    x = {
+        "image": random.normal(size=(rows, 6)).astype("float32"),
+        "tabular": random.normal(size=(rows, 3)).astype("float32"),
+    }
+    return x, (x["image"][:, 0] + random.normal(size=rows) > 0).astype(int)
+
+
+TRAIN, JUDGE = draw_rows(0), draw_rows(1, 40)
+MEMBERS = [
+    {"seed": 3, "learning_rate": 1e-3},
+    {"seed": 4, "learning_rate": 2e-3, "dropout": 0.3, "l2": 1e-2},
+    {"seed": 5, "learning_rate": 5e-4, "dropout": 0.1, "weight_decay": 0.05},
+    {"seed": 6, "learning_rate": 1e38},
+    *({"seed": seed, "learning_rate": 0.3, "patience": 1} for seed in range(7, 11)),
+]
+DIVERGES = 3
+
+
+@pytest.fixture(scope="module")
+def fits():
+    return fit_many(
+        build, *TRAIN, task="binary", members=MEMBERS, validation_data=JUDGE, epochs=EPOCHS,
+        batch_size=BATCH, verbose=0,
+    )  # fmt: skip
+
+
+def orders_of(seed, rows=ROWS, epochs=EPOCHS):
+    """NumPy's draws from the seed, as Keras takes them on jax: the first one for building."""
+    random = np.random.RandomState(seed)
+    return [random.permutation(rows) for _ in range(epochs + 1)][1:]
+
+
+def train_alone(member, positions=None, rows=TRAIN, optimizer="adam"):
+    """Plain Keras steps of one compiled model over a member's batches; returns it and losses."""
+    x, y = rows
+    positions = np.arange(len(y)) if positions is None else positions
+    settings = dict(member)
+    seed = settings.pop("seed")
+    keras.utils.set_random_seed(seed)
+    model = build(**{k: settings.pop(k) for k in ("dropout", "l2") if k in settings})
+    seed_layers(model, seed)
+    steps = -(-len(positions) // BATCH)
+    compile_model(
+        model, task="binary", optimizer=optimizer, learning_rate_schedule="cosine",
+        num_steps=EPOCHS * steps, steps_per_epoch=steps, **settings,
+    )  # fmt: skip
+    losses, predictions = [], []
+    for order in orders_of(seed, len(positions)):
+        total = 0.0
+        for start in range(0, len(order), BATCH):
+            batch = positions[order[start : start + BATCH]]
+            model.reset_metrics()
+            told = model.train_on_batch({k: v[batch] for k, v in x.items()}, y[batch])
+            total += len(batch) * float(told[0])
+        losses.append(total / len(order))
+        predictions.append(predict(model, JUDGE[0]))
+    return losses, predictions
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_member_is_what_it_would_be_alone_dropout_included(fits, number):
+    losses, predictions = train_alone(MEMBERS[number])
+    assert fits[number].history["loss"] == pytest.approx(losses, abs=1e-5)
+    best = predictions[fits[number].best_epoch]
+    assert predict(fits.model(number), JUDGE[0]) == pytest.approx(best, abs=1e-5)
+    assert fits[number].at_once == len(MEMBERS)
+
+
+def test_histories_have_the_keys_of_fit_and_exact_scores(fits):
+    keras.utils.set_random_seed(4)
+    model = build(dropout=0.3, l2=1e-2)
+    history = kfusion.fit(
+        model, *TRAIN, task="binary", validation_data=JUDGE, epochs=EPOCHS, batch_size=BATCH,
+        learning_rate=2e-3, seed=4, verbose=0, doctor=False,
+    ).history  # fmt: skip
+    own = fits[1].history
+    assert set(own) == set(history)
+    assert own["learning_rate"] == pytest.approx(history["learning_rate"], abs=1e-9)
+    if keras.backend.backend() == "jax":
+        for name, values in history.items():
+            assert own[name] == pytest.approx(values, abs=1e-5), name
+    best = fits[1].best_epoch
+    scores = kfusion.evaluate(fits.model(1), *JUDGE, task="binary")
+    assert own["val_auc"][best] == max(own["val_auc"]) == pytest.approx(scores["auc"])
+
+
+@pytest.mark.slow
+def test_optimizers_are_those_of_keras_and_folds_their_own_rows():
+    x, y = TRAIN
+    members = [
+        {**member, "rows": np.arange(k, 64, 2), "validation_rows": np.arange(1 - k, 64, 2)}
+        for k, member in enumerate(MEMBERS[:2])
+    ]
+    fits = fit_many(
+        build, x, y, task="binary", members=members, epochs=EPOCHS, batch_size=BATCH,
+        optimizer="nadam", verbose=0,
+    )  # fmt: skip
+    losses, _ = train_alone(MEMBERS[1], np.arange(1, 64, 2), optimizer="nadam")
+    assert fits[1].history["loss"] == pytest.approx(losses, abs=1e-5)
+    held = np.arange(0, 64, 2)
+    held_x = {name: values[held] for name, values in x.items()}
+    scores = kfusion.evaluate(fits.model(1), held_x, y[held], task="binary")
+    assert scores["auc"] == pytest.approx(max(fits[1].history["val_auc"]))
+
+
+def test_each_member_stops_by_its_own_patience(fits):
+    assert all(len(each.history["val_auc"]) == EPOCHS for each in fits[:DIVERGES])
+    lengths = []
+    for each in fits[DIVERGES + 1 :]:
+        values = each.history["val_auc"]
+        lengths.append(len(values))
+        better = [later > max(values[: i + 1]) for i, later in enumerate(values[1:])]
+        assert better[:-1] == [True] * len(better[:-1])
+        assert len(values) == EPOCHS or not better[-1]
+    assert min(lengths) < EPOCHS
+
+
+def test_one_that_diverges_leaves_the_others_alone(fits):
+    assert np.isfinite([each.history["val_loss"] for each in fits[:DIVERGES]]).all()
+    with pytest.raises(RuntimeError, match="Member 3 has no weights: .*not finite"):
+        fits.model(DIVERGES)
+
+
+@pytest.mark.slow
+def test_structures_are_grouped_and_members_need_not_fit_in_at_once():
+    members = [{**MEMBERS[0], "units": units} for units in (4, 2, 4, 4)]
+    members[3]["seed"] = 9
+    members = [{**member, "rows": np.arange(64)} for member in members]
+    fits = fit_many(
+        build, *TRAIN, task="binary", members=members, validation_data=JUDGE, epochs=1,
+        batch_size=BATCH, at_once=2, verbose=0,
+    )  # fmt: skip
+    assert [each.at_once for each in fits] == [2, 1, 2, 2]
+    assert fits.model(1).count_params() < fits.model(0).count_params()
+    # The same member, in another stack and beside others.
+    assert fits[0].history["val_loss"] == pytest.approx(fits[2].history["val_loss"], abs=1e-6)
+    assert fits[0].history["loss"] != pytest.approx(fits[3].history["loss"], abs=1e-4)
+
+
+def test_what_cannot_share_a_program_is_trained_alone_and_says_why():
+    with pytest.warns(
+        UserWarning, match="Member 0 is trained by itself: the optimizer 'adafactor'"
+    ):
+        fits = fit_many(
+            build, *TRAIN, task="binary", members=[{"optimizer": "adafactor"}],
+            validation_data=JUDGE, epochs=1, batch_size=BATCH, verbose=0,
+        )  # fmt: skip
+    assert fits[0].at_once == 1
+    assert "whole variables" in fits[0].alone_because
+    scores = kfusion.evaluate(fits.model(0), *JUDGE, task="binary")
+    assert scores["auc"] == pytest.approx(fits[0].history["val_auc"][0])
+
+
+def test_dials_names_and_weights_are_no_structure():
+    first, second = build(dropout=0.2, l2=1e-3), build()
+    assert structure_of(first) == structure_of(second) != structure_of(build(units=5))
+    # Operations without a layer are numbered over the whole process.
+    sliced = [build_heads("gated", modality_dropout=0.3) for _ in range(2)]
+    assert structure_of(sliced[0]) == structure_of(sliced[1])
+
+
+def test_models_of_other_inputs_are_of_another_structure():
+    first, second = (
+        kfusion.build_unimodal_model(
+            kfusion.embedding_branch(3, units=2, input_name=name), task="binary"
+        )
+        for name in ("image", "tabular")
+    )
+    assert structure_of(first) != structure_of(second)
+
+
+def build_heads(fusion, **keywords):
+    branches = {
+        name: kfusion.embedding_branch(width, units=4, input_name=name, name=f"{name}_branch")
+        for name, width in {"image": 6, "tabular": 3}.items()
+    }
+    task = kfusion.task("multiclass", num_classes=3)
+    return kfusion.build_fusion_model(branches, task=task, fusion=fusion, head_units=4, **keywords)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fusion", "keywords"),
+    [("multiply", {"auxiliary_heads": True}), ("low_rank", {"modality_dropout": 0.3})],
+)
+def test_heads_weights_and_inner_randomness_are_those_of_one_model(fusion, keywords):
+    x, y = TRAIN[0], np.arange(ROWS) % 3
+    task = kfusion.task("multiclass", num_classes=3)
+    fits = fit_many(
+        functools.partial(build_heads, fusion, **keywords), x, y, task=task, epochs=EPOCHS,
+        batch_size=BATCH, members=[{"seed": 1}, {"seed": 2}], validation_data=(x, y), verbose=0,
+        class_weight={0: 1.0, 1: 2.0, 2: 0.5}, learning_rate=1e-3,
+    )  # fmt: skip
+    keras.utils.set_random_seed(2)
+    model = build_heads(fusion, **keywords)
+    seed_layers(model, 2)
+    steps = -(-ROWS // BATCH)
+    compile_model(
+        model, task=task, learning_rate=1e-3, learning_rate_schedule="cosine",
+        num_steps=EPOCHS * steps, steps_per_epoch=steps,
+    )  # fmt: skip
+    weights, losses = np.array([1.0, 2.0, 0.5], "float32")[y], []
+    for order in orders_of(2):
+        total = 0.0
+        for start in range(0, ROWS, BATCH):
+            batch = order[start : start + BATCH]
+            model.reset_metrics()
+            given = [y[batch], weights[batch]]
+            if isinstance(model.output, dict):
+                given = [dict.fromkeys(model.output, values) for values in given]
+            inputs = {name: values[batch] for name, values in x.items()}
+            told = model.train_on_batch(inputs, *given, return_dict=True)
+            total += len(batch) * float(told["loss"])
+        losses.append(total / ROWS)
+    assert fits[1].at_once == 2
+    assert fits[1].history["loss"] == pytest.approx(losses, abs=1e-5)
+
+
+def test_without_rows_that_judge_the_last_epoch_counts():
+    fits = fit_many(
+        build, *TRAIN, task="binary", members=[{}], epochs=2, batch_size=ROWS, verbose=0
+    )
+    assert set(fits[0].history) == {"loss", "accuracy", "learning_rate"}
+    assert fits[0].best_epoch == 1
+    assert predict(fits.model(0), JUDGE[0]).shape == (40, 1)
+
+
+@pytest.mark.parametrize(
+    ("member", "message"),
+    [
+        ({"rows": [0, 99]}, "`rows of member 0` must be 0 to 69. Received: 99"),
+        ({"learning_rate": -1.0}, "`learning_rate` must be above 0. Received: -1.0"),
+        ({"validation_rows": [1]}, "which `validation_data` takes the place of"),
+        ({"rows": [0.5]}, "must be positions of rows"),
+        ({"optimizer": "nothing"}, "`optimizer` must be a Keras optimizer or its name"),
+    ],
+)
+def test_mistakes_are_told_before_training(member, message):
+    with pytest.raises(ValueError, match=message):
+        fit_many(build, *TRAIN, task="binary", members=[member], validation_data=JUDGE, verbose=0)
+
+
+def test_folds_do_not_overlap():
+    member = {"rows": [0, 1, 2], "validation_rows": [2, 3]}
+    with pytest.raises(ValueError, match="Member 0 is judged by 1 of its own rows, e.g. 2"):
+        fit_many(build, *TRAIN, task="binary", members=[member], verbose=0)
