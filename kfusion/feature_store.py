@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import os
 import threading
 from collections import OrderedDict
@@ -33,6 +34,13 @@ class Kind(NamedTuple):
     def row_bytes(self) -> int:
         """Bytes of one row."""
         return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+
+
+def even_batches(positions: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Positions in as few batches as can be, of one size but for the last, which is hardly less."""
+    count = math.ceil(len(positions) / batch_size)
+    size = math.ceil(len(positions) / count) if count else batch_size
+    return [positions[start : start + size] for start in range(0, len(positions), size)]
 
 
 def digest_rows(arrays: Sequence[np.ndarray]) -> np.ndarray:
@@ -129,7 +137,7 @@ class FeatureFiles:
 
         Args:
             key, digests, kinds, compute: As of `FeatureMemory.features`.
-            batch_size: Int, rows that are computed and written at once.
+            batch_size: Int, most rows that are computed and written at once.
             verbose: 0 hides the progress.
         """
         whole = self._path(key, digests)
@@ -237,11 +245,10 @@ def _fill(
     start = min(file.num_written for file in files)
     for file in files:
         file.go_on(start)
-    numbers = range(num_rows)
+    numbers = np.arange(num_rows)
     with progress(numbers, description="frozen features", verbose=verbose) as bar:
         bar.count = bar.skipped = start
-        for first in range(start, num_rows, batch_size):
-            rows = np.array(numbers[first : first + batch_size])
+        for rows in even_batches(numbers[start:], batch_size):
             for file, found in zip(files, compute(rows), strict=True):
                 file.append(found)
             bar.advance(len(rows))

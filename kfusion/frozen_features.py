@@ -16,6 +16,7 @@ from kfusion.feature_store import (
     FeatureMemory,
     Kind,
     digest_rows,
+    even_batches,
     read_features,
 )
 from kfusion.frozen_parts import (
@@ -66,7 +67,7 @@ def cache_features(
         x: Dict of arrays by input name; or an array, of a branch with one input.
         directory: Folder of all features; None for "features" in `$KFUSION_CACHE`, or in kfusion's
             folder of the user's cache.
-        batch_size: Int, rows computed and written at once.
+        batch_size: Int, most rows computed and written at once.
         verbose: 0 hides the progress.
 
     Returns:
@@ -100,7 +101,7 @@ def cache_features(
     if kinds is None:
         raise ValueError(f"The shape of what {branch.name!r} gives for a row must be known.")
     files = FeatureFiles(_folder(directory))
-    rows = _Rows(part, [inputs], batch_size)
+    rows = _Rows(part, [inputs])
     try:
         path = files.write(
             rows.key(), rows.digests, kinds, rows.compute, batch_size=batch_size, verbose=verbose
@@ -215,24 +216,24 @@ class _TrainedOnFeatures(StepsModel):
 class _Rows:
     """Rows of one or several tables, one behind the other, and what a part makes of them."""
 
-    def __init__(self, part: Part, tables: Sequence[Inputs], batch_size: int):
+    def __init__(self, part: Part, tables: Sequence[Inputs]):
         names = [value.tensor.name for value in part.inputs]
         self.part = part
         self.columns = {name: [table[name] for table in tables] for name in names}
         self.digests = np.concatenate([digest_rows([table[n] for n in names]) for table in tables])
-        self.batch_size = min(batch_size, len(self.digests))
         self._model: StepsModel | None = None
+        self._batch_size = 0
 
     def key(self) -> str:
         """What the part is, and of what shape the rows are."""
         return part_key(self.part, [tables[0].shape[1:] for tables in self.columns.values()])
 
     def compute(self, positions: np.ndarray) -> list[np.ndarray]:
-        """What the part gives for a batch of rows."""
+        """What the part gives for a batch of rows; the first one is the largest."""
         if self._model is None:
-            self._model = self._checked_model()
+            self._model, self._batch_size = self._checked_model(), len(positions)
         # Of one size, so that nothing is compiled twice.
-        outputs = self._model.predict_on_batch(self._take(np.resize(positions, self.batch_size)))
+        outputs = self._model.predict_on_batch(self._take(np.resize(positions, self._batch_size)))
         return [np.asarray(output)[: len(positions)] for output in outputs]
 
     def _take(self, positions: np.ndarray) -> Inputs:
@@ -302,14 +303,14 @@ def _features(
     names = [value.tensor.name for value in part.inputs]
     if kinds is None or any(len({t[name].shape[1:] for t in tables}) > 1 for name in names):
         return None
-    rows = _Rows(part, tables, EVALUATION_BATCH)
+    rows = _Rows(part, tables)
     try:
         key = rows.key()
         if feature_cache == AUTO:
             return MEMORY.features(key, rows.digests, kinds, _in_batches(rows, verbose))
         files = FeatureFiles(_folder(None if feature_cache is True else feature_cache))
         return files.features(
-            key, rows.digests, kinds, rows.compute, batch_size=rows.batch_size, verbose=verbose
+            key, rows.digests, kinds, rows.compute, batch_size=EVALUATION_BATCH, verbose=verbose
         )
     except (UnknownPartError, ChangingPartError):
         return None
@@ -317,10 +318,7 @@ def _features(
 
 def _in_batches(rows: _Rows, verbose: int | bool) -> Compute:
     def compute(positions: np.ndarray) -> list[np.ndarray]:
-        batches = [
-            positions[start : start + rows.batch_size]
-            for start in range(0, len(positions), rows.batch_size)
-        ]
+        batches = even_batches(positions, EVALUATION_BATCH)
         shown = progress(batches, description="frozen features", verbose=verbose)
         return [np.concatenate(parts) for parts in zip(*map(rows.compute, shown), strict=True)]
 

@@ -12,6 +12,7 @@ import pytest
 
 import kfusion as kf
 from kfusion import frozen_features
+from kfusion.feature_store import even_batches
 from kfusion.frozen_parts import split_model
 from kfusion.layers import Frozen
 
@@ -312,7 +313,7 @@ def test_a_layer_that_always_draws_is_found_by_running_it(tmp_path):
 
 
 def keys_of(model):
-    rows = frozen_features._Rows(split_model(model).parts[0], [X], 8)
+    rows = frozen_features._Rows(split_model(model).parts[0], [X])
     return rows.key(), rows.digests.tobytes()
 
 
@@ -384,9 +385,16 @@ def test_after_a_kill_only_the_missing_batches_are_computed(tmp_path):
     with (unfinished / "0.npy").open("ab") as file:
         file.write(b"half a row")
     again = subprocess.run([*command, "go"], capture_output=True, text=True, check=True)
-    assert again.stdout.splitlines() == ["[6, 7, 8]", "[9]"]
+    assert again.stdout.splitlines() == ["[6, 7]", "[8, 9]"]
     last = subprocess.run([*command, "go"], capture_output=True, text=True, check=True)
     assert last.stdout == ""
+
+
+def test_no_batch_is_mostly_filled_up():
+    sizes = [len(batch) for batch in even_batches(np.arange(1000), 256)]
+    assert sizes == [250] * 4
+    assert [batch.tolist() for batch in even_batches(np.arange(3, 8), 3)] == [[3, 4, 5], [6, 7]]
+    assert even_batches(np.arange(0), 3) == []
 
 
 def test_wrong_arguments_are_told(tmp_path):
