@@ -33,11 +33,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"kfusion: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(
-            "kfusion: stopped. Finished folds and trials in its folder are kept.", file=sys.stderr
-        )
+        print(f"kfusion: stopped.{arguments.kept_when_stopped}", file=sys.stderr)
         return 130
-    print(json.dumps(result, ensure_ascii=False, indent=1), file=stdout)
+    try:
+        print(json.dumps(result, ensure_ascii=False, indent=1), file=stdout, flush=True)
+    except BrokenPipeError:
+        # Whoever read it has enough; Python would complain again when it closes the pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
     return arguments.judge(result)
 
 
@@ -50,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     everything = argparse.ArgumentParser(
         prog="kfusion", description="Fuses images with a table: from a CSV file to a SavedModel."
     )
-    everything.set_defaults(judge=_succeeded)
+    everything.set_defaults(judge=_succeeded, kept_when_stopped="")
     commands = everything.add_subparsers(required=True, metavar="COMMAND")
     for command in (demo, training, compare, doctor, export, predict, report, serve):
         command.add_parser(commands)

@@ -228,8 +228,14 @@ def fit(
 
 
 def default_batch_size(num_rows: int) -> int:
-    """64, or less (16 at least) so that an epoch of a small table has 30 steps."""
-    return min(64, max(16, num_rows // 30))
+    """64, or less (16 at least) so that an epoch of a small table has 30 steps.
+
+    A little more where the last batch would be of one row, whose statistics say nothing.
+    """
+    size = min(64, max(16, num_rows // 30))
+    while size < num_rows and num_rows % size == 1:
+        size += 1
+    return size
 
 
 def compile_model(

@@ -2,6 +2,7 @@
 
 import argparse
 import html
+import io
 import json
 import re
 import subprocess
@@ -226,7 +227,24 @@ def test_an_interrupted_command_says_so(monkeypatch, capsys):
 
     monkeypatch.setattr("kfusion.commands.demo._demo", interrupted)
     assert main(["demo"]) == 130
-    assert capsys.readouterr().err.startswith("kfusion: stopped.")
+    assert capsys.readouterr().err == "kfusion: stopped.\n"
+    monkeypatch.setattr("kfusion.commands.compare._compare", interrupted)
+    assert main(["compare", "rows.csv", "--target", "y", "--out", "folder"]) == 130
+    assert capsys.readouterr().err == "kfusion: stopped. Finished folds are kept.\n"
+
+
+def test_a_pipe_that_its_reader_has_closed_is_no_error(monkeypatch, tmp_path):
+    class Closed(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+        def fileno(self):
+            return file.fileno()
+
+    monkeypatch.setattr("kfusion.commands.demo._demo", lambda arguments: {"rows": 3})
+    with open(tmp_path / "pipe", "w") as file:
+        monkeypatch.setattr(sys, "stdout", Closed())
+        assert main(["demo"]) == 0
 
 
 def test_compare_says_that_there_are_too_few_groups(folder, tmp_path, capsys):

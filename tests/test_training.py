@@ -21,6 +21,7 @@ from kfusion import (
     task,
 )
 from kfusion.optimizers import LEARNING_RATES, StepDecay
+from kfusion.training import default_batch_size
 
 SHAPE = (6, 6, 3)
 
@@ -447,3 +448,14 @@ class TestErrorsBeforeTraining:
         unbuilt = keras.Sequential([keras.layers.Dense(1)], name="unbuilt")
         with pytest.raises(ValueError, match="'unbuilt' has no known inputs"):
             quick_fit(unbuilt)
+
+
+def test_no_batch_is_left_with_one_row():
+    assert [default_batch_size(rows) for rows in (1, 20, 240, 241, 1920, 6401)] == [
+        16,
+        16,
+        16,
+        17,
+        64,
+        65,
+    ]

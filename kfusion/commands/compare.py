@@ -32,7 +32,7 @@ def add_parser(commands: Any) -> None:
         "--confidence", type=float, default=0.95, help="of intervals (default: %(default)s)"
     )
     parser.add_argument("--jobs", type=int, default=1, help="folds at once; -1: one per core")
-    parser.set_defaults(command=_compare)
+    parser.set_defaults(command=_compare, kept_when_stopped=" Finished folds are kept.")
 
 
 def _compare(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from kfusion.commands.mistakes import CommandError, user_input
 from kfusion.commands.options import positive
+from kfusion.commands.telling import tell
 
 
 def add_parser(commands: Any) -> None:
@@ -51,6 +52,8 @@ def serve(arguments: argparse.Namespace) -> dict[str, Any]:
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         host, port = listening.getsockname()[:2]
         app = build_app(model, limits=limits)
+        shown = f"[{host}]" if ":" in host else host
+        tell(f"{arguments.model} answers at http://{shown}:{port}/v1/models/kfusion:predict")
         server = uvicorn.Server(uvicorn.Config(app, host=host, port=port))
         # Raised again by uvicorn, after it has answered what it was asked before.
         with contextlib.suppress(KeyboardInterrupt):

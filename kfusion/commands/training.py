@@ -25,7 +25,7 @@ def add_parser(commands: Any) -> None:
     search.add_argument("--trials", type=positive, default=20)
     search.add_argument("--sampler", choices=["tpe", "gp", "cmaes", "random", "qmc"], default="tpe")
     search.add_argument("--jobs", type=positive, default=1, help="processes at once; default: 1")
-    search.set_defaults(command=_search)
+    search.set_defaults(command=_search, kept_when_stopped=" Finished trials are kept.")
 
 
 def _fit(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -148,7 +148,8 @@ def _read_numbers(spec: InputSpec, value: Any, where: str) -> np.ndarray:
         size in (None, given) for size, given in zip(spec.shape, array.shape, strict=True)
     )
     if not fits:
-        raise RequestError(f"{where} must have shape ({wanted}). Received: {array.shape}.")
+        hint = ' Write a file as {"b64": "..."}.' if isinstance(value, str) else ""
+        raise RequestError(f"{where} must have shape ({wanted}). Received: {array.shape}.{hint}")
     dtype = np.dtype(spec.dtype)
     if dtype.kind == "f":
         if array.dtype.kind not in "iuf":
