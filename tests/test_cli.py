@@ -229,7 +229,7 @@ def test_an_interrupted_command_says_so(monkeypatch, capsys):
     assert main(["demo"]) == 130
     assert capsys.readouterr().err == "kfusion: stopped.\n"
     monkeypatch.setattr("kfusion.commands.compare._compare", interrupted)
-    assert main(["compare", "rows.csv", "--target", "y", "--out", "folder"]) == 130
+    assert main(["compare", "rows.csv", *"--image i --target y --out folder".split()]) == 130
     assert capsys.readouterr().err == "kfusion: stopped. Finished folds are kept.\n"
 
 
