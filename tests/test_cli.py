@@ -229,7 +229,8 @@ def test_an_interrupted_command_says_so(monkeypatch, capsys):
     assert main(["demo"]) == 130
     assert capsys.readouterr().err == "kfusion: stopped.\n"
     monkeypatch.setattr("kfusion.commands.compare._compare", interrupted)
-    assert main(["compare", "rows.csv", *"--image i --target y --out folder".split()]) == 130
+    wanted = ["--image", "photo", "--target", "sick", "--out", "folder"]
+    assert main(["compare", "rows.csv", *wanted]) == 130
     assert capsys.readouterr().err == "kfusion: stopped. Finished folds are kept.\n"
 
 
