@@ -19,7 +19,7 @@ import scipy
 import sklearn
 from sklearn.metrics import roc_auc_score
 
-from kfusion.delong import delong_test
+from kfusion.evidence.delong import delong_test
 
 
 def seconds_of(call: Callable[[], object]) -> float:

@@ -24,7 +24,7 @@ import keras
 import numpy as np
 
 import kfusion as kf
-from kfusion.frozen_features import MEMORY
+from kfusion.frozen.frozen_features import MEMORY
 
 SIDE = 96
 

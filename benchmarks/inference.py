@@ -26,7 +26,7 @@ import numpy as np
 import tensorflow as tf
 
 import kfusion as kf
-from kfusion.raw_columns import raw_columns
+from kfusion.data.raw_columns import raw_columns
 
 WARM_UP = 20
 BATCHES = (1, 256)

@@ -34,11 +34,11 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 from scipy import stats
 
-from kfusion.bootstrap import bootstrap
-from kfusion.delong import area_interval, auc_influence, delong_test, influence_test
-from kfusion.estimates import DELONG, JudgedRows, estimate
-from kfusion.estimates import FOLDS as OVER_FOLDS
-from kfusion.paired_tests import corrected_resampled_ttest
+from kfusion.evidence.bootstrap import bootstrap
+from kfusion.evidence.delong import area_interval, auc_influence, delong_test, influence_test
+from kfusion.evidence.estimates import DELONG, JudgedRows, estimate
+from kfusion.evidence.estimates import FOLDS as OVER_FOLDS
+from kfusion.evidence.paired_tests import corrected_resampled_ttest
 from kfusion.tasks import task
 
 FOLDS, REPEATS = 5, 2

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from kfusion.cross_validation import CrossValidation, cross_validate
+from kfusion.validation.cross_validation import CrossValidation, cross_validate
 
 
 class Noisy:

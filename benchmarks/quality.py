@@ -27,11 +27,11 @@ import numpy as np
 import pandas as pd
 
 import kfusion as kf
-from kfusion.any_model import predict_any
-from kfusion.baselines import boosted_trees, fused, plain_concat, single_input
-from kfusion.estimators import FusionClassifier
-from kfusion.folds import make_folds
-from kfusion.fusion_data import FusionData
+from kfusion.data.folds import make_folds
+from kfusion.data.fusion_data import FusionData
+from kfusion.estimators.fusion_estimators import FusionClassifier
+from kfusion.validation.any_model import predict_any
+from kfusion.validation.baselines import boosted_trees, fused, plain_concat, single_input
 
 SINGLES = ("image", "table", "tabm", "trees")
 ESTIMATORS = ("fast", "default", "thorough")

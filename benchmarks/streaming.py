@@ -61,7 +61,7 @@ def peak() -> int:
 
 def rate_of_decoding(images, rows: int) -> float:
     """Images a second by one thread a core."""
-    from kfusion.lazy_rows import in_advance
+    from kfusion.data.lazy_rows import in_advance
 
     starts = range(0, rows, BATCH)
     started = time.perf_counter()
@@ -98,7 +98,7 @@ def rate_of_batches(data) -> float:
     """Images a second for a model that takes no time."""
     from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 
-    from kfusion.row_batches import ShuffledBatches
+    from kfusion.data.row_batches import ShuffledBatches
 
     adapter = PyDatasetAdapter(ShuffledBatches(data.x, data.y, batch_size=BATCH, seed=0))
     adapter.on_epoch_begin()

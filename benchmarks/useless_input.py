@@ -21,7 +21,7 @@ import keras
 import numpy as np
 
 import kfusion as kf
-from kfusion.estimators import FusionClassifier
+from kfusion.estimators.fusion_estimators import FusionClassifier
 
 NOISES = ["image", "table", "both"]
 

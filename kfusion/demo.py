@@ -10,23 +10,23 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from kfusion.baselines import default_branches
-from kfusion.candidates import (
+from kfusion.data.fusion_data import FusionData
+from kfusion.data.loading import load_image_columns, load_table
+from kfusion.data.table_files import read_csv
+from kfusion.datasets import load_landcover
+from kfusion.exports.serving import load_exported
+from kfusion.models.prediction import predict
+from kfusion.progress import progress
+from kfusion.reports.page import report
+from kfusion.runs.candidates import (
     best_candidate,
     comparison_table,
     fit_candidates,
     search_candidate,
     verdict,
 )
-from kfusion.datasets import load_landcover
-from kfusion.fusion_data import FusionData
-from kfusion.loading import load_image_columns, load_table
-from kfusion.prediction import predict
-from kfusion.progress import progress
-from kfusion.reports.page import report
-from kfusion.runs import TRIALS_FOLDER, check_run_folder, export_run, load_run, save_run
-from kfusion.serving import load_exported
-from kfusion.table_files import read_csv
+from kfusion.runs.run_folders import TRIALS_FOLDER, check_run_folder, export_run, load_run, save_run
+from kfusion.validation.baselines import default_branches
 
 EPOCHS = 12
 TRIALS = 4

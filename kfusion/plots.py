@@ -17,8 +17,9 @@ from matplotlib.collections import QuadMesh
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 
-from kfusion import curves, metrics
-from kfusion.inputs import check_lengths
+from kfusion import metrics
+from kfusion.data.inputs import check_lengths
+from kfusion.evidence import curves
 
 # Okabe & Ito, Color Universal Design, 2008: the darker ones first, without the yellow.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")

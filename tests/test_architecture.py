@@ -1,6 +1,7 @@
 """The page and the code agree: levels, what each module may import, and what the package offers."""
 
 import ast
+import graphlib
 import re
 import subprocess
 import sys
@@ -14,30 +15,28 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "kfusion"
 PAGE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 HEAVY = {"keras", "tensorflow", "keras_tuner", "jax", "torch"}
-# Packages that stand in one row of the table: their files may import each other.
-WHOLE_PACKAGES = {"layers", "datasets"}
 # What the page says in words below the table.
 USERS_OF_TENSORFLOW = {
-    "raw_columns",
-    "serving",
-    "export",
-    "portable_formats",
-    "joined_trees",
-    "stacked_epochs_tensorflow",
+    "data.raw_columns",
+    "exports.serving",
+    "exports.export",
+    "exports.portable_formats",
+    "exports.joined_trees",
+    "stacked.stacked_epochs_tensorflow",
     "doctor.gradients",
 }
-PROGRAM = "served_check"
+PROGRAM = "exports.served_check"
 
 
 def read_levels():
-    """Level and purity of each module, from the page's table."""
+    """Level of each package, and which of its files are pure, from the page's table."""
     levels = {}
     for line in PAGE.splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if len(cells) == 4 and cells[0].isdigit():
-            for module in re.split(r",\s*", cells[1]):
-                assert module not in levels, f"{module} is in the table twice"
-                levels[module] = (int(cells[0]), cells[2] == "yes")
+            for package in re.split(r",\s*", cells[1]):
+                assert package not in levels, f"{package} is in the table twice"
+                levels[package] = (int(cells[0]), re.split(r",\s*", cells[2]))
     return levels
 
 
@@ -47,20 +46,24 @@ def module_name(path):
     return ".".join(part for part in parts if part != "__init__")
 
 
-def in_table(module):
-    """The table's name for a module: a package that stands there whole, or the module itself."""
-    first = module.split(".")[0]
-    return first if first in WHOLE_PACKAGES else module
+def package_of(module):
+    """What the table calls the place of a module: its package, or itself if it lies in none."""
+    return module.split(".")[0]
+
+
+def is_pure(module):
+    """Whether the table says that a module loads neither Keras nor TensorFlow."""
+    pure = LEVELS[package_of(module)][1]
+    return pure == ["yes"] or module.partition(".")[2] in pure
 
 
 LEVELS = read_levels()
 SOURCES = {
     module_name(path): ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py")
 }
-# The fronts of packages only hand on names: kfusion itself and kfusion.search.
+# The fronts of packages hand on names, or say what their package is about.
 FRONTS = {name for name in SOURCES if (PACKAGE / name.replace(".", "/") / "__init__.py").exists()}
-RANKED = sorted(set(SOURCES) - (FRONTS - WHOLE_PACKAGES))
-PURE = [name for name in RANKED if LEVELS.get(in_table(name), (0, False))[1]]
+RANKED = sorted(set(SOURCES) - {""})
 
 
 def imports_of(module):
@@ -92,24 +95,40 @@ def kfusion_imports(module):
             continue
         found = [".".join(parts[1:end]) for end in range(len(parts), 1, -1)]
         target = next((candidate for candidate in found if candidate in SOURCES), "")
-        if target in FRONTS - WHOLE_PACKAGES:
+        if target in FRONTS and name != f"kfusion.{target}":
             homes = [home for home, _ in imports_of(target) if home.endswith(f".{parts[-1]}")]
-            assert homes, f"{module} imports {name}, which its package does not hand on"
-            target = homes[0].removeprefix("kfusion.").rpartition(".")[0]
+            if homes:
+                target = homes[0].removeprefix("kfusion.").rpartition(".")[0]
         yield target, at_once
 
 
-def test_the_page_and_the_package_have_the_same_modules():
-    assert set(LEVELS) == {in_table(module) for module in RANKED}
+def test_the_page_and_the_package_have_the_same_packages():
+    assert set(LEVELS) == {package_of(module) for module in RANKED}
+
+
+def test_the_page_names_only_files_that_there_are():
+    for package, (_, pure) in LEVELS.items():
+        for name in set(pure) - {"yes", "no"}:
+            assert f"{package}.{name}" in SOURCES, f"{package} has no {name}"
 
 
 @pytest.mark.parametrize("module", RANKED)
 def test_imports_point_down(module):
-    level = LEVELS[in_table(module)][0]
+    level = LEVELS[package_of(module)][0]
     for target, _ in kfusion_imports(module):
-        siblings = in_table(module) == in_table(target) in WHOLE_PACKAGES
-        if not siblings:
-            assert LEVELS[in_table(target)][0] < level, f"{module} imports {target}"
+        if package_of(target) != package_of(module):
+            assert LEVELS[package_of(target)][0] < level, f"{module} imports {target}"
+
+
+def test_no_file_imports_itself_around_others():
+    files = {
+        module: {target for target, _ in kfusion_imports(module)} - {""}
+        for module in set(RANKED) - FRONTS
+    }
+    try:
+        list(graphlib.TopologicalSorter(files).static_order())
+    except graphlib.CycleError as error:
+        pytest.fail(f"These files import each other: {' -> '.join(error.args[1])}.")
 
 
 def test_the_exceptions_stand_on_the_page():
@@ -118,7 +137,7 @@ def test_the_exceptions_stand_on_the_page():
     assert f"`{PROGRAM}` is a program of its own" in PAGE
 
 
-@pytest.mark.parametrize("module", PURE)
+@pytest.mark.parametrize("module", [module for module in RANKED if is_pure(module)])
 def test_pure_modules_load_no_keras_and_no_tensorflow(module):
     for name, at_once in imports_of(module):
         package = name.split(".")[0]
@@ -127,9 +146,7 @@ def test_pure_modules_load_no_keras_and_no_tensorflow(module):
             assert module in USERS_OF_TENSORFLOW, f"{module} imports {name}"
             assert not at_once, f"{module} imports {name} outside a function"
     for target, at_once in kfusion_imports(module):
-        assert not at_once or in_table(target) in {in_table(pure) for pure in PURE}, (
-            f"{module} is pure and loads {target}"
-        )
+        assert not at_once or is_pure(target), f"{module} is pure and loads {target}"
 
 
 @pytest.mark.parametrize("module", sorted(set(SOURCES) - {PROGRAM}))

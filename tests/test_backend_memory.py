@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kfusion import build_unimodal_model, fit, tabular_branch
-from kfusion.backend_memory import traced_gradients_forgotten
+from kfusion.training.backend_memory import traced_gradients_forgotten
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="tensorflow alone traces graphs"

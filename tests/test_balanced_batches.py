@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from kfusion.balanced_batches import BalancedBatches
+from kfusion.data.balanced_batches import BalancedBatches
 
 # 5 % positives; each row's feature is its number.
 LABELS = (np.arange(1000) % 20 == 0).astype(int)

@@ -6,7 +6,7 @@ import pytest
 from scipy.optimize import nnls
 from scipy.special import log_softmax, softmax
 
-from kfusion.blending import Blend, fit_blend
+from kfusion.estimators.blending import Blend, fit_blend
 from kfusion.layers import LogLinearPool
 
 RANDOM = np.random.default_rng(0)

@@ -5,8 +5,8 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
-from kfusion.bootstrap import Bootstrap, bootstrap, bootstrap_interval
-from kfusion.delong import delong_test
+from kfusion.evidence.bootstrap import Bootstrap, bootstrap, bootstrap_interval
+from kfusion.evidence.delong import delong_test
 
 VALUES = np.random.default_rng(0).normal(3.0, 2.0, size=40)
 

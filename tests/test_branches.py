@@ -17,7 +17,7 @@ from kfusion import (
     text_branch,
 )
 from kfusion.layers import MaskedConv, MaskedPool, ObservedNormalization
-from kfusion.models import FUSIONS
+from kfusion.models.building import FUSIONS
 
 ROWS = 8
 VOCABULARY = Vocabulary(("red", "fox", "hen"), length=4)

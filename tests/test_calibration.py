@@ -8,7 +8,7 @@ from scipy import optimize, special
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import log_loss, roc_auc_score
 
-from kfusion.calibration import (
+from kfusion.evidence.calibration import (
     IsotonicCalibration,
     TemperatureScaling,
     calibration_from_dict,

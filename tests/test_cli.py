@@ -16,7 +16,7 @@ from PIL import Image
 from kfusion.cli import main
 from kfusion.commands.options import add_data_arguments
 from kfusion.commands.rows import load_data
-from kfusion.streamed_images import StreamedImages
+from kfusion.data.streamed_images import StreamedImages
 
 pytestmark = pytest.mark.usefixtures("eagerly")
 

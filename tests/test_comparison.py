@@ -10,12 +10,12 @@ from scipy import stats
 from sklearn.linear_model import LogisticRegression
 
 from kfusion import FusionData
-from kfusion.baselines import boosted_trees, fused, single_input, standard_single_inputs
-from kfusion.comparison import choose_single, compare
-from kfusion.cross_validation import CrossValidation, FoldResult
-from kfusion.estimates import JudgedRows, estimate
-from kfusion.folds import make_folds
+from kfusion.data.folds import make_folds
+from kfusion.evidence.estimates import JudgedRows, estimate
 from kfusion.tasks import task as make_task
+from kfusion.validation.baselines import boosted_trees, fused, single_input, standard_single_inputs
+from kfusion.validation.comparison import choose_single, compare
+from kfusion.validation.cross_validation import CrossValidation, FoldResult
 
 pytestmark = pytest.mark.usefixtures("eagerly")
 

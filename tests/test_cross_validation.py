@@ -12,9 +12,9 @@ import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import cross_val_predict
 
-from kfusion.cross_validation import FoldError, cross_validate
-from kfusion.fusion_data import FusionData
+from kfusion.data.fusion_data import FusionData
 from kfusion.tasks import task as make_task
+from kfusion.validation.cross_validation import FoldError, cross_validate
 
 pytestmark = pytest.mark.usefixtures("eagerly")
 

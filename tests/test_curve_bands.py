@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from kfusion.band_plots import plot_predicted, plot_roc_bands
-from kfusion.curve_bands import JudgedScores, precision_recall_band, roc_band
+from kfusion.evidence.curve_bands import JudgedScores, precision_recall_band, roc_band
+from kfusion.reports.band_plots import plot_predicted, plot_roc_bands
 
 RANDOM = np.random.default_rng(0)
 Y = RANDOM.integers(2, size=300)

@@ -7,7 +7,7 @@ from sklearn import metrics as sklearn_metrics
 from sklearn.calibration import calibration_curve
 
 from kfusion import metrics
-from kfusion.curves import confusion, precision_recall_curve, reliability_curve, roc_curve
+from kfusion.evidence.curves import confusion, precision_recall_curve, reliability_curve, roc_curve
 
 SEEDS = range(12)
 WEIGHTINGS = ["none", "counts", "fractions"]

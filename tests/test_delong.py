@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
-from kfusion.delong import (
+from kfusion.evidence.delong import (
     area_interval,
     auc_influence,
     combine_influences,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score
 
-from kfusion.disagreements import which_rows
+from kfusion.evidence.disagreements import which_rows
 from kfusion.tasks import task
 
 Y = [1, 0, 1, 0, 1]

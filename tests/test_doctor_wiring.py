@@ -8,10 +8,10 @@ from keras import layers
 from sklearn.datasets import load_digits
 
 import kfusion
-from kfusion.baselines import default_branches
 from kfusion.doctor.case import Case, Rows
 from kfusion.doctor.findings import Finding, Undecided
 from kfusion.doctor.wiring_checks import CHECKS
+from kfusion.validation.baselines import default_branches
 
 PIXELS, DIGITS = load_digits(return_X_y=True)
 PIXELS = (PIXELS / 16).astype("float32")

@@ -16,9 +16,9 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.utils.estimator_checks import check_estimator
 
 from kfusion import FusionClassifier, FusionData, FusionRegressor
-from kfusion.cross_validation import FoldError
-from kfusion.members import Member
-from kfusion.model_card import sentence
+from kfusion.estimators.members import Member
+from kfusion.exports.model_card import sentence
+from kfusion.validation.cross_validation import FoldError
 
 ROWS = 160
 RANDOM = np.random.default_rng(0)
@@ -124,8 +124,8 @@ class TestAllMembers:
 
     def test_the_blend_is_judged_by_weights_of_other_rows(self, fitted):
         """Turning the labels of one fold round must not move its own predictions."""
-        from kfusion.bagging import blend_outside
-        from kfusion.cross_validation import CrossValidation
+        from kfusion.estimators.bagging import blend_outside
+        from kfusion.validation.cross_validation import CrossValidation
 
         first = next(iter(fitted.results_.values()))
         test = first.folds[0].fold.test
@@ -291,9 +291,9 @@ def test_repeats_judge_a_blend_of_the_same_repeat():
     """The other repeat's predictions do not touch those of this one."""
     import dataclasses
 
-    from kfusion.bagging import blend_outside
-    from kfusion.cross_validation import CrossValidation
-    from kfusion.out_of_fold import OutOfFold
+    from kfusion.estimators.bagging import blend_outside
+    from kfusion.estimators.out_of_fold import OutOfFold
+    from kfusion.validation.cross_validation import CrossValidation
 
     model = FusionClassifier(effort="thorough", num_folds=2, members=["trees", "trees and image"])
     model.fit(X, Y)
@@ -326,7 +326,7 @@ class TestRepeatable:
 
     def test_a_killed_fit_goes_on_where_it_was(self, tmp_path, monkeypatch):
         undisturbed = trees(num_folds=4).fit(FRAME, Y).predict_proba(FRAME)
-        import kfusion.estimators as module
+        import kfusion.estimators.fusion_estimators as module
 
         calls = []
 
@@ -526,7 +526,7 @@ class TestBadInput:
             trees(image_column="photo").fit(frame, [0, 1, 0, 1])
 
     def test_a_member_that_fails_is_named(self, monkeypatch):
-        import kfusion.members as module
+        import kfusion.estimators.members as module
 
         def broken(*arguments, **keywords):
             raise ZeroDivisionError("no more rows")

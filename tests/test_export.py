@@ -20,8 +20,14 @@ from kfusion import (
     tabular_branch,
     task,
 )
-from kfusion import export as export_module
-from kfusion.raw_columns import encode_tensors, raw_columns, raw_dtype, sample_frame, served_names
+from kfusion.data.raw_columns import (
+    encode_tensors,
+    raw_columns,
+    raw_dtype,
+    sample_frame,
+    served_names,
+)
+from kfusion.exports import export as export_module
 
 tf = pytest.importorskip("tensorflow")
 pytestmark = pytest.mark.skipif(

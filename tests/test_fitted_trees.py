@@ -10,8 +10,8 @@ from sklearn.ensemble import (
 from sklearn.exceptions import NotFittedError
 from threadpoolctl import threadpool_limits
 
-from kfusion import fitted_trees
-from kfusion.fitted_trees import NODE_FIELDS, read_fitted_trees
+from kfusion.models import fitted_trees
+from kfusion.models.fitted_trees import NODE_FIELDS, read_fitted_trees
 
 
 @pytest.fixture

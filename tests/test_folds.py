@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.model_selection import LeaveOneGroupOut, StratifiedKFold
 
-from kfusion.folds import make_folds
+from kfusion.data.folds import make_folds
 
 LABELS = np.repeat([0, 1, 2], [50, 30, 10])
 GROUPS = np.arange(90) // 3

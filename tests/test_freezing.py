@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from keras import layers
 
-from kfusion.freezing import freeze, unfreeze
+from kfusion.frozen.freezing import freeze, unfreeze
 from kfusion.layers import NormalizedDense
-from kfusion.trained_branches import branch_from
+from kfusion.models.trained_branches import branch_from
 
 BACKEND = keras.backend.backend()
 SHAPE = (8, 8, 3)
@@ -256,7 +256,7 @@ class TestFreeze:
         import tensorflow as tf
 
         from kfusion import build_fusion_model, export_saved_model, load_exported, tabular_branch
-        from kfusion.prediction import predict
+        from kfusion.models.prediction import predict
 
         branch = branch_from(trained_model(), dtype="uint8")
         model = build_fusion_model(

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import kfusion as kf
-from kfusion import frozen_features
-from kfusion.feature_store import even_batches
-from kfusion.frozen_parts import split_model
+from kfusion.frozen import frozen_features
+from kfusion.frozen.feature_store import even_batches
+from kfusion.frozen.frozen_parts import split_model
 from kfusion.layers import Frozen
 
 pytestmark = pytest.mark.usefixtures("eagerly")
@@ -351,7 +351,7 @@ def test_a_changed_row_is_another_set_of_rows(tmp_path):
 KILLED = """
 import os, sys
 import numpy as np
-from kfusion.feature_store import FeatureFiles, Kind, digest_rows
+from kfusion.frozen.feature_store import FeatureFiles, Kind, digest_rows
 
 rows = np.arange(40.0).reshape(10, 4)
 

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kfusion.fusion_data import FusionData
-from kfusion.tables import TableSchema
+from kfusion.data.fusion_data import FusionData
+from kfusion.data.tables import TableSchema
 
 
 def make_data(y, *, kind="binary", groups=None, frame=None):

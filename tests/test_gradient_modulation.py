@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from kfusion import GradientModulation, build_fusion_model, fit, predict, tabular_branch, task
-from kfusion.gradient_modulation import modulation_coefficients
 from kfusion.layers import GradientScale
+from kfusion.training.gradient_modulation import modulation_coefficients
 
 
 def build(fusion="concat", kind="binary", **keywords):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kfusion import images as images_module
-from kfusion.images import (
+from kfusion.data import images as images_module
+from kfusion.data.images import (
     BadImage,
     BadImageError,
     check_image_shape,

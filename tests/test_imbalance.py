@@ -6,10 +6,10 @@ import pytest
 from scipy import special
 from sklearn.metrics import log_loss, roc_auc_score
 
-from kfusion.balanced_batches import BalancedBatches
-from kfusion.calibration import fit_isotonic, fit_temperature
+from kfusion.data.balanced_batches import BalancedBatches
+from kfusion.evidence.calibration import fit_isotonic, fit_temperature
+from kfusion.evidence.thresholds import measure_threshold, threshold_by_cost
 from kfusion.losses import PriorShiftedCrossentropy
-from kfusion.thresholds import measure_threshold, threshold_by_cost
 
 COSTS = {"false_negative_cost": 20.0, "false_positive_cost": 1.0}
 

@@ -18,7 +18,7 @@ from kfusion import (
     task,
     tree_ensemble,
 )
-from kfusion.joined_trees import JoinedTrees
+from kfusion.exports.joined_trees import JoinedTrees
 from kfusion.layers import NormalizedConv, NormalizedDense
 from kfusion.layers.inverse_error import inverse_error
 

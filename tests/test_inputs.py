@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kfusion.inputs import InputSpec, check_lengths, check_same_keys, select_inputs
+from kfusion.data.inputs import InputSpec, check_lengths, check_same_keys, select_inputs
 
 IMAGE = InputSpec((None, None, 3), "uint8")
 TABLE = InputSpec((2,), "float32")

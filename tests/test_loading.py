@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from kfusion.images import BadImageError
-from kfusion.loading import load_images, load_table
-from kfusion.table_files import read_csv
-from kfusion.tables import TableSchema
+from kfusion.data.images import BadImageError
+from kfusion.data.loading import load_images, load_table
+from kfusion.data.table_files import read_csv
+from kfusion.data.tables import TableSchema
 
 
 @pytest.fixture

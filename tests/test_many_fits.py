@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import kfusion
-from kfusion.many_fits import fit_many
-from kfusion.model_dials import structure_of
-from kfusion.prediction import predict
-from kfusion.training import compile_model, seed_layers
+from kfusion.models.prediction import predict
+from kfusion.stacked.many_fits import fit_many
+from kfusion.stacked.model_dials import structure_of
+from kfusion.training.fitting import compile_model, seed_layers
 
 ROWS, BATCH, EPOCHS = 70, 16, 3
 BACKENDS = ("tensorflow", "jax")

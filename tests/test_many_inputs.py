@@ -19,7 +19,7 @@ import kfusion
 from kfusion import FusionClassifier, TableSchema, load_exported, load_table, predict
 from kfusion.doctor.case import Case, Rows
 from kfusion.doctor.split_checks import check_shared_rows
-from kfusion.latent_semantics import latent_semantics
+from kfusion.models.latent_semantics import latent_semantics
 
 ROWS = 80
 RANDOM = np.random.default_rng(0)

@@ -14,7 +14,7 @@ from kfusion import (
     prediction_model,
     tabular_branch,
 )
-from kfusion.models import FUSIONS, VECTOR_FUSIONS, feature_maps
+from kfusion.models.building import FUSIONS, VECTOR_FUSIONS, feature_maps
 
 FRESH = 1 / np.sqrt(1 + 1e-3)  # of Keras' batch normalisation before its first training step
 SHAPE = (8, 8, 3)

@@ -28,10 +28,10 @@ from kfusion import (
     predict,
     tabular_branch,
 )
-from kfusion.bagging import pooled
-from kfusion.images import rows_with_image
-from kfusion.models import FUSIONS
-from kfusion.presence_blends import fit_presence_blends
+from kfusion.data.images import rows_with_image
+from kfusion.estimators.bagging import pooled
+from kfusion.estimators.presence_blends import fit_presence_blends
+from kfusion.models.building import FUSIONS
 
 
 def numbers(*rows):
@@ -193,7 +193,7 @@ class TestEstimator:
             seen.append(arguments[1]["image"])
             return fit(*arguments, **keywords)
 
-        monkeypatch.setattr("kfusion.members.fit", watched)
+        monkeypatch.setattr("kfusion.estimators.members.fit", watched)
         x, y = data
         x = without(x, "image", slice(0, 80))
         FusionClassifier(members=["image"], num_folds=2, epochs=1).fit(x, y)

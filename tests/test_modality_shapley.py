@@ -6,7 +6,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from kfusion.modality_shapley import score_subsets, shapley_values
+from kfusion.evidence.modality_shapley import score_subsets, shapley_values
 
 NAMES = ["image", "table", "text"]
 RANDOM = np.random.default_rng(0)

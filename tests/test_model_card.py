@@ -9,9 +9,11 @@ import pytest
 import yaml
 from PIL import Image
 
-from kfusion.estimates import Estimate
-from kfusion.images import decode_image
-from kfusion.model_card import (
+from kfusion.data.images import decode_image
+from kfusion.data.raw_columns import served_names
+from kfusion.data.tables import TableSchema
+from kfusion.evidence.estimates import Estimate
+from kfusion.exports.model_card import (
     CardFacts,
     ScoreLine,
     cell,
@@ -20,9 +22,7 @@ from kfusion.model_card import (
     facts_of_run,
     write_model_card,
 )
-from kfusion.raw_columns import served_names
 from kfusion.server.values import decode_base64
-from kfusion.tables import TableSchema
 
 FRAME = pd.DataFrame(
     {
@@ -196,10 +196,10 @@ def test_facts_of_a_run():
 
 def test_facts_of_a_comparison():
     y = np.arange(40) % 2
-    from kfusion.comparison import compare_results
-    from kfusion.cross_validation import CrossValidation, FoldResult
-    from kfusion.folds import Fold
+    from kfusion.data.folds import Fold
     from kfusion.tasks import task
+    from kfusion.validation.comparison import compare_results
+    from kfusion.validation.cross_validation import CrossValidation, FoldResult
 
     rows = np.arange(40)
     folds = [Fold(i, rows[rows % 2 != i], rows[rows // 20 == i], 0) for i in range(2)]

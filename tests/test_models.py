@@ -22,7 +22,7 @@ from kfusion import (
     task,
 )
 from kfusion.layers import BatchEnsembleDense, ConcatFusion, NumberScaling, QuantileScaling
-from kfusion.models import FUSIONS
+from kfusion.models.building import FUSIONS
 
 SHAPE = (8, 8, 3)
 

@@ -7,10 +7,10 @@ import pytest
 from scipy import stats
 
 from kfusion import metrics
-from kfusion.bootstrap import UndefinedStatisticError
-from kfusion.delong import delong_test
-from kfusion.estimates import JudgedRows, estimate
-from kfusion.paired_comparison import compare_folds, compare_predictions
+from kfusion.evidence.bootstrap import UndefinedStatisticError
+from kfusion.evidence.delong import delong_test
+from kfusion.evidence.estimates import JudgedRows, estimate
+from kfusion.evidence.paired_comparison import compare_folds, compare_predictions
 from kfusion.tasks import task
 
 RANDOM = np.random.default_rng(0)
@@ -177,7 +177,7 @@ class TestFolds:
         def undefined(*arguments, **settings):
             raise UndefinedStatisticError("a class was drawn too rarely")
 
-        monkeypatch.setattr("kfusion.estimates.bootstrap", undefined)
+        monkeypatch.setattr("kfusion.evidence.estimates.bootstrap", undefined)
         result = compare_predictions(Y, A, B, score="average_precision")
         assert math.isnan(result.low)
         assert result.verdict.endswith("positives: there are too few of them")

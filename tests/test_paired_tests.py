@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kfusion.paired_tests import (
+from kfusion.evidence.paired_tests import (
     achieved_power,
     corrected_resampled_ttest,
     holm,

@@ -16,11 +16,11 @@ from kfusion import (
     export_saved_model,
     image_branch,
     load_exported,
-    portable_formats,
     tabular_branch,
     task,
 )
-from kfusion import export as export_module
+from kfusion.exports import export as export_module
+from kfusion.exports import portable_formats
 
 tf = pytest.importorskip("tensorflow")
 pytestmark = pytest.mark.skipif(

@@ -6,7 +6,7 @@ import pytest
 from sklearn.decomposition import PCA
 
 from kfusion.layers import PrincipalComponents
-from kfusion.principal_components import fit_principal_components
+from kfusion.models.principal_components import fit_principal_components
 
 
 def draw_images(rows, side=6, channels=3, seed=0):

@@ -16,9 +16,9 @@ from sklearn.linear_model import LogisticRegression
 
 import kfusion as kf
 from kfusion.cli import main
-from kfusion.cross_validation import cross_validate
 from kfusion.doctor.findings import Diagnosis, Finding, Undecided
-from kfusion.run_records import write_predictions
+from kfusion.runs.run_records import write_predictions
+from kfusion.validation.cross_validation import cross_validate
 
 pytestmark = pytest.mark.usefixtures("eagerly")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kfusion.rows import join_rows, take_rows
+from kfusion.data.rows import join_rows, take_rows
 
 ARRAY = np.arange(12).reshape(6, 2)
 FRAME = pd.DataFrame({"a": [5, 6, 7, 8, 9, 10], "b": list("uvwxyz")})

@@ -36,7 +36,7 @@ from kfusion import (
     task,
 )
 from kfusion.cli import main
-from kfusion.inputs import InputSpec
+from kfusion.data.inputs import InputSpec
 from kfusion.server.app import build_app
 from kfusion.server.reading import Limits
 

@@ -15,16 +15,16 @@ import pytest
 from PIL import Image
 
 import kfusion as kf
-from kfusion import lazy_rows
-from kfusion.balanced_batches import BalancedBatches
+from kfusion.data import lazy_rows
+from kfusion.data.balanced_batches import BalancedBatches
+from kfusion.data.fingerprints import fingerprint
+from kfusion.data.image_cache import ImageCache
+from kfusion.data.images import BadImageError
+from kfusion.data.loading import load_table
+from kfusion.data.row_batches import ShuffledBatches
+from kfusion.data.rows import take_rows
+from kfusion.data.streamed_images import StreamedImages
 from kfusion.doctor import examine
-from kfusion.fingerprints import fingerprint
-from kfusion.image_cache import ImageCache
-from kfusion.images import BadImageError
-from kfusion.loading import load_table
-from kfusion.row_batches import ShuffledBatches
-from kfusion.rows import take_rows
-from kfusion.streamed_images import StreamedImages
 
 pytestmark = pytest.mark.usefixtures("eagerly")
 ROWS = 60
@@ -237,7 +237,7 @@ def test_what_needs_all_pixels_gets_few_and_is_told_of_many(both, monkeypatch):
 def test_a_cache_serves_later_epochs_without_the_decoder(frame, monkeypatch):
     data = load(frame, streaming=True, use_cache=True)
     first = np.asarray(data.images)
-    monkeypatch.setattr("kfusion.images._decode", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr("kfusion.data.images._decode", lambda *_: pytest.fail("decoded again"))
     np.testing.assert_array_equal(np.asarray(data.images), first)
     part = pickle.loads(pickle.dumps(data.images.take([3, 1])))
     np.testing.assert_array_equal(part[:], first[[3, 1]])
@@ -246,7 +246,7 @@ def test_a_cache_serves_later_epochs_without_the_decoder(frame, monkeypatch):
 READER = """
 import sys, time
 import numpy as np
-from kfusion.streamed_images import StreamedImages
+from kfusion.data.streamed_images import StreamedImages
 images = StreamedImages(sys.argv[1:], (8, 8, 3), use_cache=True)
 for row in range(len(images)):
     images[row]

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kfusion.loading import load_table
-from kfusion.table_files import name_columns, read_csv, read_table
+from kfusion.data.loading import load_table
+from kfusion.data.table_files import name_columns, read_csv, read_table
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_a_row_that_is_too_long_is_an_error_whatever_is_asked_for(tmp_path):
 
 
 def test_long_tables_are_read_in_parts(monkeypatch, tmp_path):
-    monkeypatch.setattr("kfusion.table_files._CHUNK_ROWS", 3)
+    monkeypatch.setattr("kfusion.data.table_files._CHUNK_ROWS", 3)
     (tmp_path / "rows.csv").write_text("a;b\n" + "".join(f"{i},5;x{i}\n" for i in range(8)))
     read = read_csv(tmp_path / "rows.csv")
     assert read["a"].tolist() == [f"{i}.5" for i in range(8)]

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kfusion.column_values import category_text, infer_kind, is_identifier
-from kfusion.tables import TableSchema
+from kfusion.data.column_values import category_text, infer_kind, is_identifier
+from kfusion.data.tables import TableSchema
 
 
 def encode_one(values, kind=None, **arguments):

@@ -7,7 +7,7 @@ import pytest
 from scipy import special
 from sklearn.metrics import confusion_matrix, precision_score, recall_score
 
-from kfusion.thresholds import (
+from kfusion.evidence.thresholds import (
     measure_threshold,
     threshold_by_cost,
     threshold_by_sensitivity,

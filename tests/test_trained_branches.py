@@ -13,9 +13,9 @@ from kfusion import (
     predict,
     tabular_branch,
 )
-from kfusion.freezing import unfreeze
+from kfusion.frozen.freezing import unfreeze
 from kfusion.layers import Frozen
-from kfusion.trained_branches import branch_from
+from kfusion.models.trained_branches import branch_from
 
 SHAPE = (8, 8, 3)
 

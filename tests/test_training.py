@@ -21,7 +21,7 @@ from kfusion import (
     task,
 )
 from kfusion.optimizers import LEARNING_RATES, StepDecay
-from kfusion.training import default_batch_size
+from kfusion.training.fitting import default_batch_size
 
 SHAPE = (6, 6, 3)
 

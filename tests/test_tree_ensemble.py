@@ -10,10 +10,10 @@ import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from threadpoolctl import threadpool_limits
 
-from kfusion.export import export_saved_model
-from kfusion.fitted_trees import read_fitted_trees
+from kfusion.exports.export import export_saved_model
 from kfusion.layers import TreeEnsemble
-from kfusion.tree_conversion import tree_ensemble
+from kfusion.models.fitted_trees import read_fitted_trees
+from kfusion.models.tree_conversion import tree_ensemble
 
 ROOT = Path(__file__).parents[1]
 

@@ -15,8 +15,8 @@ from kfusion.branches.images import image_branch
 from kfusion.branches.sequences import sequence_branch
 from kfusion.branches.tables import tabular_branch
 from kfusion.branches.text import text_branch
-from kfusion.inputs import TABULAR
-from kfusion.tables import TableSchema
+from kfusion.data.inputs import TABULAR
+from kfusion.data.tables import TableSchema
 
 
 def branch_builders(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import keras
 
-from kfusion.dropout_rates import last_rates, listed_rates
+from kfusion.branches.dropout_rates import last_rates, listed_rates
 from kfusion.layers import NormalizedDense, ObservedNormalization
 
 

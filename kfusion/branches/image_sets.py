@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from kfusion.branches.images import image_branch
-from kfusion.images import check_image_shape
+from kfusion.data.images import check_image_shape
 from kfusion.layers import MaskedPool, RepeatPresent
 
 

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from kfusion.dropout_rates import last_rates, listed_rates
-from kfusion.images import check_image_shape
+from kfusion.branches.dropout_rates import last_rates, listed_rates
+from kfusion.data.images import check_image_shape
 from kfusion.layers import ApplicationPreprocessing, EdgeMagnitude, NormalizedConv, NormalizedDense
 from kfusion.layers.application_preprocessing import find_application
-from kfusion.trained_models import plain_model, pool_features, run_model
+from kfusion.models.trained_models import plain_model, pool_features, run_model
 
 CONV_FILTERS = (32, 64, 128, 128, 128)
 LARGE_SIDE = 96

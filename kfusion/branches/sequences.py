@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
-from kfusion.dropout_rates import last_rates, listed_rates
+from kfusion.branches.dropout_rates import last_rates, listed_rates
 from kfusion.layers import MaskedConv, MaskedPool, NormalizedDense, ObservedNormalization
 
 CONV_FILTERS = (32, 64, 128)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from kfusion.dropout_rates import last_rates, listed_rates
+from kfusion.branches.dropout_rates import last_rates, listed_rates
+from kfusion.data.tables import NumberColumn, TableSchema
 from kfusion.layers import (
     BatchEnsembleDense,
     CategoryEmbedding,
@@ -18,7 +19,6 @@ from kfusion.layers import (
     QuantileScaling,
 )
 from kfusion.layers.normalized_dense import MOMENTUM
-from kfusion.tables import NumberColumn, TableSchema
 
 
 def tabular_branch(

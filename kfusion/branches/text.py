@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
-from kfusion.dropout_rates import last_rates, listed_rates
+from kfusion.branches.dropout_rates import last_rates, listed_rates
+from kfusion.data.texts import MISSING, Vocabulary
 from kfusion.layers import MaskedPool, NormalizedDense
-from kfusion.texts import MISSING, Vocabulary
 
 
 def text_branch(

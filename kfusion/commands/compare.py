@@ -37,10 +37,10 @@ def add_parser(commands: Any) -> None:
 
 def _compare(arguments: argparse.Namespace) -> dict[str, Any]:
     data = load_data(arguments)
-    from kfusion.comparison import compare
-    from kfusion.cross_validation import plan_folds
-    from kfusion.delong import check_confidence
-    from kfusion.fingerprints import OtherWorkError
+    from kfusion.data.fingerprints import OtherWorkError
+    from kfusion.evidence.delong import check_confidence
+    from kfusion.validation.comparison import compare
+    from kfusion.validation.cross_validation import plan_folds
 
     fusions = arguments.fusions or ["concat", "multiply"]
     folder = Path(arguments.out)

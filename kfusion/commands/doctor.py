@@ -31,11 +31,11 @@ def add_parser(commands: Any) -> None:
 def _doctor(arguments: argparse.Namespace) -> dict[str, Any]:
     data = load_data(arguments)
     train, validation = split_data(data, arguments)
-    from kfusion.candidates import fresh_fusion
     from kfusion.doctor.examination import examine
-    from kfusion.runs import load_run
-    from kfusion.trained_models import read_model
-    from kfusion.training import default_batch_size
+    from kfusion.models.trained_models import read_model
+    from kfusion.runs.candidates import fresh_fusion
+    from kfusion.runs.run_folders import load_run
+    from kfusion.training.fitting import default_batch_size
 
     with user_input((ValueError, FileNotFoundError)):
         if arguments.model is None:

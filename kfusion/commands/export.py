@@ -21,8 +21,8 @@ def add_parser(commands: Any) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> dict[str, Any]:
-    from kfusion.portable_formats import check_packages, export_litert, export_onnx
-    from kfusion.runs import export_run, load_run
+    from kfusion.exports.portable_formats import check_packages, export_litert, export_onnx
+    from kfusion.runs.run_folders import export_run, load_run
 
     files = {"onnx": arguments.onnx, "litert": arguments.litert}
     files = {name: file for name, file in files.items() if file is not None}

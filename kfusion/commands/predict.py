@@ -28,10 +28,10 @@ def add_parser(commands: Any) -> None:
 
 
 def _predict(arguments: argparse.Namespace) -> dict[str, Any]:
-    from kfusion.images import BadImageError
-    from kfusion.loading import NO_FILE, load_image_columns
-    from kfusion.serving import load_exported
-    from kfusion.table_files import read_table
+    from kfusion.data.images import BadImageError
+    from kfusion.data.loading import NO_FILE, load_image_columns
+    from kfusion.data.table_files import read_table
+    from kfusion.exports.serving import load_exported
 
     with user_input((*CHECK_ERRORS, ImportError)):
         if arguments.out and not Path(arguments.out).absolute().parent.is_dir():

@@ -12,8 +12,8 @@ from kfusion.commands.telling import tell
 
 def load_data(arguments: argparse.Namespace):
     """Loads the table; any fault in it is the user's to mend."""
-    from kfusion.loading import load_table
-    from kfusion.table_files import read_table
+    from kfusion.data.loading import load_table
+    from kfusion.data.table_files import read_table
 
     with user_input((*CHECK_ERRORS, ImportError)):
         frame = read_table(arguments.csv)
@@ -52,7 +52,7 @@ def branches_asked_for(arguments: argparse.Namespace):
     """A callable from training rows to builders of branches, as the arguments ask for."""
     from functools import partial
 
-    from kfusion.baselines import default_branches
+    from kfusion.validation.baselines import default_branches
 
     return partial(
         default_branches,
@@ -66,7 +66,7 @@ def branches_asked_for(arguments: argparse.Namespace):
 
 def check_buildable(builders, fusions: Sequence[str]) -> None:
     """Raises what is wrong with branches or fusions before anything is trained."""
-    from kfusion.models import get_fusion
+    from kfusion.models.building import get_fusion
 
     for builder in builders.values():
         builder()

@@ -35,8 +35,8 @@ def serve(arguments: argparse.Namespace) -> dict[str, Any]:
         raise CommandError(
             f"`kfusion serve` needs {error.name}: pip install 'kfusion[serve]'."
         ) from error
+    from kfusion.exports.serving import load_exported
     from kfusion.server.reading import Limits
-    from kfusion.serving import load_exported
 
     limits = Limits(
         max_bytes=arguments.max_megabytes * 2**20,

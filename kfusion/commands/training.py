@@ -40,9 +40,10 @@ def _train(arguments: argparse.Namespace, *, search: bool) -> dict[str, Any]:
     data = load_data(arguments)
     train, validation = split_data(data, arguments)
     # Keras is loaded only now, so that a mistake in the data shows at once.
-    from kfusion import candidates, runs
-    from kfusion.loading import name_image_inputs
-    from kfusion.training import check_can_score
+    from kfusion.data.loading import name_image_inputs
+    from kfusion.runs import candidates
+    from kfusion.runs import run_folders as runs
+    from kfusion.training.fitting import check_can_score
 
     fusions = arguments.fusions or ["concat", "multiply"]
     with user_input():

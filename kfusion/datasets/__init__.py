@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kfusion.data.fusion_data import FusionData
 from kfusion.datasets.landcover import (
     COLUMN_KINDS,
     LANDCOVER_CODES,
@@ -13,7 +14,6 @@ from kfusion.datasets.landcover import (
     build_points,
     read_sample,
 )
-from kfusion.fusion_data import FusionData
 
 __all__ = ["load_cropland", "load_landcover"]
 

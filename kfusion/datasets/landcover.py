@@ -13,7 +13,7 @@ import pandas as pd
 from PIL import Image
 from sklearn.neighbors import BallTree
 
-from kfusion.table_files import read_csv
+from kfusion.data.table_files import read_csv
 
 COLUMN_KINDS = {
     "abs_lat": "number",

@@ -13,7 +13,7 @@ from kfusion.doctor.case import Case, Rows
 from kfusion.doctor.drawn_rows import few_rows, take
 from kfusion.doctor.model_runs import predict, prediction_name
 from kfusion.doctor.targets import class_values, plain_targets
-from kfusion.models import PREDICTION
+from kfusion.models.building import PREDICTION
 from kfusion.tasks import Task
 
 

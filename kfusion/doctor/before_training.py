@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from kfusion.data.tables import TableSchema
 from kfusion.doctor import (
     batch_checks,
     column_checks,
@@ -19,7 +20,6 @@ from kfusion.doctor.case import Case, make_rows, name_columns
 from kfusion.doctor.data_checks import check_validation_classes
 from kfusion.doctor.findings import Diagnosis, to_diagnosis
 from kfusion.doctor.undecided import Check
-from kfusion.tables import TableSchema
 from kfusion.tasks import Task
 
 # The first ones need no model; the others run it where a part of it is frozen.

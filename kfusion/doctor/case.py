@@ -9,9 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from kfusion.inputs import TABULAR, check_lengths
-from kfusion.lazy_rows import as_rows
-from kfusion.tables import TableSchema
+from kfusion.data.inputs import TABULAR, check_lengths
+from kfusion.data.lazy_rows import as_rows
+from kfusion.data.tables import TableSchema
 from kfusion.tasks import Task
 
 

@@ -21,7 +21,7 @@ from kfusion.doctor.entries import (
 from kfusion.doctor.findings import Finding, Undecided
 from kfusion.doctor.model_runs import predict, prediction_name
 from kfusion.doctor.undecided import Said, decides
-from kfusion.models import PREDICTION
+from kfusion.models.building import PREDICTION
 
 # A scale that validation rows may differ by.
 OTHER_SCALE = 5.0

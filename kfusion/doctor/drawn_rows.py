@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from kfusion.data.lazy_rows import LazyRows
 from kfusion.doctor.case import Case, Rows
-from kfusion.lazy_rows import LazyRows
 
 BATCH = 256
 # Of checks that run a model several times and average nothing.

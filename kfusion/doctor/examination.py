@@ -7,6 +7,8 @@ from typing import Any
 
 import keras
 
+from kfusion.data.fusion_data import FusionData
+from kfusion.data.tables import TableSchema
 from kfusion.doctor import (
     column_checks,
     data_checks,
@@ -22,8 +24,6 @@ from kfusion.doctor.drawn_rows import decoded
 from kfusion.doctor.findings import Diagnosis, to_diagnosis
 from kfusion.doctor.target_checks import why_it_does_not_run
 from kfusion.doctor.undecided import Check
-from kfusion.fusion_data import FusionData
-from kfusion.tables import TableSchema
 from kfusion.tasks import Task, as_task
 
 CHECKS: tuple[Check, ...] = (

@@ -18,7 +18,7 @@ import numpy as np
 from kfusion.doctor.model_runs import check_built, feed, name_outputs, told
 from kfusion.doctor.undecided import UndecidableError
 from kfusion.layers import Frozen
-from kfusion.trained_models import plain_model
+from kfusion.models.trained_models import plain_model
 
 # Layers that hand on the values, or part of them, in the range that they came in.
 _HAND_ON = (

@@ -15,7 +15,7 @@ from kfusion.doctor.findings import Finding, Undecided
 from kfusion.doctor.learning_checks import ruling_penalties
 from kfusion.doctor.model_runs import numbers
 from kfusion.doctor.undecided import Said, decides
-from kfusion.models import PREDICTION
+from kfusion.models.building import PREDICTION
 
 # Words in names of metrics that are better when larger, and of those that are when smaller.
 _RISING = ("accuracy", "acc", "auc", "r2", "f1", "precision", "recall", "prc", "iou")

@@ -12,7 +12,7 @@ import numpy as np
 from kfusion.doctor.case import Case
 from kfusion.doctor.model_runs import prediction_name, told
 from kfusion.doctor.undecided import UndecidableError
-from kfusion.models import PREDICTION
+from kfusion.models.building import PREDICTION
 
 
 @dataclasses.dataclass(frozen=True)

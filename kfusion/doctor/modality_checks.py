@@ -12,8 +12,8 @@ from kfusion.doctor.case import Case, Rows
 from kfusion.doctor.drawn_rows import few_rows, take
 from kfusion.doctor.findings import Finding, Undecided
 from kfusion.doctor.undecided import Said, decides
-from kfusion.models import PREDICTION
-from kfusion.paired_comparison import compare_predictions, correct_by_holm
+from kfusion.evidence.paired_comparison import compare_predictions, correct_by_holm
+from kfusion.models.building import PREDICTION
 
 NUM_PERMUTATIONS, NUM_RESAMPLES = 3, 100
 # Rows that permutations need to show a difference, and the most that learn or judge alone.

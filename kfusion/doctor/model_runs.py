@@ -11,8 +11,8 @@ import numpy as np
 
 from kfusion.doctor.drawn_rows import batches
 from kfusion.doctor.undecided import UndecidableError
-from kfusion.models import PREDICTION
-from kfusion.trained_models import taken_by
+from kfusion.models.building import PREDICTION
+from kfusion.models.trained_models import taken_by
 
 MOST_LETTERS = 300
 

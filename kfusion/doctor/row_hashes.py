@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kfusion.lazy_rows import LazyRows
+from kfusion.data.lazy_rows import LazyRows
 
 
 def hash_rows(arrays: Sequence[np.ndarray]) -> np.ndarray:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
+from kfusion.data.lazy_rows import LazyRows, some_rows
 from kfusion.doctor.answers import targets
 from kfusion.doctor.case import Case, Rows
 from kfusion.doctor.findings import Finding, Undecided
 from kfusion.doctor.row_hashes import hash_rows, join_hashes
 from kfusion.doctor.undecided import Said
-from kfusion.lazy_rows import LazyRows, some_rows
 
 MOST_ROWS = 200_000
 # Numbers from which a row, such as an image, does not come twice by chance.

@@ -12,7 +12,7 @@ from kfusion.doctor.drawn_rows import few_rows
 from kfusion.doctor.findings import Finding
 from kfusion.doctor.model_runs import predict
 from kfusion.doctor.undecided import Said, UndecidableError, decides
-from kfusion.models import PREDICTION
+from kfusion.models.building import PREDICTION
 
 # Standard deviations of the targets between their mean and that of the answers.
 FAR = 10.0

@@ -15,7 +15,7 @@ ACTIVATIONS = ("sigmoid", "softmax", "linear")
 
 @keras.saving.register_keras_serializable(package="kfusion")
 class LogLinearPool(keras.layers.Layer):
-    """Pools members' predictions as a `kfusion.blending.Blend` does; `set_blend` fills it.
+    """Pools members' predictions as a `Blend` does; `set_blend` fills it.
 
     Of classes, the softmax of the sum of scaled logarithms (a logarithmic opinion pool, Genest &
     Zidek, 1986, Statistical Science 1:114-135); of values, their scaled sum. What it holds are
@@ -79,7 +79,7 @@ class LogLinearPool(keras.layers.Layer):
         """Takes over a blend's numbers.
 
         Args:
-            blend: `kfusion.blending.Blend`.
+            blend: `Blend` of `kfusion.estimators.blending`.
             members: Names of its members in the order of the inputs.
         """
         scales = blend.scales

@@ -12,14 +12,14 @@ import keras
 import keras_tuner
 
 from kfusion.layers import EdgeMagnitude
+from kfusion.models.prediction import evaluate
 from kfusion.optimizers import StepDecay
-from kfusion.overfitting import OverfitGapStopping, overfit_score
-from kfusion.prediction import evaluate
 from kfusion.search.analysis import StudyAnalysis, analyse
 from kfusion.search.refitting import refit
 from kfusion.search.tuner import OptunaTuner
 from kfusion.tasks import Task
-from kfusion.training import compile_model, fit
+from kfusion.training.fitting import compile_model, fit
+from kfusion.training.overfitting import OverfitGapStopping, overfit_score
 
 IMAGE, EDGES = "image", "edges"
 # Filters in units of the layer size, kernel, whether a pooling follows, share of the dropout.

@@ -11,15 +11,15 @@ import keras
 import numpy as np
 import pandas as pd
 
-from kfusion.disagreements import which_rows
-from kfusion.models import prediction_model
-from kfusion.paired_comparison import PairedComparison, compare_predictions
-from kfusion.prediction import predict
-from kfusion.residual import build_residual_model
+from kfusion.evidence.disagreements import which_rows
+from kfusion.evidence.paired_comparison import PairedComparison, compare_predictions
+from kfusion.models.building import prediction_model
+from kfusion.models.prediction import predict
+from kfusion.models.residual import build_residual_model
+from kfusion.models.trained_branches import branch_from
+from kfusion.models.trained_models import read_model
 from kfusion.tasks import Task, as_task
-from kfusion.trained_branches import branch_from
-from kfusion.trained_models import read_model
-from kfusion.training import fit
+from kfusion.training.fitting import fit
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

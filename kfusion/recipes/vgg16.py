@@ -11,7 +11,10 @@ import keras
 import numpy as np
 import pandas as pd
 
-from kfusion.baselines import (
+from kfusion.branches import image_branch, tabular_branch
+from kfusion.data.fusion_data import FusionData
+from kfusion.tasks import Task, infer_task
+from kfusion.validation.baselines import (
     IMAGE,
     TABULAR,
     Builders,
@@ -20,10 +23,7 @@ from kfusion.baselines import (
     network,
     single_input,
 )
-from kfusion.branches import image_branch, tabular_branch
-from kfusion.comparison import Comparison, compare
-from kfusion.fusion_data import FusionData
-from kfusion.tasks import Task, infer_task
+from kfusion.validation.comparison import Comparison, compare
 
 IMAGE_ALONE, TABLE_ALONE, FUSED = "image alone", "table alone", "fused"
 BROKEN = "sigmoid beside relu"

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from kfusion.cross_validation import CrossValidation
-from kfusion.disagreements import which_rows
+from kfusion.evidence.disagreements import which_rows
 from kfusion.reports.blocks import Card, Facts, Gallery, Section, Table, to_table
 from kfusion.reports.given_data import GivenData, describe_shapes
 from kfusion.reports.subject import Subject
 from kfusion.tasks import Task
+from kfusion.validation.cross_validation import CrossValidation
 
 # Images of the strip, in all and of one class.
 NUM_SAMPLES, NUM_OF_CLASS = 18, 3

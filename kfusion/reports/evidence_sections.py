@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from kfusion.band_plots import plot_precision_recall_bands, plot_predicted, plot_roc_bands
-from kfusion.cross_validation import CrossValidation
-from kfusion.curve_bands import JudgedScores, precision_recall_band, roc_band
+from kfusion.evidence.curve_bands import JudgedScores, precision_recall_band, roc_band
 from kfusion.plots import plot_confusion, plot_intervals, plot_reliability
+from kfusion.reports.band_plots import plot_precision_recall_bands, plot_predicted, plot_roc_bands
 from kfusion.reports.blocks import Picture, Section, to_table
 from kfusion.reports.inline_svg import to_picture
 from kfusion.reports.subject import Intervals, Subject
 from kfusion.search.study_plots import plot_history, plot_learning_curves
 from kfusion.tasks import Task
+from kfusion.validation.cross_validation import CrossValidation
 
 # Of more classes, curves are drawn of those that are hardest to tell.
 MAX_CLASS_CURVES = 7

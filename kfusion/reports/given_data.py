@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from kfusion.estimator_inputs import read_modalities
-from kfusion.fusion_data import FusionData
-from kfusion.inputs import IMAGE
-from kfusion.tables import TableSchema
+from kfusion.data.fusion_data import FusionData
+from kfusion.data.inputs import IMAGE
+from kfusion.data.tables import TableSchema
+from kfusion.estimators.estimator_inputs import read_modalities
 
 # Pixels of an image's longer side.
 MAX_SIDE = 96

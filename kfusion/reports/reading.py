@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from kfusion.cross_validation import CrossValidation
-from kfusion.estimates import JudgedRows, estimate
-from kfusion.paired_comparison import format_pvalue
+from kfusion.evidence.estimates import JudgedRows, estimate
+from kfusion.evidence.paired_comparison import format_pvalue
 from kfusion.reports.given_data import describe_columns, describe_shapes
 from kfusion.reports.run_reading import read_pair, read_run_folder
 from kfusion.reports.subject import Intervals, Subject
 from kfusion.tasks import Task
+from kfusion.validation.cross_validation import CrossValidation
 from kfusion.versions import library_versions
 
 if TYPE_CHECKING:
-    from kfusion.comparison import Comparison
     from kfusion.doctor.findings import Diagnosis
     from kfusion.search.analysis import StudyAnalysis
+    from kfusion.validation.comparison import Comparison
 
 # What epochs are watched by, the first that was logged.
 RISING = ("auc", "accuracy", "r2", "f1", "precision", "recall")
@@ -316,9 +316,9 @@ def _read_history(history: Any) -> Subject:
 
 
 READERS: dict[str, Callable[[Any], Subject]] = {
-    "kfusion.comparison.Comparison": _read_comparison,
-    "kfusion.cross_validation.CrossValidation": _read_folds,
-    "kfusion.estimators._FusionEstimator": _read_estimator,
+    "kfusion.validation.comparison.Comparison": _read_comparison,
+    "kfusion.validation.cross_validation.CrossValidation": _read_folds,
+    "kfusion.estimators.fusion_estimators._FusionEstimator": _read_estimator,
     "kfusion.search.tuner.OptunaTuner": _read_tuner,
     "kfusion.search.analysis.StudyAnalysis": _read_analysis,
     "optuna.study.study.Study": _read_study,

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kfusion.estimates import JudgedRows
-from kfusion.input_names import only
-from kfusion.paired_comparison import PairedComparison, compare_folds
+from kfusion.data.input_names import only
+from kfusion.data.tables import TableSchema
+from kfusion.evidence.estimates import JudgedRows
+from kfusion.evidence.paired_comparison import PairedComparison, compare_folds
 from kfusion.reports.given_data import describe_columns, describe_shapes
 from kfusion.reports.subject import Intervals, Subject
-from kfusion.run_records import RunRecord, read_run
-from kfusion.tables import TableSchema
+from kfusion.runs.run_records import RunRecord, read_run
 
 # Where a search within a run keeps its study.
 STUDY = Path("trials", "search")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from kfusion.cross_validation import CrossValidation
 from kfusion.tasks import Task
+from kfusion.validation.cross_validation import CrossValidation
 
 if TYPE_CHECKING:
     from kfusion.doctor.findings import Diagnosis

@@ -8,10 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from kfusion.curves import confusion
-from kfusion.models import PREDICTION
-from kfusion.prediction import EVALUATION_BATCH, predict_batches
-from kfusion.rows import is_several
+from kfusion.data.rows import is_several
+from kfusion.evidence.curves import confusion
+from kfusion.models.building import PREDICTION
+from kfusion.models.prediction import EVALUATION_BATCH, predict_batches
 
 
 def count_confusion(model: keras.Model, validation_data: Any) -> np.ndarray | None:

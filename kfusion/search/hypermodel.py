@@ -10,10 +10,10 @@ from typing import Any
 import keras
 import keras_tuner
 
-from kfusion.models import FUSIONS, VECTOR_FUSIONS, build_fusion_model
+from kfusion.models.building import FUSIONS, VECTOR_FUSIONS, build_fusion_model
 from kfusion.optimizers import CONSTANT, COSINE, StepDecay
 from kfusion.tasks import Task, as_task
-from kfusion.training import compile_model, fit
+from kfusion.training.fitting import compile_model, fit
 
 OPTIMIZERS = ("adam", "adamw", "nadam", "rmsprop", "sgd", "adagrad", "adadelta")
 STEP = "step"

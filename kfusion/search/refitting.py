@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import keras_tuner
 
-from kfusion.rows import join_rows
+from kfusion.data.rows import join_rows
 from kfusion.search.tuner import OptunaTuner
 from kfusion.seeds import derive_seed
 

@@ -13,15 +13,15 @@ import keras
 import keras_tuner
 import numpy as np
 
-from kfusion.cross_validation import CrossValidation, cross_validate
+from kfusion.data.fingerprints import fingerprint
+from kfusion.data.folds import make_folds
+from kfusion.data.rows import join_rows, take_rows
 from kfusion.doctor.before_training import warn_before_training
-from kfusion.fingerprints import fingerprint
-from kfusion.folds import make_folds
-from kfusion.prediction import predict
-from kfusion.rows import join_rows, take_rows
+from kfusion.models.prediction import predict
 from kfusion.search.hypermodel import FusionHyperModel
 from kfusion.search.refitting import refit
 from kfusion.search.tuner import OptunaTuner
+from kfusion.validation.cross_validation import CrossValidation, cross_validate
 
 PROJECT, NESTED_FOLDER = "search", "nested"
 NESTED_FOLDS = 5

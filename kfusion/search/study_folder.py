@@ -15,7 +15,7 @@ import filelock
 import optuna
 from optuna.study import StudyDirection
 
-from kfusion.fingerprints import check_record, read_record, write_record
+from kfusion.data.fingerprints import check_record, read_record, write_record
 from kfusion.search.quiet_optuna import quiet_optuna
 from kfusion.versions import library_versions
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from kfusion.folds import Fold, make_folds
-from kfusion.inputs import check_lengths
-from kfusion.rows import is_several, take_rows
+from kfusion.data.folds import Fold, make_folds
+from kfusion.data.inputs import check_lengths
+from kfusion.data.rows import is_several, take_rows
 
 # Arguments of `keras.Model.fit` that have an entry per row, in their order.
 ROWS = ("x", "y")

@@ -20,10 +20,8 @@ import keras_tuner
 import numpy as np
 from keras_tuner.engine.trial import TrialStatus
 
-from kfusion.backend_memory import free_compiled_functions, traced_gradients_forgotten
-from kfusion.epoch_callbacks import EpochBar
-from kfusion.fingerprints import fingerprint, fingerprint_arrays
-from kfusion.folds import Fold
+from kfusion.data.fingerprints import fingerprint, fingerprint_arrays
+from kfusion.data.folds import Fold
 from kfusion.search.confusion_counts import count_confusion
 from kfusion.search.epoch_logs import to_numbers
 from kfusion.search.oracle import StudyOracle, StudyTrial
@@ -42,6 +40,8 @@ from kfusion.search.trial_callbacks import (
 from kfusion.search.trial_rows import JUDGES, FitArguments, describe_folds, plan_trial_folds
 from kfusion.search.workers import run_workers
 from kfusion.seeds import derive_seed
+from kfusion.training.backend_memory import free_compiled_functions, traced_gradients_forgotten
+from kfusion.training.epoch_callbacks import EpochBar
 
 # JAX compiles what models share anew after so many: seldom enough to cost next to nothing.
 MODELS_BETWEEN_COMPILATIONS = 10

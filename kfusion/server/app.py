@@ -13,11 +13,11 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from kfusion.exports.serving import ExportedModel
+from kfusion.exports.signatures import ENCODED_SIGNATURE
 from kfusion.server.openapi import describe_request, describe_responses
 from kfusion.server.reading import Limits, RequestReader, Rows
 from kfusion.server.values import RequestError
-from kfusion.serving import ExportedModel
-from kfusion.signatures import ENCODED_SIGNATURE
 from kfusion.versions import library_versions
 
 MODEL = "kfusion"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from kfusion.inputs import InputSpec
+from kfusion.data.inputs import InputSpec
+from kfusion.data.tables import Column
+from kfusion.exports.serving import ExportedModel
+from kfusion.exports.signatures import ENCODED_SIGNATURE, RAW_SIGNATURE, array_specs
 from kfusion.server.reading import Limits
 from kfusion.server.values import BYTES_KEY
-from kfusion.serving import ExportedModel
-from kfusion.signatures import ENCODED_SIGNATURE, RAW_SIGNATURE, array_specs
-from kfusion.tables import Column
 
 _BYTES = {
     "type": "object",

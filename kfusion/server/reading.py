@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from kfusion.inputs import TABULAR, InputSpec
+from kfusion.data.inputs import TABULAR, InputSpec
+from kfusion.data.tables import Column
+from kfusion.exports.serving import ExportedModel
+from kfusion.exports.signatures import ENCODED_SIGNATURE, RAW_SIGNATURE, array_specs
 from kfusion.server.values import BYTES_KEY, RequestError, read_array, read_cell, shown
-from kfusion.serving import ExportedModel
-from kfusion.signatures import ENCODED_SIGNATURE, RAW_SIGNATURE, array_specs
-from kfusion.tables import Column
 
 _LISTED = 50
 

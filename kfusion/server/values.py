@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from kfusion.column_values import BLANKS, ISO_DATE, MISSING_WORDS
-from kfusion.images import check_image_shape, decode_image
-from kfusion.inputs import InputSpec
-from kfusion.tables import Column
+from kfusion.data.column_values import BLANKS, ISO_DATE, MISSING_WORDS
+from kfusion.data.images import check_image_shape, decode_image
+from kfusion.data.inputs import InputSpec
+from kfusion.data.tables import Column
 
 BYTES_KEY = "b64"
 _SHOWN = reprlib.Repr()

@@ -1,0 +1,1 @@
+"""Rows that models are given: read, checked, described, taken in parts."""

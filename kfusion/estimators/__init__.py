@@ -1,0 +1,1 @@
+"""`FusionClassifier` and `FusionRegressor`: members, blend, evidence, one model."""

@@ -1,0 +1,204 @@
+"""Members fitted on every fold: their predictions of the rows held out, and the fold models."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kfusion.data.folds import Fold
+from kfusion.estimators.members import Member, Rows
+from kfusion.estimators.presence_blends import fit_presence_blends, rows_by_presence
+from kfusion.models.prediction import predict
+from kfusion.progress import progress
+from kfusion.tasks import Task
+from kfusion.tasks import task as make_task
+from kfusion.validation.cross_validation import CrossValidation, FoldError, FoldResult, history_of
+from kfusion.validation.fold_folder import FoldFolder
+
+# Parts of the rows that one split holds out, of which each is judged by a blend of the others.
+JUDGED_PARTS = 4
+
+
+def bag(
+    members: Mapping[str, Member],
+    rows: Rows,
+    folds: Sequence[Fold],
+    *,
+    task: Task,
+    seed: int = 0,
+    directory: Path | None = None,
+    about: Mapping[str, Any] | None = None,
+    verbose: int | bool = 1,
+) -> dict[str, CrossValidation]:
+    """Fits every member on the training rows of every fold, stopped by the fold's other rows.
+
+    Args:
+        members: `Member` by name.
+        rows: `Rows`.
+        folds: `Fold` objects.
+        task: `Task`.
+        seed: Int.
+        directory: Folder for finished fits: the same call goes on there after a kill.
+        about: What the members and rows are, JSON-able by name: fits of others are refused,
+            and the names of what differs are told.
+        verbose: 0 hides the progress bar.
+
+    Returns:
+        `CrossValidation` by name, models kept.
+
+    Raises:
+        FoldError: If a fit fails; names the member and fold.
+    """
+    jobs = [(name, fold) for name in members for fold in folds]
+    results: dict[str, list[FoldResult]] = {name: [] for name in members}
+    with contextlib.ExitStack() as held:
+        folders = {}
+        for name in members if directory is not None else ():
+            folders[name] = FoldFolder(Path(directory or "") / name.replace(" ", "_"), True)
+            held.enter_context(folders[name].opened({**(about or {}), "member": name}))
+        bar = progress(jobs, description="members", verbose=verbose)
+        for name, fold in bar:
+            bar.note(f"{name}, fold {fold.number + 1} of {len(folds)}")
+            folder = folders.get(name)
+            if folder is None:
+                result = _fit(name, members[name], rows, fold, task, seed)
+            else:
+                if not folder.has(fold.number):
+                    result = _fit(name, members[name], rows, fold, task, seed)
+                    folder.write(
+                        fold.number,
+                        result.predictions,
+                        result.seconds,
+                        result.model,
+                        result.history,
+                    )
+                result = FoldResult(fold, *folder.read(fold.number))
+            results[name].append(result)
+    return {name: CrossValidation(task, rows.y, found) for name, found in results.items()}
+
+
+def _fit(name: str, member: Member, rows: Rows, fold: Fold, task: Task, seed: int) -> FoldResult:
+    started = time.perf_counter()
+    train, test = rows.take(fold.train), rows.take(fold.test)
+    train = train.take(train.having(member.modalities))
+    is_judged = test.having(member.modalities)
+    held = test.take(is_judged)
+    # What a member has no input for, it knows as much of as the class rates or the mean tell.
+    predictions = np.tile(_mean_answer(rows.take(fold.train), task), (len(test), 1))
+    # The same start for members that differ in what they see alone.
+    drawn = int(np.random.SeedSequence([seed, fold.number]).generate_state(1)[0] % 2**31)
+    try:
+        if not (len(train) and len(held)):
+            raise ValueError(f"No rows have all of {', '.join(member.modalities)}.")
+        model = member.fit(train, held, _task_of(train, task), drawn)
+        predictions[is_judged] = task.check_predictions(predict(model, held.x), len(held))
+    except Exception as error:
+        raise FoldError(
+            f"Member {name!r} failed in fold {fold.number + 1}. {type(error).__name__}: {error}"
+        ) from error
+    seconds = time.perf_counter() - started
+    return FoldResult(fold, predictions, seconds, model, history_of(model))
+
+
+def _mean_answer(rows: Rows, task: Task) -> np.ndarray:
+    """`(units,)`: the class rates, or the mean target."""
+    if task.kind == "regression":
+        return np.array([rows.y.mean()])
+    rates = np.bincount(rows.y, minlength=len(task.class_names)) / len(rows)
+    return rates[-task.units :]
+
+
+def _task_of(rows: Rows, task: Task) -> Task:
+    """The task with the class rates, or the target's scale, of these rows alone."""
+    if len(np.unique(rows.y)) < 2:
+        return task
+    return make_task(task.kind, y=rows.y, class_names=task.class_names or None)
+
+
+def blend_outside(
+    results: Mapping[str, CrossValidation],
+    *,
+    modalities: Mapping[str, Collection[str]] | None = None,
+    present: Mapping[str, np.ndarray] | None = None,
+    weights: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
+    seed: int = 0,
+) -> CrossValidation:
+    """The blend's own out-of-fold predictions: of each fold's rows by weights of the other rows.
+
+    Where there is one fold only, its rows are judged in 4 parts, groups whole.
+
+    Args:
+        results: `CrossValidation` by member, on the same folds.
+        modalities: Names of the inputs that each member learned from, by member; None for rows of
+            which none lacks any.
+        present: `(rows,)` booleans by input.
+        weights: `(rows,)` floats, how much each row counts, or None.
+        groups: `(rows,)` values, or None.
+        seed: Int.
+    """
+    first = next(iter(results.values()))
+    task, y = first.task, first.y
+    modalities = modalities or dict.fromkeys(results, ())
+    known = {name for used in modalities.values() for name in used}
+    there = {name: mask for name, mask in (present or {}).items() if name in known}
+    repeats = {result.fold.repeat for result in first.folds}
+    members = {
+        repeat: {name: _of_repeat(result, repeat) for name, result in results.items()}
+        for repeat in repeats
+    }
+    found = []
+    for number, result in enumerate(first.folds):
+        fold = result.fold
+        parts = [np.arange(len(fold.test))]
+        if len(first.folds) == 1:
+            parts = _parts(len(fold.test), None if groups is None else groups[fold.test], seed)
+        predictions = np.empty((len(fold.test), task.units))
+        for part in parts:
+            # Of the same repeat: means over repeats are surer than what they would be weights for.
+            beside = members[fold.repeat]
+            judged = np.flatnonzero(np.isfinite(next(iter(beside.values()))).all(axis=1))
+            others = np.setdiff1d(judged, fold.test[part])
+            own_present = {name: mask[fold.test[part]] for name, mask in there.items()}
+            blends = fit_presence_blends(
+                {name: values[others] for name, values in beside.items()},
+                y[others],
+                modalities=modalities,
+                present={name: mask[others] for name, mask in there.items()},
+                sample_weight=None if weights is None else weights[others],
+                wanted=[inputs for inputs, _ in rows_by_presence(own_present)],
+            )
+            own = {
+                name: pooled(results[name].folds[number].predictions[part], task)
+                for name in results
+            }
+            predictions[part] = _unpooled(blends.apply(own, own_present), task)
+        found.append(FoldResult(fold, predictions, 0.0))
+    return CrossValidation(task, y, found)
+
+
+def pooled(predictions: np.ndarray, task: Task) -> np.ndarray:
+    """Predictions as `fit_blend` takes them: a column per class, or one of values."""
+    return predictions if task.kind == "regression" else task.probabilities(predictions)
+
+
+def _of_repeat(result: CrossValidation, repeat: int) -> np.ndarray:
+    """Pooled predictions of all rows by the folds of one repeat."""
+    folds = [found for found in result.folds if found.fold.repeat == repeat]
+    return pooled(CrossValidation(result.task, result.y, folds).predictions, result.task)
+
+
+def _unpooled(pool: np.ndarray, task: Task) -> np.ndarray:
+    return pool[:, 1:] if task.kind == "binary" else pool
+
+
+def _parts(num_rows: int, groups: np.ndarray | None, seed: int) -> list[np.ndarray]:
+    numbers = np.arange(num_rows) if groups is None else pd.factorize(groups)[0]
+    drawn = np.random.default_rng(seed).permutation(numbers.max() + 1) % JUDGED_PARTS
+    return [part for i in range(JUDGED_PARTS) if (part := np.flatnonzero(drawn[numbers] == i)).size]

@@ -1,0 +1,1 @@
+"""What predictions on known rows prove: scores with intervals, comparisons, curves."""

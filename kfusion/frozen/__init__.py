@@ -1,0 +1,1 @@
+"""Parts of a model that do not move: marked, found, and computed once."""

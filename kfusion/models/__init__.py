@@ -1,0 +1,1 @@
+"""Models made of branches, and what can be asked of a trained one."""

@@ -1,0 +1,1 @@
+"""What `kfusion fit` and `kfusion search` leave in a folder."""

@@ -1,0 +1,309 @@
+"""Members of one structure trained as one stack, each to its own best epoch."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from kfusion.data.inputs import check_same_keys
+from kfusion.data.rows import take_rows
+from kfusion.models.building import PREDICTION, answers_by_name
+from kfusion.models.prediction import check_data
+from kfusion.optimizers import make_optimizer
+from kfusion.stacked.member_settings import MemberSettings, weight_decay_of
+from kfusion.stacked.model_dials import DialledModel, Dials
+from kfusion.stacked.stacked_epochs import MemberRates, Members, Rows, StackedEpochs
+from kfusion.tasks import Task
+from kfusion.training.epoch_callbacks import BestEpoch
+from kfusion.training.fitting import check_can_score, compile_model, row_weights
+
+# Bytes that a stack may take, and members beyond which nothing is gained.
+MEMORY = {"cpu": 2**30, "gpu": 8 * 2**30}
+MOST_AT_ONCE = {"cpu": 32, "gpu": 256}
+# Copies of weights: values, gradients, two slots of the optimizer, the start, the best, two spare.
+_COPIES = 8
+
+
+@dataclasses.dataclass
+class MemberFit:
+    """How one member's training went.
+
+    Attributes:
+        settings: `MemberSettings`.
+        history: Dict of lists by name, one value an epoch, as of `fit`.
+        best_epoch: Int from 0, the epoch whose weights are kept.
+        at_once: Int, how many members its program trained; 1 for a training by itself.
+        alone_because: Why it was trained by itself, or None.
+        failure: What went wrong, or None: predictions that were not finite in the first epoch.
+        weights: The weights of the best epoch, in the order of the model's.
+    """
+
+    settings: MemberSettings
+    history: dict[str, list[float]]
+    best_epoch: int
+    at_once: int
+    alone_because: str | None = None
+    failure: str | None = None
+    weights: list[np.ndarray] = dataclasses.field(default_factory=list, repr=False)
+
+
+class FitData:
+    """The rows of all members, checked against the first model."""
+
+    def __init__(self, task: Task, x, y, validation_data):
+        self.task, self.given = task, (x, y, validation_data)
+        self.is_checked = False
+        if validation_data is not None:
+            check_same_keys(x, validation_data[0])
+
+    def check(self, model: keras.Model) -> None:
+        """Takes the rows as the first model asks for them."""
+        if self.is_checked:
+            return
+        x, y, validation_data = self.given
+        self.x, self.y = check_data(model, x, y, self.task)
+        self.validation = None
+        if validation_data is not None:
+            x, y = validation_data
+            self.validation = check_data(model, x, y, self.task, prefix="validation ")
+            check_can_score(self.task, self.validation[1])
+        self.is_checked = True
+
+    def judges(self, settings: MemberSettings):
+        """Inputs and targets that judge a member, or None."""
+        if settings.validation_rows is None:
+            return self.validation
+        return take_rows(self.x, settings.validation_rows), self.y[settings.validation_rows]
+
+
+@dataclasses.dataclass
+class BuiltMember:
+    """A member with what its model started from.
+
+    Attributes:
+        number: Int, its place among all members.
+        settings: `MemberSettings`.
+        trainables: Its variables with gradients.
+        states: Its other ones, but for the random states of dropouts.
+        dials: `Dials`.
+        weight_order: Positions of the model's weights among trainables and states.
+    """
+
+    number: int
+    settings: MemberSettings
+    trainables: list[np.ndarray]
+    states: list[np.ndarray]
+    dials: Dials
+    weight_order: list[int]
+
+
+def members_at_once(model: keras.Model, batch_size: int) -> int:
+    """How many members of a model's structure fit into the memory set aside for a stack."""
+    device = "gpu" if _epochs_class().is_on_gpu() else "cpu"
+    features = sum(
+        math.prod(n or 1 for n in tensor.shape[1:])
+        for layer in model._flatten_layers()
+        for tensor in _outputs(layer)
+    )
+    # Forward, backward and what is kept between them.
+    bytes_each = 4 * (_COPIES * model.count_params() + 4 * batch_size * features)
+    return int(max(1, min(MOST_AT_ONCE[device], MEMORY[device] // bytes_each)))
+
+
+def _outputs(layer: keras.layers.Layer) -> list[Any]:
+    return [out for node in layer._inbound_nodes for out in node.output_tensors]
+
+
+def make_stack(model: keras.Model, group: Sequence[BuiltMember], data: FitData) -> StackedEpochs:
+    """The program of a group, made from the model of one of them, which is changed for good."""
+    settings = group[0].settings
+    all_dials = [each.dials for each in group]
+    # While its penalties are numbers, for it is tried on a row.
+    compile_model(model, task=data.task, loss=settings.fit["loss"])
+    dialled = DialledModel(
+        model,
+        np.any([dials.rates > 0 for dials in all_dials], axis=0),
+        np.any([dials.penalties > 0 for dials in all_dials], axis=0),
+    )
+    decays = [weight_decay_of(each.settings) for each in group]
+    decay = None if all(each is None for each in decays) else 0.0
+    rates = MemberRates(settings.unit_schedule())
+    optimizer = make_optimizer(settings.fit["optimizer"], rates, 1.0, decay)
+    judging = data.x if settings.validation_rows is not None else (data.validation or [data.x])[0]
+    epochs = _epochs_class()
+    return epochs(dialled, data.task, optimizer, rates, Rows(data.x, data.y, judging))
+
+
+def _epochs_class() -> type[StackedEpochs]:
+    if keras.backend.backend() == "jax":
+        from kfusion.stacked.stacked_epochs_jax import JaxEpochs
+
+        return JaxEpochs
+    from kfusion.stacked.stacked_epochs_tensorflow import TensorflowEpochs
+
+    return TensorflowEpochs
+
+
+def _stacked(group: Sequence[BuiltMember], data: FitData) -> Members:
+    """What the members start from, side by side."""
+    first = group[0].settings
+    judged = np.zeros(0, np.int32)
+    if first.validation_rows is not None:
+        judged = np.stack([np.asarray(each.settings.validation_rows, np.int32) for each in group])
+    elif data.validation is not None:
+        judged = np.arange(len(data.validation[1]), dtype=np.int32)
+    weighted = any(
+        each.settings.fit[name] is not None
+        for each in group
+        for name in ("class_weight", "sample_weight")
+    )
+    return Members(
+        [np.stack(values) for values in zip(*(each.trainables for each in group), strict=True)],
+        [np.stack(values) for values in zip(*(each.states for each in group), strict=True)],
+        Dials(
+            np.stack([each.dials.rates for each in group]),
+            np.stack([each.dials.penalties for each in group]),
+            np.stack([each.dials.seeds for each in group]),
+        ),
+        _column([each.settings.highest_rate for each in group]),
+        _column([weight_decay_of(each.settings) or 0.0 for each in group]),
+        np.stack([_weights(each.settings, data) for each in group]) if weighted else None,
+        judged,
+    )
+
+
+def _column(numbers: Iterable[float]) -> np.ndarray:
+    return np.array(list(numbers), np.float32)[:, None]
+
+
+def _weights(settings: MemberSettings, data: FitData) -> np.ndarray:
+    """Weights of all rows; those that a member does not learn from count for nothing."""
+    sample_weight = settings.fit["sample_weight"]
+    if sample_weight is not None:
+        sample_weight = np.asarray(sample_weight)[settings.rows]
+    of_rows = row_weights(
+        data.task, data.y[settings.rows], settings.fit["class_weight"], sample_weight
+    )
+    weights = np.zeros(len(data.y), np.float32)
+    weights[settings.rows] = 1 if of_rows is None else of_rows
+    return weights
+
+
+@dataclasses.dataclass
+class _Course:
+    """How far one member of a stack is."""
+
+    member: BuiltMember
+    order: np.random.RandomState
+    best: BestEpoch | None
+    history: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    weights: list[np.ndarray] | None = None
+    best_epoch: int = -1
+    is_over: bool = False
+
+    def log(self, logs: Mapping[str, float]) -> None:
+        for name, value in logs.items():
+            self.history.setdefault(name, []).append(value)
+
+
+def fit_stack(stack: StackedEpochs, group: Sequence[BuiltMember], data: FitData) -> list[MemberFit]:
+    """Trains members of one structure until the last of them is done."""
+    stack.start(_stacked(group, data))
+    courses = []
+    for each in group:
+        patience = each.settings.fit["patience"]
+        epochs = each.settings.fit["epochs"]
+        judged = data.judges(each.settings) is not None
+        best = BestEpoch(data.task.objective, epochs if patience is None else patience)
+        order = np.random.RandomState(each.settings.seed % 2**32)
+        # On jax Keras draws each epoch's order so, and one before, for a batch to build with.
+        order.permutation(len(each.settings.rows))
+        courses.append(_Course(each, order, best if judged else None))
+    settings = group[0].settings
+    for epoch in range(settings.fit["epochs"]):
+        orders = np.stack(
+            [
+                each.member.settings.rows[each.order.permutation(len(settings.rows))]
+                for each in courses
+            ]
+        )
+        told = stack.train(orders.astype(np.int32), settings.fit["batch_size"])
+        _log_training(courses, told, stack, data, (epoch + 1) * settings.steps_per_epoch)
+        if courses[0].best is not None:
+            _judge(courses, stack.predict(), data, epoch)
+        _keep(courses, stack, epoch)
+        if all(course.is_over for course in courses):
+            break
+    return [_finished(course, len(group)) for course in courses]
+
+
+def _log_training(courses, told: np.ndarray, stack: StackedEpochs, data: FitData, step: int):
+    """What is known of the training rows, and the rate that the epoch leaves."""
+    unit = stack.rates.unit
+    rate = float(keras.ops.convert_to_numpy(unit(step))) if callable(unit) else unit
+    metric = "mae" if data.task.kind == "regression" else "accuracy"
+    if answers_by_name(stack.model.model):
+        metric = f"{PREDICTION}_{metric}"
+    for course, loss, value in zip(courses, *told, strict=True):
+        if not course.is_over:
+            course.log(
+                {
+                    "loss": float(loss),
+                    metric: float(value),
+                    "learning_rate": rate * course.member.settings.highest_rate,
+                }
+            )
+
+
+def _judge(courses, predictions: np.ndarray, data: FitData, epoch: int) -> None:
+    """Scores each member that is not done, as `ExactScores` does."""
+    for course, answers in zip(courses, predictions, strict=True):
+        if course.is_over:
+            continue
+        _, labels = data.judges(course.member.settings)
+        scores = {f"val_{k}": v for k, v in data.task.scores(labels, answers).items()}
+        course.log(scores)
+        if not np.isfinite(answers).all():
+            course.is_over = True
+        if course.best.judge(scores):
+            course.best_epoch = epoch
+        course.is_over = course.is_over or course.best.is_over
+
+
+def _keep(courses, stack: StackedEpochs, epoch: int) -> None:
+    """Takes the weights of members whose best epoch this was."""
+    judged = courses[0].best is not None
+    improved = [
+        i
+        for i, course in enumerate(courses)
+        if course.best_epoch == epoch
+        or (not judged and epoch + 1 == course.member.settings.fit["epochs"])
+    ]
+    if not improved:
+        return
+    trainables, states = stack.weights()
+    for i in improved:
+        courses[i].weights = [values[i].copy() for values in [*trainables, *states]]
+        courses[i].best_epoch = epoch
+
+
+def _finished(course: _Course, at_once: int) -> MemberFit:
+    failure = None
+    if course.weights is None:
+        failure = (
+            "Training diverged in its first epoch: predictions are not finite. Lower "
+            "`learning_rate`."
+        )
+    return MemberFit(
+        course.member.settings,
+        course.history,
+        max(course.best_epoch, 0),
+        at_once,
+        failure=failure,
+        weights=[course.weights[i] for i in course.member.weight_order] if course.weights else [],
+    )

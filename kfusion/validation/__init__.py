@@ -1,0 +1,1 @@
+"""Fits on several folds, beside what a fusion has to beat."""
