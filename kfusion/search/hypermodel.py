@@ -29,6 +29,7 @@ _FIT_KEYWORDS = (
     "weight_decay",
     "batch_size",
 )
+_DIALS = ("dropout", "l2", "weight_decay", "learning_rate_factor")
 # What a part of the space may be: one value, several, or a callable that declares it.
 Part = Any
 
@@ -188,19 +189,23 @@ class FusionHyperModel(keras_tuner.HyperModel):
         if self.seed is not None:
             keras.utils.set_random_seed(self.seed + self._num_builds)
         keywords = self.keywords(hp)
-        branches = {name: builder(**keywords[name]) for name, builder in self.branches.items()}
-        model = build_fusion_model(
-            branches,
-            task=self.task,
-            modality_dropout=self.modality_dropout,
-            **keywords["model"],
-        )
+        model = self.build_from(keywords)
         rates = dict(keywords["fit"])
         # The schedule begins with `fit`, which knows the number of steps.
         for name in ("batch_size", "learning_rate_schedule"):
             rates.pop(name, None)
         compile_model(model, task=self.task, **rates)
         return model
+
+    def build_from(self, keywords: Mapping[str, Mapping[str, Any]]) -> keras.Model:
+        """Builds the model of what `keywords` gives, uncompiled."""
+        branches = {name: builder(**keywords[name]) for name, builder in self.branches.items()}
+        return build_fusion_model(
+            branches,
+            task=self.task,
+            modality_dropout=self.modality_dropout,
+            **keywords["model"],
+        )
 
     def fit(self, hp, model, x, y=None, *, validation_data=None, **kwargs):
         """Trains the model of one trial with `kfusion.fit`; called by KerasTuner.
@@ -255,6 +260,11 @@ class FusionHyperModel(keras_tuner.HyperModel):
                 **{keyword: hp.get(f"{branch}_{keyword}") for keyword in further},
             }
         return sorted_out
+
+    @property
+    def dials(self) -> list[str]:
+        """Names of hyperparameters that models of one structure may differ in, as a rule."""
+        return [*_DIALS, *(f"{branch}_dropout" for branch in self.branches)]
 
     def declare_hyperparameters(self, hp: keras_tuner.HyperParameters) -> None:
         """Declares the whole space, with no model built; called by KerasTuner."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -214,6 +214,34 @@ class StudyOracle(keras_tuner.Oracle):
         self._display.on_trial_begin(trial)
         return trial
 
+    def create_trials(self, most: int, dials: Collection[str]) -> list[StudyTrial]:
+        """Trials to be run together: one that was cut off, else new ones; none at the end.
+
+        Args:
+            most: Int, how many at most.
+            dials: Names of hyperparameters, all that the new ones differ in if the sampler can.
+        """
+        with self.folder.locked():
+            self._read_grown_space()
+            trials = self._read_trials()
+            adopted = self._adopt(trials)
+            # By itself: should it end its process again, no other one is begun in vain.
+            found = [] if adopted is None else [adopted]
+            while adopted is None and len(found) < most:
+                if self.max_trials is not None and len(trials) >= self.max_trials:
+                    break
+                like = found[0].user_attrs["values"] if found else None
+                proposed = self._propose(trials, like=like, dials=dials)
+                if proposed is None:
+                    break
+                found.append(proposed)
+                trials = [*trials, proposed]
+        begun = [self._to_trial(each) for each in found]
+        for trial in begun:
+            self._running[trial.trial_id] = trial
+            self._display.on_trial_begin(trial)
+        return begun
+
     def _adopt(self, trials: list[FrozenTrial]) -> FrozenTrial | None:
         """A running trial whose process is gone, held from now on."""
         _, storage = self._opened()
@@ -236,8 +264,8 @@ class StudyOracle(keras_tuner.Oracle):
             return found
         return None
 
-    def _propose(self, trials: list[FrozenTrial]) -> FrozenTrial | None:
-        proposed = self._proposals.propose(Space(self.hyperparameters), trials)
+    def _propose(self, trials: list[FrozenTrial], **keywords: Any) -> FrozenTrial | None:
+        proposed = self._proposals.propose(Space(self.hyperparameters), trials, **keywords)
         if proposed is None:
             return None
         study, storage = self._opened()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from kfusion.search.quiet_optuna import quiet_optuna
-from kfusion.search.samplers import GRID, Sampler, make_sampler
+from kfusion.search.samplers import GRID, Sampler, hold_parameters, make_sampler
 from kfusion.search.space import (
     MAX_CHOICE_VALUES,
     Parameter,
@@ -75,12 +75,22 @@ class Proposals:
         self._copies: dict[int, int] = {}
         self._is_finished: set[int] = set()
 
-    def propose(self, space: Space, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
+    def propose(
+        self,
+        space: Space,
+        trials: Sequence[FrozenTrial],
+        *,
+        like: Values | None = None,
+        dials: Collection[str] = (),
+    ) -> FrozenTrial | None:
         """The next trial, running, or None if every point of the space was tried.
 
         Args:
             space: `Space`.
             trials: All trials of the study by number, with their values in `user_attrs`.
+            like: A point that the next one shares all but the dials with, if the sampler can: a
+                grid goes on in its order, and what was tried is not tried again.
+            dials: Names of hyperparameters.
         """
         number = len(trials)
         self._update(trials)
@@ -91,10 +101,14 @@ class Proposals:
         if self.sampler == GRID:
             return self._next_of_grid(space, tried)
         random = np.random.default_rng(derive_seed(self.seed, number))
-        values = self._explore(space, trials, tried, random)
+        values = self._explore(space, trials, tried, random) if like is None else None
         if values is not None:
             return _new_trial(space, values, explores=True)
         self._study.sampler = make_sampler(self.sampler, self.seed, number)
+        if like is not None:
+            self._study.sampler = hold_parameters(
+                self._study.sampler, space.parameters_besides(like, dials)
+            )
         # A sequence that begins anew has to pass all points that were tried.
         repeats = MAX_REPEATS + (number if self.sampler == "qmc" else 0)
         for _ in range(repeats):
@@ -104,6 +118,8 @@ class Proposals:
                 self._copies[number] = trial.number
                 return _new_trial(space, values, system_attrs=self._find(trial.number).system_attrs)
             self._study.tell(trial.number, state=TrialState.FAIL)
+        if like is not None:
+            return self.propose(space, trials)
         return self._draw_untried(space, tried, random)
 
     def _update(self, trials: Sequence[FrozenTrial]) -> None:

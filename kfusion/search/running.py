@@ -42,6 +42,7 @@ def search_fusion(
     groups: Any = None,
     nested: bool | int = False,
     n_jobs: int = 1,
+    parallel_trials: int | str = "auto",
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int | bool = 1,
     **keywords: Any,
@@ -64,6 +65,8 @@ def search_fusion(
             folds (or as many as the int says), in each of which the whole search is run anew on the
             other rows. The score of the best trial is no such estimate: it was picked for it.
         n_jobs: Int, processes that work on the study at once.
+        parallel_trials: Int, trials that each process trains at once; "auto" decides. See
+            `OptunaTuner.search`.
         callbacks: Keras callbacks, of which each run of a trial has copies; those of `nested` have
             none.
         verbose: As of `OptunaTuner.search`.
@@ -98,7 +101,12 @@ def search_fusion(
     warn_before_training(
         None, x, y, task=hypermodel.task, validation_data=validation_data, groups=groups
     )
-    named = {"epochs": epochs, "n_jobs": n_jobs, "verbose": int(verbose)}
+    named: dict[str, Any] = {
+        "epochs": epochs,
+        "n_jobs": n_jobs,
+        "parallel_trials": parallel_trials,
+        "verbose": int(verbose),
+    }
     if validation_data is not None:
         tuner.search(x, y, validation_data=validation_data, callbacks=list(callbacks), **named)
     else:

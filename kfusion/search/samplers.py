@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import optuna
 
@@ -72,6 +73,15 @@ def make_sampler(sampler: Sampler, seed: int, number: int) -> optuna.samplers.Ba
             independent = optuna.samplers.RandomSampler(seed=own)
             return SAMPLERS[sampler](seed=seed, independent_sampler=independent)
         return SAMPLERS[sampler](seed=own)
+
+
+def hold_parameters(
+    sampler: optuna.samplers.BaseSampler, values: Mapping[str, Any]
+) -> optuna.samplers.BaseSampler:
+    """The sampler with some parameters held at values; it proposes the others."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.PartialFixedSampler(dict(values), sampler)
 
 
 def make_pruner(pruner: Pruner) -> optuna.pruners.BasePruner | None:

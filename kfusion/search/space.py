@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -125,6 +125,16 @@ class Space:
                 params[parameter.name] = parameter.to_suggested(values[hp.name])
                 distributions[parameter.name] = parameter.distribution
         return params, distributions
+
+    def parameters_besides(self, values: Mapping[str, Any], names: Collection[str]) -> Values:
+        """What `suggested` gives of a point, but for the hyperparameters named."""
+        params, _ = self.suggested(values)
+        left_out = {
+            parameter.name
+            for position, parameter in self.parameters.items()
+            if self.hyperparameters.space[position].name in names
+        }
+        return {name: value for name, value in params.items() if name not in left_out}
 
     def mirrors(self) -> dict[str, float]:
         """The `mirror` of each parameter that has one, by name."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import gc
-import math
+import json
 import os
 import time
 import traceback
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from keras_tuner.engine.trial import TrialStatus
 from kfusion.data.fingerprints import fingerprint, fingerprint_arrays
 from kfusion.data.folds import Fold
 from kfusion.search.confusion_counts import count_confusion
-from kfusion.search.epoch_logs import to_numbers
 from kfusion.search.oracle import StudyOracle, StudyTrial
 from kfusion.search.samplers import Pruner, Sampler
 from kfusion.search.tensorboard_logs import TrialLog
@@ -38,6 +36,8 @@ from kfusion.search.trial_callbacks import (
     has_hooks,
 )
 from kfusion.search.trial_rows import JUDGES, FitArguments, describe_folds, plan_trial_folds
+from kfusion.search.trial_runs import TrialRun, best_epoch
+from kfusion.search.trials_together import TrialsTogether, trials_at_once, why_one_by_one
 from kfusion.search.workers import run_workers
 from kfusion.seeds import derive_seed
 from kfusion.training.backend_memory import free_compiled_functions, traced_gradients_forgotten
@@ -130,6 +130,7 @@ class OptunaTuner(keras_tuner.Tuner):
         self._folds: list[Fold] | None = None
         self._built: Any = None
         self._num_built = 0
+        self._at_once = 1
         self._bar: TrialBar | None = None
         oracle = StudyOracle(
             objective,
@@ -153,7 +154,13 @@ class OptunaTuner(keras_tuner.Tuner):
         self.oracle.open({"executions_per_trial": self.executions_per_trial})
 
     def search(
-        self, *fit_args: Any, n_jobs: int = 1, cv: Any = None, groups: Any = None, **fit_kwargs: Any
+        self,
+        *fit_args: Any,
+        n_jobs: int = 1,
+        cv: Any = None,
+        groups: Any = None,
+        parallel_trials: int | str = 1,
+        **fit_kwargs: Any,
     ) -> None:
         """Runs trials until there are `max_trials`, or no points are left.
 
@@ -165,12 +172,18 @@ class OptunaTuner(keras_tuner.Tuner):
             groups: `(rows,)` values: rows that share one stay in one fold.
             n_jobs: Int, processes that work on the study at once; -1 is one per core. joblib starts
                 them: within `joblib.parallel_config("ray")` they are those of a Ray cluster.
+            parallel_trials: Int, trials of a `FusionHyperModel` that each process trains at once in
+                one program (see `fit_many`), each with the weights, scores and seed of its own. The
+                sampler is asked for as many points at a time that differ in rates and penalties
+                alone. "auto" does so for arrays of vectors, as many as leave the sampler to hear of
+                results six times, unless a pruner, callbacks or the like ask for one at a time.
             **fit_kwargs: The same; with `verbose=1`, the default, one bar tells of trials, the best
                 one so far and the epochs of the running one; 0 hides it, and 2 shows KerasTuner's
                 tables and Keras' bars in its place.
 
         Raises:
-            ValueError: If the study is one of other data.
+            ValueError: If the study is one of other data, or trials cannot be trained at once: says
+                why.
             TypeError: If the hypermodel cannot be sent to other processes.
             RuntimeError: If no trial completed; quotes the first one's reason.
         """
@@ -187,6 +200,7 @@ class OptunaTuner(keras_tuner.Tuner):
                 "fit": arguments.settings(),
             }
         )
+        self._at_once = self._decide_at_once(parallel_trials, arguments)
         n_jobs = joblib.effective_n_jobs(n_jobs)
         verbose = fit_kwargs.get("verbose", 1)
         if verbose in (1, "auto"):
@@ -216,10 +230,93 @@ class OptunaTuner(keras_tuner.Tuner):
         gc.collect()
         gc.freeze()
         try:
-            super().search(*fit_args, **fit_kwargs)
+            if self._at_once == 1:
+                super().search(*fit_args, **fit_kwargs)
+            else:
+                self._search_together(FitArguments(fit_args, fit_kwargs))
         finally:
             gc.unfreeze()
             self.oracle.release_trials()
+
+    def _decide_at_once(self, parallel_trials: int | str, arguments: FitArguments) -> int:
+        is_number = isinstance(parallel_trials, int) and not isinstance(parallel_trials, bool)
+        if parallel_trials != "auto" and not (is_number and int(parallel_trials) >= 1):
+            raise ValueError(
+                f'`parallel_trials` must be "auto" or 1 or more. Received: {parallel_trials!r}.'
+            )
+        if parallel_trials == 1:
+            return 1
+        reason = self._why_one_by_one() or why_one_by_one(self.hypermodel, arguments)
+        if parallel_trials == "auto":
+            return 1 if reason else trials_at_once(self.oracle.max_trials, arguments)
+        if reason:
+            raise ValueError(f"`parallel_trials={parallel_trials}` cannot be: {reason}.")
+        return int(parallel_trials)
+
+    def _why_one_by_one(self) -> str | None:
+        """What was asked of this tuner that needs one training at a time, or None."""
+        asked = {
+            "a pruner": self.oracle.pruner,
+            "`max_seconds_per_trial`": self.max_seconds_per_trial,
+            "`log_dir`": self.log_dir,
+            "`distribution_strategy`": self.distribution_strategy,
+            "`optimizer`, `loss` or `metrics`": self.optimizer or self.loss or self.metrics,
+            'the objective "seconds"': "seconds" in [each.name for each in self.oracle.objectives],
+            "methods for epochs or batches": has_hooks(self),
+            "a `run_trial` of its own": type(self).run_trial is not OptunaTuner.run_trial,
+        }
+        found = [name for name, value in asked.items() if value]
+        return f"{found[0]} needs one training at a time" if found else None
+
+    def _search_together(self, arguments: FitArguments) -> None:
+        """As KerasTuner's loop, with several trials at once."""
+        self.oracle.verbose = arguments.named.get("verbose", self.oracle.verbose)
+        self.on_search_begin()
+        while trials := self.oracle.create_trials(self._at_once, self.hypermodel.dials):
+            for trial in trials:
+                self.on_trial_begin(trial)
+            self._run_together(trials, arguments)
+        self.on_search_end()
+
+    def _run_together(self, trials: list[StudyTrial], arguments: FitArguments) -> None:
+        started = time.perf_counter()
+        free_compiled_functions()
+        try:
+            with traced_gradients_forgotten():
+                together = TrialsTogether(
+                    self.hypermodel,
+                    trials,
+                    arguments,
+                    folds=self._folds,
+                    num_seeds=self.executions_per_trial,
+                    seed=self.oracle.seed,
+                    max_model_size=self.max_model_size,
+                )
+        except Exception as error:
+            if len(trials) > 1:
+                told = (
+                    f"{len(trials)} trials are trained one by one. {type(error).__name__}: {error}"
+                )
+                warnings.warn(told, stacklevel=3)
+            for trial in trials:
+                self._try_run_and_update_trial(trial, *arguments.positional, **arguments.named)
+                self.on_trial_end(trial)
+            return
+        seconds = (time.perf_counter() - started) / len(trials)
+        for position, trial in enumerate(trials):
+            trial.seconds = seconds
+            with self._outcome_kept(trial):
+                runs = together.runs(position)
+                self._built = together.model(position)
+                self._keep_runs(trial, runs)
+                self._write_build_config(trial)
+                self._tell(trial, [run.result for run in runs], arguments)
+            self.on_trial_end(trial)
+
+    def _write_build_config(self, trial: StudyTrial) -> None:
+        """What KerasTuner builds a trial's model with when it loads its weights."""
+        config = self._built.get_build_config()
+        Path(self._get_build_config_fname(trial.trial_id)).write_text(json.dumps(config))
 
     def _check_completed(self) -> None:
         trials = list(self.oracle.trials.values())
@@ -247,7 +344,7 @@ class OptunaTuner(keras_tuner.Tuner):
         arguments = FitArguments(fit_args, fit_kwargs)
         folds: list[Fold | None] = [None] if self._folds is None else list(self._folds)
         report = self.oracle.reporter(trial)
-        runs: list[_Run] = []
+        runs: list[TrialRun] = []
         for fold in (fold for fold in folds for _ in range(self.executions_per_trial)):
             pruning = []
             if report is not None and fold is None and not runs:
@@ -260,14 +357,12 @@ class OptunaTuner(keras_tuner.Tuner):
                 trial.is_pruned = report(len(runs) - 1, value)
             if trial.is_pruned:
                 break
-        self.oracle.folder.write_history(int(trial.trial_id), [run.history for run in runs])
-        lengths = [run.num_epochs(self.oracle.epoch_objective) for run in runs if run.history]
-        trial.num_epochs = round(float(np.mean(lengths))) if lengths else None
-        if not trial.is_pruned:
-            self._keep_median(trial, runs)
+        self._keep_runs(trial, runs)
         return [run.result for run in runs]
 
-    def _run(self, trial: StudyTrial, number: int, arguments: FitArguments, pruning: list) -> _Run:
+    def _run(
+        self, trial: StudyTrial, number: int, arguments: FitArguments, pruning: list
+    ) -> TrialRun:
         """One training of a trial's model."""
         keras.utils.set_random_seed(derive_seed(self.oracle.seed, int(trial.trial_id), number))
         best, epochs = BestWeights(self.oracle.epoch_objective), EpochHistory()
@@ -287,7 +382,7 @@ class OptunaTuner(keras_tuner.Tuner):
                 trial, *arguments.positional, **named, callbacks=[*copies, *own]
             )
         weights = self._built.get_weights() if best.weights is None else best.weights
-        return _Run(result, weights, epochs.history, arguments.get("validation_data"))
+        return TrialRun(result, weights, epochs.history, arguments.get("validation_data"))
 
     def _configure_tensorboard_dir(
         self, callbacks: list[Any], trial: StudyTrial, execution: int = 0
@@ -325,6 +420,10 @@ class OptunaTuner(keras_tuner.Tuner):
         trial.seconds = time.perf_counter() - started
         if trial.is_pruned:
             raise keras_tuner.errors.FailedTrialError("Pruned: it fell behind those before it.")
+        self._tell(trial, results, FitArguments(fit_args, fit_kwargs))
+
+    def _tell(self, trial: StudyTrial, results: Any, arguments: FitArguments) -> None:
+        """Tells the study what came of a trial's runs, in the mean."""
         objective = self.oracle.epoch_objective
         runs = [
             best_epoch(result, objective)
@@ -336,7 +435,6 @@ class OptunaTuner(keras_tuner.Tuner):
         metrics = {**{k: v for k, v in own.items() if v is not None}, **metrics}
         missing = [each.name for each in self.oracle.objectives if each.name not in metrics]
         if missing:
-            arguments = FitArguments(fit_args, fit_kwargs)
             judged = self._folds or any(arguments.get(name) is not None for name in JUDGES)
             hint = (
                 "" if judged else " There are no validation rows: give `validation_data` or `cv`."
@@ -353,16 +451,21 @@ class OptunaTuner(keras_tuner.Tuner):
         self.oracle.update_trial(trial.trial_id, metrics, step=step)
 
     def _try_run_and_update_trial(self, trial: StudyTrial, *fit_args: Any, **fit_kwargs: Any):
-        """As KerasTuner's; a failure is a warning in one line, kept whole in the trial."""
-        try:
+        with self._outcome_kept(trial):
             self._run_and_update_trial(trial, *fit_args, **fit_kwargs)
+
+    @contextlib.contextmanager
+    def _outcome_kept(self, trial: StudyTrial) -> Iterator[None]:
+        """Gives a trial its status; a failure is a warning in one line, kept whole in the trial."""
+        try:
+            yield
         except keras_tuner.errors.FatalError:
             raise
         except Exception as error:
             trial.status, trial.message = TrialStatus.FAILED, traceback.format_exc()
             if not trial.is_pruned:
                 told = f"Trial {trial.trial_id} failed. {type(error).__name__}: {error}"
-                warnings.warn(told, stacklevel=2)
+                warnings.warn(told, stacklevel=4)
         else:
             trial.status = TrialStatus.COMPLETED
 
@@ -384,7 +487,15 @@ class OptunaTuner(keras_tuner.Tuner):
         # Other processes build models themselves, and are seen from here.
         return {**self.__dict__, "_built": None, "_bar": None}
 
-    def _keep_median(self, trial: StudyTrial, runs: list[_Run]) -> None:
+    def _keep_runs(self, trial: StudyTrial, runs: list[TrialRun]) -> None:
+        """Writes what epochs logged and, unless the trial was given up, the median run."""
+        self.oracle.folder.write_history(int(trial.trial_id), [run.history for run in runs])
+        lengths = [run.num_epochs(self.oracle.epoch_objective) for run in runs if run.history]
+        trial.num_epochs = round(float(np.mean(lengths))) if lengths else None
+        if not trial.is_pruned:
+            self._keep_median(trial, runs)
+
+    def _keep_median(self, trial: StudyTrial, runs: list[TrialRun]) -> None:
         """Writes the weights of the median run, whole or not at all, and what it takes for what."""
         objective = self.oracle.epoch_objective
         order = sorted(range(len(runs)), key=lambda i: runs[i].sort_value(objective))
@@ -404,65 +515,3 @@ class OptunaTuner(keras_tuner.Tuner):
             return
         if counts is not None:
             self.oracle.folder.write_confusion(int(trial.trial_id), counts.tolist())
-
-
-@dataclasses.dataclass
-class _Run:
-    """One training of a trial's model."""
-
-    result: Any
-    weights: list[np.ndarray]
-    history: dict[str, list[float]]
-    validation_data: Any
-
-    def num_epochs(self, objective: keras_tuner.Objective) -> int:
-        """Epochs to the best one; all of them if they do not log the objective."""
-        values = self.history.get(objective.name)
-        if not values:
-            return max(map(len, self.history.values()))
-        return 1 + int(np.argmax(_preferences(values, objective)))
-
-    def sort_value(self, objective: keras_tuner.Objective) -> float:
-        """The objective at its best epoch; 0 if the run tells none."""
-        metrics, _ = best_epoch(self.result, objective)
-        return float(objective.get_value(metrics)) if objective.has_value(metrics) else 0.0
-
-
-def best_epoch(result: Any, objective: keras_tuner.Objective) -> tuple[dict[str, float], int]:
-    """Metrics at the epoch that is best by the objective, and that epoch's number.
-
-    Args:
-        result: What `HyperModel.fit` or `Tuner.run_trial` may return: a `History`, a dict of
-            metrics or the objective's value.
-        objective: `keras_tuner.Objective`; where epochs do not log it, the last epoch counts.
-
-    Raises:
-        keras_tuner.errors.FatalTypeError: If it is none of these.
-    """
-    if isinstance(result, keras.callbacks.History):
-        length = max(map(len, result.history.values()), default=0)
-        epochs = [
-            to_numbers({n: values[i] for n, values in result.history.items() if i < len(values)})
-            for i in range(length)
-        ]
-        if not epochs:
-            return {}, 0
-        best = len(epochs) - 1
-        if all(objective.has_value(logs) for logs in epochs):
-            values = [float(objective.get_value(logs)) for logs in epochs]
-            best = int(np.argmax(_preferences(values, objective)))
-        return epochs[best], best
-    if isinstance(result, Mapping):
-        return to_numbers(result), 0
-    if isinstance(result, (int, float, np.number)):
-        return {objective.name: float(result)}, 0
-    raise keras_tuner.errors.FatalTypeError(
-        "A trial must return a History, a dict of metrics or a number, or a list of these. "
-        f"Received: {type(result).__name__}."
-    )
-
-
-def _preferences(values: list[float], objective: keras_tuner.Objective) -> list[float]:
-    """Numbers that are larger for better values; the least for those that are not finite."""
-    sign = 1 if objective.direction == "max" else -1
-    return [sign * value if math.isfinite(value) else -math.inf for value in values]

@@ -165,7 +165,7 @@ def fit_many(
     with progress(range(len(read)), description="members", verbose=verbose) as bar:
         for group, starts in groups.items():
             for number, done in _fit_group(models[group], starts, data, at_once):
-                fits[number] = done
+                fits[number] = dataclasses.replace(done, structure=group)
                 bar.advance()
         for number, reason in alone.items():
             fits[number] = _fit_alone(read[number], data, build, reason)

@@ -41,6 +41,7 @@ class MemberFit:
         alone_because: Why it was trained by itself, or None.
         failure: What went wrong, or None: predictions that were not finite in the first epoch.
         weights: The weights of the best epoch, in the order of the model's.
+        structure: Text that members of one structure share; None of a training by itself.
     """
 
     settings: MemberSettings
@@ -50,6 +51,7 @@ class MemberFit:
     alone_because: str | None = None
     failure: str | None = None
     weights: list[np.ndarray] = dataclasses.field(default_factory=list, repr=False)
+    structure: str | None = dataclasses.field(default=None, repr=False)
 
 
 class FitData:
@@ -104,7 +106,6 @@ class BuiltMember:
 
 def members_at_once(model: keras.Model, batch_size: int) -> int:
     """How many members of a model's structure fit into the memory set aside for a stack."""
-    device = "gpu" if _epochs_class().is_on_gpu() else "cpu"
     features = sum(
         math.prod(n or 1 for n in tensor.shape[1:])
         for layer in model._flatten_layers()
@@ -112,7 +113,16 @@ def members_at_once(model: keras.Model, batch_size: int) -> int:
     )
     # Forward, backward and what is kept between them.
     bytes_each = 4 * (_COPIES * model.count_params() + 4 * batch_size * features)
-    return int(max(1, min(MOST_AT_ONCE[device], MEMORY[device] // bytes_each)))
+    return int(max(1, min(most_at_once(), MEMORY[_device()] // bytes_each)))
+
+
+def most_at_once() -> int:
+    """Members of a stack beyond which nothing is gained here."""
+    return MOST_AT_ONCE[_device()]
+
+
+def _device() -> str:
+    return "gpu" if _epochs_class().is_on_gpu() else "cpu"
 
 
 def _outputs(layer: keras.layers.Layer) -> list[Any]:

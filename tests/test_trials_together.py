@@ -1,0 +1,203 @@
+"""Trials trained at once: the same trials, points that differ in dials, nothing lost."""
+
+import warnings
+from functools import partial
+
+import keras
+import keras_tuner
+import numpy as np
+import pytest
+
+from kfusion import FusionHyperModel, OptunaTuner, embedding_branch, evaluate, search_fusion
+from kfusion.search import trials_together
+from kfusion.search import tuner as tuner_module
+from kfusion.search.trial_rows import FitArguments
+from kfusion.search.trials_together import trials_at_once, why_one_by_one
+from kfusion.seeds import derive_seed
+from kfusion.stacked.many_fits import fit_many
+
+DIALS = {"first_dropout", "second_dropout", "dropout", "l2", "learning_rate_factor", "weight_decay"}
+
+
+def draw(rows, seed):
+    generator = np.random.default_rng(seed)
+    x = {name: generator.normal(size=(rows, 4)).astype("float32") for name in ("first", "second")}
+    return x, (x["first"][:, 0] + x["second"][:, 1] + generator.normal(size=rows) > 0).astype(int)
+
+
+TRAIN, VALIDATION = draw(64, 0), draw(40, 1)
+
+
+def make(branch=embedding_branch, **changes):
+    parts = {
+        "units": [2, 3],
+        "head_units": [2],
+        "head_depths": 1,
+        "dropouts": lambda hp, name: hp.Float(name, 0.0, 0.5),
+        "l2s": [1e-4, 1e-3],
+        "optimizers": "adam",
+        "fusions": "concat",
+        **changes,
+    }
+    branches = {
+        "first": partial(branch, 4, input_name="first", name="first_branch"),
+        "second": partial(embedding_branch, 4, input_name="second", name="second_branch"),
+    }
+    return FusionHyperModel(branches, task="binary", **parts)
+
+
+def search(directory, hypermodel=None, **keywords):
+    own = {"validation_data": VALIDATION, "max_trials": 8, "parallel_trials": 4, "epochs": 2}
+    return search_fusion(
+        hypermodel or make(), *TRAIN, directory=directory, **{**own, "verbose": 0, **keywords}
+    )
+
+
+def values_of(tuner):
+    return [trial.hyperparameters.values for trial in tuner.oracle.trials.values()]
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    return search(tmp_path_factory.mktemp("study"))
+
+
+def test_groups_differ_in_dials_alone(searched):
+    values = values_of(searched)
+    assert len(values) == 8
+    for group in (values[:4], values[4:]):
+        for name in set(group[0]) - DIALS:
+            assert len({each[name] for each in group}) == 1, name
+        assert len({each["dropout"] for each in group}) == 4
+
+
+def test_the_score_of_a_trial_is_that_of_its_weights(searched):
+    trials = searched.oracle.get_best_trials(3)
+    for trial, model in zip(trials, searched.get_best_models(3), strict=True):
+        assert trial.score == pytest.approx(evaluate(model, *VALIDATION, task="binary")["auc"])
+
+
+def test_a_trial_ends_as_if_it_had_been_trained_alone(searched):
+    trial = searched.oracle.trials["0006"]
+    keywords = searched.hypermodel.keywords(trial.hyperparameters)
+    (alone,) = fit_many(
+        lambda keywords: searched.hypermodel.build_from(keywords),
+        *TRAIN,
+        task="binary",
+        validation_data=VALIDATION,
+        members=[{"keywords": keywords, **keywords["fit"], "seed": derive_seed(0, 6, 0)}],
+        epochs=2,
+        verbose=0,
+    )
+    (history,) = searched.oracle.folder.read_history(6)
+    assert history["val_loss"] == pytest.approx(alone.history["val_loss"], rel=1e-4)
+    assert trial.score == pytest.approx(max(alone.history["val_auc"]))
+
+
+def test_a_search_that_is_stopped_within_a_group_goes_on(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        keep, seen = OptunaTuner._keep_runs, []
+
+        def stop(self, trial, runs):
+            seen.append(trial.trial_id)
+            if len(seen) == 2:
+                raise KeyboardInterrupt
+            keep(self, trial, runs)
+
+        patch.setattr(OptunaTuner, "_keep_runs", stop)
+        with pytest.raises(KeyboardInterrupt):
+            search(tmp_path, max_trials=3, parallel_trials=3)
+    tuner = search(tmp_path, max_trials=3, parallel_trials=3)
+    trials = tuner.oracle.trials
+    assert [trial.status for trial in trials.values()] == ["COMPLETED"] * 3
+    points = {str(sorted(values.items())) for values in values_of(tuner)}
+    assert len(points) == 3
+
+
+def test_each_trial_is_judged_by_every_fold_and_seed(tmp_path):
+    tuner = search(
+        tmp_path,
+        validation_data=None,
+        cv=2,
+        executions_per_trial=2,
+        max_trials=2,
+        parallel_trials=2,
+    )
+    for number, trial in enumerate(tuner.oracle.trials.values()):
+        runs = tuner.oracle.folder.read_history(number)
+        assert trial.num_runs == len(runs) == 4
+        assert trial.score == pytest.approx(np.mean([max(run["val_auc"]) for run in runs]), abs=0.1)
+        assert trial.spread > 0
+
+
+def refuse_three(width, *, units, **keywords):
+    if units == 3:
+        raise RuntimeError("three units cannot be")
+    return embedding_branch(width, units=units, **keywords)
+
+
+def test_a_builder_that_fails_fails_its_own_trials_alone(tmp_path):
+    hypermodel = make(refuse_three, dropouts=0.0, l2s=0.0, learning_rate_factors=[1.0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tuner = search(tmp_path, hypermodel, sampler="grid", max_trials=4)
+    for trial in tuner.oracle.trials.values():
+        fails = trial.hyperparameters.get("first_units") == 3
+        assert trial.status == ("FAILED" if fails else "COMPLETED")
+        assert not fails or "three units cannot be" in trial.message
+
+
+def test_a_model_that_diverges_fails_its_trial_alone(tmp_path, monkeypatch):
+    def fit_and_break(*arguments, **keywords):
+        fits = fit_many(*arguments, **keywords)
+        fits.fits[0].history["loss"][-1] = np.nan
+        fits.fits[1].failure = "Predictions are not finite."
+        return fits
+
+    monkeypatch.setattr(trials_together, "fit_many", fit_and_break)
+    with pytest.warns(UserWarning, match="Trial 000. failed"):
+        tuner = search(tmp_path, max_trials=3, parallel_trials=3)
+    found = [(trial.status, trial.message or "") for trial in tuner.oracle.trials.values()]
+    assert [status for status, _ in found] == ["FAILED", "FAILED", "COMPLETED"]
+    assert "The loss is nan after epoch 2" in found[0][1]
+    assert "Predictions are not finite." in found[1][1]
+
+
+class TestWhoDecides:
+    def arguments(self, **changes):
+        named = {"x": TRAIN[0], "y": TRAIN[1], "validation_data": VALIDATION, "epochs": 2}
+        return FitArguments((), {**named, **changes})
+
+    @pytest.mark.parametrize(("max_trials", "expected"), [(12, 1), (20, 4), (60, 10), (None, 32)])
+    def test_the_sampler_hears_of_results_six_times(self, max_trials, expected):
+        assert trials_at_once(max_trials, self.arguments()) == expected
+
+    def test_images_are_trained_one_by_one(self):
+        images = {"image": np.zeros((64, 8, 8, 3), "uint8")}
+        assert trials_at_once(None, self.arguments(x=images)) == 1
+
+    @pytest.mark.parametrize(
+        ("changes", "reason"),
+        [
+            ({"callbacks": [keras.callbacks.EarlyStopping()]}, "callbacks watch one"),
+            ({"balanced_batches": True}, "given balanced_batches"),
+            ({"x": [TRAIN[0]["first"]]}, "dict of arrays"),
+        ],
+    )
+    def test_what_needs_one_training_at_a_time_is_named(self, changes, reason):
+        assert reason in why_one_by_one(make(), self.arguments(**changes))
+
+    def test_other_hypermodels_are_trained_one_by_one(self):
+        assert "no FusionHyperModel" in why_one_by_one(keras_tuner.HyperModel(), self.arguments())
+        assert why_one_by_one(make(), self.arguments()) is None
+
+    def test_a_number_that_cannot_be_is_an_error(self, tmp_path):
+        with pytest.raises(ValueError, match="`parallel_trials=4` cannot be: a pruner needs one"):
+            search(tmp_path, pruner="median")
+        with pytest.raises(ValueError, match='"auto" or 1 or more. Received: 0'):
+            search(tmp_path, parallel_trials=0)
+
+    def test_with_a_pruner_nobody_is_asked_for_several(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(tuner_module, "TrialsTogether", lambda *_, **__: pytest.fail("at once"))
+        tuner = search(tmp_path, pruner="median", parallel_trials="auto", max_trials=1)
+        assert len(tuner.oracle.trials) == 1
