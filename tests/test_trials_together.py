@@ -71,6 +71,11 @@ def test_groups_differ_in_dials_alone(searched):
         assert len({each["dropout"] for each in group}) == 4
 
 
+def test_the_next_group_is_of_another_structure(searched):
+    values = values_of(searched)
+    assert len({(each["first_units"], each["second_units"]) for each in values}) == 2
+
+
 def test_the_score_of_a_trial_is_that_of_its_weights(searched):
     trials = searched.oracle.get_best_trials(3)
     for trial, model in zip(trials, searched.get_best_models(3), strict=True):
@@ -168,7 +173,7 @@ class TestWhoDecides:
         named = {"x": TRAIN[0], "y": TRAIN[1], "validation_data": VALIDATION, "epochs": 2}
         return FitArguments((), {**named, **changes})
 
-    @pytest.mark.parametrize(("max_trials", "expected"), [(12, 1), (20, 4), (60, 10), (None, 32)])
+    @pytest.mark.parametrize(("max_trials", "expected"), [(12, 1), (20, 4), (60, 10), (None, 128)])
     def test_the_sampler_hears_of_results_six_times(self, max_trials, expected):
         assert trials_at_once(max_trials, self.arguments()) == expected
 

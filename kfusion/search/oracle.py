@@ -230,7 +230,11 @@ class StudyOracle(keras_tuner.Oracle):
             while adopted is None and len(found) < most:
                 if self.max_trials is not None and len(trials) >= self.max_trials:
                     break
-                like = found[0].user_attrs["values"] if found else None
+                if found:
+                    like = found[0].user_attrs["values"]
+                else:
+                    space = Space(self.hyperparameters)
+                    like = self._proposals.draw_structure(space, trials, dials)
                 proposed = self._propose(trials, like=like, dials=dials)
                 if proposed is None:
                     break
@@ -449,7 +453,10 @@ class StudyOracle(keras_tuner.Oracle):
         return self.study.get_trials(deepcopy=False)
 
     def _find(self, number: int) -> FrozenTrial:
-        return self._read_trials()[number]
+        # Of many running trials, that one alone is read anew.
+        study, storage = self._opened()
+        found = storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
+        return storage.get_trial(found)
 
     def _to_trial(self, found: FrozenTrial) -> StudyTrial:
         trial_id = f"{found.number:04d}"

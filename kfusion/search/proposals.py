@@ -38,6 +38,8 @@ RESULT = "result"
 MIRRORS = "mirrors"
 # How often a sampler may propose what was tried before points are drawn in other ways.
 MAX_REPEATS = 20
+# As many structures are drawn before a sampler chooses them, as TPE draws points of its own.
+DRAWN_STRUCTURES = 10
 # Spaces of no more points are counted out when samplers repeat themselves.
 MAX_COUNTED = 50_000
 # Draws after which a space whose points cannot be counted counts as exhausted.
@@ -121,6 +123,33 @@ class Proposals:
         if like is not None:
             return self.propose(space, trials)
         return self._draw_untried(space, tried, random)
+
+    def draw_structure(
+        self, space: Space, trials: Sequence[FrozenTrial], dials: Collection[str]
+    ) -> Values | None:
+        """A random point whose values besides the dials are new, or None if enough were tried.
+
+        Of trials that come in groups of one structure, a sampler hears much of few structures and
+        would stay with the first good one.
+
+        Args:
+            space: `Space`.
+            trials: As of `propose`.
+            dials: Names of hyperparameters.
+        """
+
+        def key(values: Values) -> str:
+            return point_key(space.parameters_besides(values, dials))
+
+        known = {key(trial.user_attrs["values"]) for trial in trials}
+        if not known or len(known) >= DRAWN_STRUCTURES or self.sampler == GRID:
+            return None
+        random = np.random.default_rng(derive_seed(self.seed, len(trials), 1))
+        for _ in range(MAX_REPEATS):
+            values = space.walk(partial(_draw, random=random))
+            if key(values) not in known:
+                return values
+        return None
 
     def _update(self, trials: Sequence[FrozenTrial]) -> None:
         """Brings the copy up to date."""

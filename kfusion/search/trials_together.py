@@ -24,6 +24,8 @@ from kfusion.stacked.stacked_fit import MemberFit, most_at_once
 
 # So often at least the sampler hears of results before it proposes more.
 GENERATIONS = 6
+# Of one structure, which share what is compiled.
+STACKS = 4
 # Of fewer trials a program of their own costs as much as it saves.
 FEWEST = 4
 # Arguments of `fit` that trials together are given in another way.
@@ -57,7 +59,7 @@ def trials_at_once(max_trials: int | None, arguments: FitArguments) -> int:
     """
     if any(part.ndim > 2 for part in arguments.get("x").values()):
         return 1
-    most = most_at_once()
+    most = STACKS * most_at_once()
     if max_trials is not None:
         most = min(most, math.ceil(max_trials / GENERATIONS))
     return most if most >= FEWEST else 1

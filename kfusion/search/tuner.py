@@ -280,7 +280,7 @@ class OptunaTuner(keras_tuner.Tuner):
 
     def _run_together(self, trials: list[StudyTrial], arguments: FitArguments) -> None:
         started = time.perf_counter()
-        free_compiled_functions()
+        self._count_built()
         try:
             with traced_gradients_forgotten():
                 together = TrialsTogether(
@@ -472,11 +472,15 @@ class OptunaTuner(keras_tuner.Tuner):
     def _try_build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         # The last trial's model is garbage from here on.
         self._built = None
+        self._count_built()
+        self._built = super()._try_build(hp)
+        return self._built
+
+    def _count_built(self) -> None:
+        """One more program was compiled; after some, what the backend keeps of them is let go."""
         self._num_built += 1
         if self._num_built % MODELS_BETWEEN_COMPILATIONS == 0:
             free_compiled_functions()
-        self._built = super()._try_build(hp)
-        return self._built
 
     def _count_parameters(self) -> int | None:
         """Of the model that was trained last; None if there is none."""
