@@ -8,8 +8,10 @@ import pytest
 
 import kfusion
 from kfusion.models.prediction import predict
+from kfusion.stacked import many_fits
 from kfusion.stacked.many_fits import fit_many
 from kfusion.stacked.model_dials import structure_of
+from kfusion.stacked.programs import Programs
 from kfusion.training.fitting import compile_model, seed_layers
 
 ROWS, BATCH, EPOCHS = 70, 16, 3
@@ -277,3 +279,26 @@ def test_folds_do_not_overlap():
     member = {"rows": [0, 1, 2], "validation_rows": [2, 3]}
     with pytest.raises(ValueError, match="Member 0 is judged by 1 of its own rows, e.g. 2"):
         fit_many(build, *TRAIN, task="binary", members=[member], verbose=0)
+
+
+def test_members_that_come_later_share_what_was_compiled(monkeypatch):
+    made, make = [], many_fits.make_stack
+    monkeypatch.setattr(many_fits, "make_stack", lambda *given: made.append(1) or make(*given))
+    programs = Programs()
+
+    def train(members, x=TRAIN[0]):
+        return fit_many(
+            build, x, TRAIN[1], task="binary", members=members, validation_data=JUDGE, epochs=2,
+            batch_size=BATCH, programs=programs, verbose=0,
+        )  # fmt: skip
+
+    members = [{"dropout": 0.1, "learning_rate": 1e-3, "seed": seed} for seed in range(3)]
+    first = train(members)
+    train([{"dropout": 0.3, "learning_rate": 1e-2, "seed": 9}])
+    assert len(made) == 2
+    again = train(members[:2])
+    assert len(made) == 2
+    for one, two in zip(first, again, strict=False):
+        assert one.history["val_loss"] == pytest.approx(two.history["val_loss"], rel=1e-5)
+    train(members, x=dict(TRAIN[0]))
+    assert len(made) == 3

@@ -19,6 +19,7 @@ from kfusion.search.trial_runs import TrialRun
 from kfusion.seeds import derive_seed
 from kfusion.stacked.many_fits import ManyFits, fit_many
 from kfusion.stacked.member_settings import DEFAULTS
+from kfusion.stacked.programs import Programs
 from kfusion.stacked.stacked_epochs import BACKENDS
 from kfusion.stacked.stacked_fit import MemberFit, most_at_once
 
@@ -75,6 +76,7 @@ class TrialsTogether:
         folds: `Fold`s of the rows, or None if validation data judge.
         num_seeds: Int, runs of each trial and fold.
         seed: Int, from which those of the runs are derived.
+        programs: `Programs` of the groups before.
         max_model_size: Int, the most weights of a model; None for any number.
 
     Raises:
@@ -90,11 +92,13 @@ class TrialsTogether:
         folds: Sequence[Fold] | None,
         num_seeds: int,
         seed: int,
+        programs: Programs,
         max_model_size: int | None = None,
     ):
         self._hypermodel, self._arguments = hypermodel, arguments
         self._folds: list[Fold | None] = [None] if folds is None else list(folds)
         self._num_seeds = num_seeds
+        self._programs = programs
         self._max_model_size = max_model_size
         self._models: dict[str, keras.Model] = {}
         self._fits = self._fit(trials, seed)
@@ -119,6 +123,7 @@ class TrialsTogether:
             task=self._hypermodel.task,
             members=members,
             validation_data=self._arguments.get("validation_data"),
+            programs=self._programs,
             verbose=0,
             **common,
         )

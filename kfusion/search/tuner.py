@@ -40,6 +40,7 @@ from kfusion.search.trial_runs import TrialRun, best_epoch
 from kfusion.search.trials_together import TrialsTogether, trials_at_once, why_one_by_one
 from kfusion.search.workers import run_workers
 from kfusion.seeds import derive_seed
+from kfusion.stacked.programs import Programs
 from kfusion.training.backend_memory import free_compiled_functions, traced_gradients_forgotten
 from kfusion.training.epoch_callbacks import EpochBar
 
@@ -270,15 +271,18 @@ class OptunaTuner(keras_tuner.Tuner):
 
     def _search_together(self, arguments: FitArguments) -> None:
         """As KerasTuner's loop, with several trials at once."""
+        programs = Programs()
         self.oracle.verbose = arguments.named.get("verbose", self.oracle.verbose)
         self.on_search_begin()
         while trials := self.oracle.create_trials(self._at_once, self.hypermodel.dials):
             for trial in trials:
                 self.on_trial_begin(trial)
-            self._run_together(trials, arguments)
+            self._run_together(trials, arguments, programs)
         self.on_search_end()
 
-    def _run_together(self, trials: list[StudyTrial], arguments: FitArguments) -> None:
+    def _run_together(
+        self, trials: list[StudyTrial], arguments: FitArguments, programs: Programs
+    ) -> None:
         started = time.perf_counter()
         self._count_built()
         try:
@@ -290,6 +294,7 @@ class OptunaTuner(keras_tuner.Tuner):
                     folds=self._folds,
                     num_seeds=self.executions_per_trial,
                     seed=self.oracle.seed,
+                    programs=programs,
                     max_model_size=self.max_model_size,
                 )
         except Exception as error:

@@ -23,6 +23,7 @@ from kfusion.stacked.member_settings import (
     read_members,
 )
 from kfusion.stacked.model_dials import dials_of, states_but_dropouts, structure_of
+from kfusion.stacked.programs import Programs
 from kfusion.stacked.stacked_epochs import BACKENDS
 from kfusion.stacked.stacked_fit import (
     BuiltMember,
@@ -81,6 +82,7 @@ def fit_many(
     patience: int | None = 8,
     seed: int = 0,
     at_once: int | str = "auto",
+    programs: Programs | None = None,
     verbose: int | bool = 1,
     **keywords: Any,
 ) -> ManyFits:
@@ -116,6 +118,8 @@ def fit_many(
         patience: Int; None never stops early.
         seed: Int, from which those of members are derived.
         at_once: Int, the most members that train in one program; "auto" goes by memory.
+        programs: `Programs` of earlier calls: members whose structure was trained on the same rows
+            before share what was compiled then.
         verbose: 0 hides the progress on stderr.
         **keywords: Keywords of training for all members.
 
@@ -146,7 +150,8 @@ def fit_many(
     read = read_members(members, defaults, seed, len(y), validation_data is not None)
     if at_once != "auto" and (not isinstance(at_once, int) or at_once < 1):
         raise ValueError(f'`at_once` must be "auto" or 1 or more. Received: {at_once!r}.')
-    data = FitData(task, x, y, validation_data)
+    programs = Programs() if programs is None else programs
+    data = programs.of_rows(FitData(task, x, y, validation_data))
     groups: dict[str, list[BuiltMember]] = collections.defaultdict(list)
     # One of each structure; the others are free to go.
     models: dict[str, keras.Model] = {}
@@ -164,7 +169,7 @@ def fit_many(
     fits: dict[int, MemberFit] = {}
     with progress(range(len(read)), description="members", verbose=verbose) as bar:
         for group, starts in groups.items():
-            for number, done in _fit_group(models[group], starts, data, at_once):
+            for number, done in _fit_group(group, models[group], starts, programs, at_once):
                 fits[number] = dataclasses.replace(done, structure=group)
                 bar.advance()
         for number, reason in alone.items():
@@ -222,19 +227,23 @@ def _why_alone(model: keras.Model, settings: MemberSettings) -> str | None:
 
 
 def _fit_group(
-    model: keras.Model, group: list[BuiltMember], data: FitData, at_once: int | str
+    key: str,
+    model: keras.Model,
+    group: list[BuiltMember],
+    programs: Programs,
+    at_once: int | str,
 ) -> Iterator[tuple[int, MemberFit]]:
     """Trains members of one structure in stacks of one size."""
     most = at_once
     if isinstance(most, str):
         most = members_at_once(model, group[0].settings.fit["batch_size"])
     size = math.ceil(len(group) / math.ceil(len(group) / most))
-    stack = make_stack(model, group, data)
+    stack, size = programs.find(key, group, size, lambda: make_stack(model, group, programs.data))
     for start in range(0, len(group), size):
         chunk = group[start : start + size]
         # One program serves all: what fills the last stack up is trained in vain.
         filled = chunk + [chunk[-1]] * (size - len(chunk))
-        done = fit_stack(stack, filled, data)[: len(chunk)]
+        done = fit_stack(stack, filled, programs.data)[: len(chunk)]
         yield from ((each.number, fit) for each, fit in zip(chunk, done, strict=True))
 
 

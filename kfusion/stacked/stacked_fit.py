@@ -63,6 +63,11 @@ class FitData:
         if validation_data is not None:
             check_same_keys(x, validation_data[0])
 
+    def is_same(self, other: FitData) -> bool:
+        """Whether another one was given the same objects."""
+        given = zip(self.given, other.given, strict=True)
+        return self.task == other.task and all(one is two for one, two in given)
+
     def check(self, model: keras.Model) -> None:
         """Takes the rows as the first model asks for them."""
         if self.is_checked:
@@ -129,19 +134,42 @@ def _outputs(layer: keras.layers.Layer) -> list[Any]:
     return [out for node in layer._inbound_nodes for out in node.output_tensors]
 
 
+@dataclasses.dataclass(frozen=True)
+class DialsInUse:
+    """Which dials of a group a program has to have.
+
+    Attributes:
+        is_dropped: Whether any member drops anything, for each `Dropout`.
+        is_penalised: Whether any member has an L2 penalty, for each trainable variable.
+        decays: Whether any member's weights decay.
+        weighs: Whether rows weigh differently for any member.
+    """
+
+    is_dropped: tuple[bool, ...]
+    is_penalised: tuple[bool, ...]
+    decays: bool
+    weighs: bool
+
+
+def dials_in_use(group: Sequence[BuiltMember]) -> DialsInUse:
+    """What the members of a group have among them."""
+    weights = ("class_weight", "sample_weight")
+    return DialsInUse(
+        tuple(np.any([each.dials.rates > 0 for each in group], axis=0).tolist()),
+        tuple(np.any([each.dials.penalties > 0 for each in group], axis=0).tolist()),
+        any(weight_decay_of(each.settings) is not None for each in group),
+        any(each.settings.fit[name] is not None for each in group for name in weights),
+    )
+
+
 def make_stack(model: keras.Model, group: Sequence[BuiltMember], data: FitData) -> StackedEpochs:
     """The program of a group, made from the model of one of them, which is changed for good."""
     settings = group[0].settings
-    all_dials = [each.dials for each in group]
+    used = dials_in_use(group)
     # While its penalties are numbers, for it is tried on a row.
     compile_model(model, task=data.task, loss=settings.fit["loss"])
-    dialled = DialledModel(
-        model,
-        np.any([dials.rates > 0 for dials in all_dials], axis=0),
-        np.any([dials.penalties > 0 for dials in all_dials], axis=0),
-    )
-    decays = [weight_decay_of(each.settings) for each in group]
-    decay = None if all(each is None for each in decays) else 0.0
+    dialled = DialledModel(model, np.array(used.is_dropped), np.array(used.is_penalised))
+    decay = 0.0 if used.decays else None
     rates = MemberRates(settings.unit_schedule())
     optimizer = make_optimizer(settings.fit["optimizer"], rates, 1.0, decay)
     judging = data.x if settings.validation_rows is not None else (data.validation or [data.x])[0]
@@ -167,11 +195,7 @@ def _stacked(group: Sequence[BuiltMember], data: FitData) -> Members:
         judged = np.stack([np.asarray(each.settings.validation_rows, np.int32) for each in group])
     elif data.validation is not None:
         judged = np.arange(len(data.validation[1]), dtype=np.int32)
-    weighted = any(
-        each.settings.fit[name] is not None
-        for each in group
-        for name in ("class_weight", "sample_weight")
-    )
+    weighted = dials_in_use(group).weighs
     return Members(
         [np.stack(values) for values in zip(*(each.trainables for each in group), strict=True)],
         [np.stack(values) for values in zip(*(each.states for each in group), strict=True)],
