@@ -41,12 +41,14 @@ class Rows(NamedTuple):
         signature: Name of the signature that is asked.
         frame: DataFrame of raw columns, or None.
         arrays: `(rows, ...)` arrays by input name.
+        places: How messages call each row, as the request has it.
         by_columns: Whether the answer is wanted by columns ("outputs"), not by rows.
     """
 
     signature: str
     frame: pd.DataFrame | None
     arrays: dict[str, np.ndarray]
+    places: Sequence[str]
     by_columns: bool = False
 
 
@@ -190,7 +192,7 @@ class RequestReader:
                     for name, column in door.columns.items()
                 }
             )
-        return Rows(signature, frame, arrays, by_columns)
+        return Rows(signature, frame, arrays, places, by_columns)
 
 
 def _make_door(model: ExportedModel, *, has_table: bool) -> _Door:
