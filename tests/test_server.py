@@ -2,6 +2,7 @@
 
 import base64
 import copy
+import dataclasses
 import io
 import itertools
 import json
@@ -38,7 +39,7 @@ from kfusion import (
 from kfusion.cli import main
 from kfusion.data.inputs import InputSpec
 from kfusion.server.app import build_app
-from kfusion.server.reading import Limits
+from kfusion.server.reading import Limits, RequestReader
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="SavedModels come from the tensorflow backend"
@@ -179,6 +180,29 @@ class TestAnswers:
         assert by_form == by_json
         probabilities = np.array(by_form["predictions"][0]["probabilities"], np.float32)
         np.testing.assert_allclose(probabilities, expected["probabilities"][0], atol=1e-6)
+
+    def test_names_of_a_form_are_read_as_browsers_write_them(self, exported):
+        """The HTML standard writes a quote as %22 and the end of a line as %0D%0A, % as it is."""
+        quoted = copy.copy(exported)
+        names = {"price in €": 'price "€"\nin all', "2nd": "%22", "place": '"'}
+        quoted.schema = dataclasses.replace(
+            exported.schema,
+            columns=tuple(
+                dataclasses.replace(column, name=names.get(column.name, column.name))
+                for column in exported.schema.columns
+            ),
+        )
+        served = {names.get(name, name): served for name, served in exported.served_names.items()}
+        quoted.served_names = served
+        reader = RequestReader(quoted, Limits())
+        for line in ("%0D%0A", "%0A", "\r\n"):
+            written = [(f"price %22€%22{line}in all", "1.5"), ("%22", "true"), ("photo", b"")]
+            (row,) = reader.read_form(written).frame.to_dict("records")
+            assert row['price "€"\nin all'] == "1.5"
+        # What is the very name of a column is that column.
+        assert (row["%22"], row['"']) == ("true", None)
+        (row,) = reader.read_form([('"', "Ghent"), ("photo", b"")]).frame.to_dict("records")
+        assert row['"'] == "Ghent"
 
     def test_files_are_resized_as_the_loader_does(self, client, exported, tmp_path):
         from kfusion import read_images
