@@ -13,15 +13,14 @@ from kfusion.data.images import decode_image
 from kfusion.data.raw_columns import served_names
 from kfusion.data.tables import TableSchema
 from kfusion.evidence.estimates import Estimate
-from kfusion.exports.model_card import (
+from kfusion.exports.card_facts import (
     CardFacts,
     ScoreLine,
-    cell,
-    example_request,
     facts_of_comparison,
     facts_of_run,
-    write_model_card,
 )
+from kfusion.exports.example_requests import example_request
+from kfusion.exports.model_card import cell, write_model_card
 from kfusion.server.values import decode_base64
 
 FRAME = pd.DataFrame(

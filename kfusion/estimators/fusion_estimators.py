@@ -32,7 +32,6 @@ from kfusion.estimators.estimator_folds import plan_folds
 from kfusion.estimators.estimator_inputs import (
     Modalities,
     as_frame,
-    present_rows,
     read_modalities,
     table_of,
 )
@@ -41,9 +40,10 @@ from kfusion.estimators.member_inputs import features_of, make_encoders
 from kfusion.estimators.members import Member, Rows, standard_members
 from kfusion.estimators.out_of_fold import BLEND, OutOfFold
 from kfusion.estimators.presence_blends import PresenceBlends
+from kfusion.estimators.present_rows import present_rows
 from kfusion.evidence.delong import number_groups
+from kfusion.exports.card_facts import CardFacts, facts_of_comparison
 from kfusion.exports.export import export_saved_model
-from kfusion.exports.model_card import CardFacts, facts_of_comparison
 from kfusion.json_values import describe
 from kfusion.models.prediction import predict
 from kfusion.tasks import Task

@@ -24,8 +24,9 @@ from kfusion.data.raw_columns import (
     served_names,
 )
 from kfusion.data.tables import TableSchema
+from kfusion.exports.card_facts import CardFacts
 from kfusion.exports.inference_graph import inference_model
-from kfusion.exports.model_card import CardFacts, write_model_card
+from kfusion.exports.model_card import write_model_card
 from kfusion.exports.serving import DESCRIPTION_FILE, ENCODED_SIGNATURE, FORMAT, RAW_SIGNATURE
 from kfusion.layers import (
     CategoryEmbedding,
