@@ -79,7 +79,7 @@ def facts_of_comparison(comparison: Mapping[str, Any], **more: Any) -> CardFacts
             "exported": comparison["best"],
             "confidence": comparison["confidence"],
             "how": f"Means over {drawn}{whole}: each model is judged by rows that it was not "
-            "trained on.",
+            f"trained on, {comparison['judged_rows']:,} of {comparison['rows']:,} in all.",
             "verdict": comparison["verdict"],
             **more,
         }

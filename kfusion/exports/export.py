@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import subprocess
@@ -130,6 +131,7 @@ def export_saved_model(
         "schema": None if schema is None else json.loads(schema.to_json()),
         "served_names": {} if schema is None else served_names(schema, list(specs)),
         "versions": library_versions(),
+        "exported_on": datetime.date.today().isoformat(),
     }
     with whole_folder(path, overwrite=overwrite, known_by=DESCRIPTION_FILE) as folder:
         archive = keras.export.ExportArchive()

@@ -50,10 +50,22 @@ def write_model_card(
         kind=description["kind"],
         num_classes=len(description["class_names"]),
     )
-    text = json.dumps(signatures, ensure_ascii=False, indent=1)
+    named = _with_columns(description, signatures)
+    text = json.dumps(named, ensure_ascii=False, indent=1)
     (folder / SIGNATURE_FILE).write_text(text + "\n", encoding="utf-8")
     card = render_model_card(description, facts or CardFacts(), signatures)
     (folder / CARD_FILE).write_text(card, encoding="utf-8")
+
+
+def _with_columns(description: Mapping[str, Any], signatures: Mapping[str, Any]) -> dict[str, Any]:
+    """The signatures, and of which column of the user's table each raw input is."""
+    columns = {served: name for name, served in description["served_names"].items()}
+    columns |= description["image_columns"]
+    inputs = {
+        name: {**tensor, "column": columns[name]} if name in columns else tensor
+        for name, tensor in signatures[RAW_SIGNATURE]["inputs"].items()
+    }
+    return {**signatures, RAW_SIGNATURE: {**signatures[RAW_SIGNATURE], "inputs": inputs}}
 
 
 def render_model_card(
@@ -82,6 +94,7 @@ def render_model_card(
         encoded=encoded["inputs"],
         example=None if example is None else json.dumps(example, ensure_ascii=False, indent=1),
         versions=description["versions"],
+        exported_on=description["exported_on"],
     )
 
 
