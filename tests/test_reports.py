@@ -215,6 +215,21 @@ def test_a_study_shows_what_it_says_nothing_about(study, tmp_path):
     assert "script" not in page.tags
 
 
+def test_a_search_tells_of_the_rows_that_judged_it(study, tmp_path):
+    counts = np.array([[3, 1], [0, 6]])
+    told = kf.analyse(study)
+    told = dataclasses.replace(told, confusion=counts, trials=told.trials.assign(runs=2))
+    page = Page(kf.report(told, tmp_path / "report.html"))
+    assert page.sections == ["data", "search", "environment"]
+    for name, value in (
+        ("rows that judged a run of the best trial", "10"),
+        ("classes", "2"),
+        ("runs of a trial", "2"),
+    ):
+        assert page.texts[page.texts.index(name) + 1] == value
+    assert "40.0%" in page.texts
+
+
 def test_what_is_no_result_is_refused(tmp_path):
     with pytest.raises(TypeError, match="must be a fitted estimator.*Received: int"):
         kf.report(3, tmp_path / "report.html")
