@@ -26,6 +26,7 @@ from kfusion.runs.candidates import (
     verdict,
 )
 from kfusion.runs.run_folders import TRIALS_FOLDER, check_run_folder, export_run, load_run, save_run
+from kfusion.runs.run_sources import describe_source
 from kfusion.validation.baselines import default_branches
 
 EPOCHS = 12
@@ -111,6 +112,7 @@ def run_demo(
         image_columns={"image": "image"},
         target="land_cover",
         command=command,
+        source=describe_source(csv_path, folder),
     )
     exported = export_run(load_run(folder), folder / "saved_model", overwrite=overwrite)
 

@@ -143,7 +143,11 @@ class _Bar:
 class _Lines:
     seconds_between = 30.0
 
+    def __init__(self) -> None:
+        self._written: tuple[int, str] | None = None
+
     def draw(self, work: Progress[Any], told: str) -> None:
+        self._written = work.count, told
         took = time.monotonic() - work.started
         parts = [f"{work.description}: {work.count} in {_spelled(took)}", told]
         if work.total is not None:
@@ -155,7 +159,8 @@ class _Lines:
         sys.stderr.flush()
 
     def finish(self, work: Progress[Any], told: str) -> None:
-        if work.count > work.skipped:
+        # The last item may have had its line a moment ago.
+        if work.count > work.skipped and (work.count, told) != self._written:
             self.draw(work, told)
 
 

@@ -1,6 +1,7 @@
 """The command line: from a CSV file to predictions, and every mistake in one line."""
 
 import argparse
+import base64
 import html
 import io
 import json
@@ -79,7 +80,7 @@ def test_fit_export_and_predict_hand_over_to_each_other(folder, tmp_path, capsys
     (line,) = [line for line in card.splitlines() if line.startswith(f"| {kept['name']} |")]
     scored = rf"\| {kept['name']} \| {kept['auc']:.4f} \| "
     low, high, _ = re.fullmatch(
-        scored + r"(\S+) to (\S+) \| (DeLong|paired bootstrap) \|", line
+        scored + r"(\S+) to (\S+) \| (DeLong|paired bootstrap|Clopper-Pearson) \|", line
     ).groups()
     assert float(low) <= kept["auc"] <= float(high)
     assert f"Learned from {fitted['train_rows']} rows in {fitted['groups']} groups" in card
@@ -101,6 +102,25 @@ def test_fit_export_and_predict_hand_over_to_each_other(folder, tmp_path, capsys
         "probability_no",
         "probability_yes",
     ]
+
+
+def test_a_report_from_the_folder_shows_images_that_are_still_there(folder, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main(arguments_for("fit", folder, "--out", str(run), "--epochs", "1")) == 0
+    assert main(["report", str(run)]) == 0
+    page = (run / "report.html").read_text(encoding="utf-8")
+    cards = re.findall(r'<img src="data:image/png;base64,([^"]+)" alt="Image of row (\d+)', page)
+    assert len(cards) > 6
+    for content, row in cards:
+        # Rows with odd numbers are bright.
+        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(content))))
+        assert (pixels.mean() > 125) == int(row) % 2
+    about = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    about["source"]["table_digest"] = "that of another table"
+    (run / "run.json").write_text(json.dumps(about), encoding="utf-8")
+    assert main(["report", str(run)]) == 0
+    assert "<img" not in (run / "report.html").read_text(encoding="utf-8")
+    capsys.readouterr()
 
 
 def test_a_search_keeps_the_best_of_everything_it_tried(folder, tmp_path, capsys):

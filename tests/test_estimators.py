@@ -1,5 +1,6 @@
 """Estimators: every form of rows, one model from raw columns, evidence, refusals, resuming."""
 
+import datetime
 import json
 import subprocess
 import sys
@@ -15,7 +16,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.utils.estimator_checks import check_estimator
 
-from kfusion import FusionClassifier, FusionData, FusionRegressor
+from kfusion import FusionClassifier, FusionData, FusionRegressor, load_table
+from kfusion.cli import main
 from kfusion.estimators.members import Member
 from kfusion.exports.model_card import sentence
 from kfusion.validation.cross_validation import FoldError
@@ -170,7 +172,35 @@ class TestAllMembers:
         assert f"| blend | {own.value:.4f} | {own.low:.4f} to {own.high:.4f} | DeLong |" in card
         assert sentence(fitted.verdict_) in card
         assert "Learned from 160 rows." in card
+        folds = fitted.results_["trees"].folds
+        judged = len(np.unique(np.concatenate([result.fold.test for result in folds])))
+        assert f"not trained on, {judged} of 160 in all." in card
+        assert "drawn with seed 0." in card
+        assert f"Exported on {datetime.date.today().isoformat()}." in card
         assert "Rows without `image`: 0.0%." in card
+
+    def test_an_export_knows_the_columns_of_the_table_it_was_loaded_from(self, tmp_path, capsys):
+        photos = [f"{row}.png" for row in range(60)]
+        for name, image in zip(photos, IMAGES, strict=False):
+            Image.fromarray(image).save(tmp_path / name)
+        csv = tmp_path / "rows.csv"
+        FRAME[:60].assign(photo=photos, outcome=LABELS[:60]).to_csv(csv, index=False)
+        data = load_table(csv, image_column="photo", target="outcome", verbose=0)
+        model = FusionClassifier(members=["trees and image"], num_folds=2).fit(data)
+        again = FusionClassifier.load(model.save(tmp_path / "saved"))
+        folder = again.export(tmp_path / "model")
+        card = (folder / "README.md").read_text(encoding="utf-8")
+        assert "A binary classifier of outcome (ill, well) from `image`" in card
+        assert "| `image` | photo | image |" in card
+        capsys.readouterr()
+        assert main(["predict", str(folder), str(csv)]) == 0
+        told = json.loads(capsys.readouterr().out)["predictions"]
+        assert [row["image"] for row in told] == photos
+        assert [row["class"] for row in told] == model.predict(data).tolist()
+
+    def test_the_target_is_called_as_the_series_that_held_it(self):
+        model = trees().fit(FRAME, pd.Series(LABELS, name="outcome"))
+        assert (model.target_, model.image_columns_) == ("outcome", {})
 
     def test_saved_and_loaded_it_is_the_same(self, fitted, tmp_path):
         again = FusionClassifier.load(fitted.save(tmp_path / "saved"))

@@ -8,20 +8,21 @@ import pandas as pd
 import pytest
 import yaml
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 
 from kfusion.data.images import decode_image
 from kfusion.data.raw_columns import served_names
 from kfusion.data.tables import TableSchema
 from kfusion.evidence.estimates import Estimate
-from kfusion.exports.model_card import (
+from kfusion.exports.card_facts import (
     CardFacts,
     ScoreLine,
-    cell,
-    example_request,
     facts_of_comparison,
     facts_of_run,
-    write_model_card,
 )
+from kfusion.exports.example_requests import example_request
+from kfusion.exports.model_card import cell, write_model_card
+from kfusion.scores import get_score
 from kfusion.server.values import decode_base64
 
 FRAME = pd.DataFrame(
@@ -62,6 +63,7 @@ def description_of(frame=FRAME, **changes):
         "schema": json.loads(schema.to_json()),
         "served_names": served_names(schema, ["image"]),
         "versions": {"kfusion": "0.1.0"},
+        "exported_on": "2026-05-04",
         **changes,
     }
 
@@ -97,10 +99,35 @@ def test_numbers_are_those_that_were_measured(card):
         "| `age___years` | age \\| years | number | float32 (rows) | 30 to 50 | 25.0% |",
         "| `when` | when | date | string (rows) | 2020-02-29 to 2021-01-01 | 50.0% |",
         "| `sick` | sick | boolean | float32 (rows) | 1 (true) or 0 | 0.0% |",
+        "Exported on 2026-05-04. kfusion 0.1.0",
         "- Rows may lack `image`: an image of zeros alone; a table, embedding or sequence without "
         "any value.",
     ):
         assert line in card.splitlines()
+
+
+def test_the_auc_of_several_classes_says_what_it_is(tmp_path, card):
+    assert "one-vs-rest" not in card
+    names = ["no", "perhaps", "yes"]
+    write_model_card(tmp_path, description_of(kind="multiclass", class_names=names), FACTS)
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "`auc` is the mean over the classes" in card
+    # As it is computed: scikit-learn's macro average, not that weighted by class.
+    random = np.random.default_rng(0)
+    y, p = random.choice(3, 60, p=[0.7, 0.2, 0.1]), random.dirichlet(np.ones(3), 60)
+    told = roc_auc_score(y, p, multi_class="ovr", average="macro")
+    assert get_score("multiclass", "auc").function(y, p, None) == pytest.approx(told)
+
+
+def test_signatures_name_the_columns_of_the_users_table(tmp_path):
+    write_model_card(tmp_path, description_of())
+    told = json.loads((tmp_path / "signature.json").read_text(encoding="utf-8"))
+    inputs = told["serving_default"]["inputs"]
+    assert {name: tensor["column"] for name, tensor in inputs.items()} == {
+        "image": "photo",
+        **{served: name for name, served in description_of()["served_names"].items()},
+    }
+    assert "column" not in str(told["encoded"])
 
 
 def test_the_users_text_stays_in_its_cell(card):
@@ -220,5 +247,6 @@ def test_facts_of_a_comparison():
     own = result.estimates["fused"]
     assert facts.lines[1] == ("fused", own.value, own.low, own.high, own.method)
     assert facts.how == (
-        "Means over 2 folds: each model is judged by rows that it was not trained on."
+        "Means over 2 folds: each model is judged by rows that it was not trained on, 40 of 40 "
+        "in all."
     )

@@ -126,6 +126,60 @@ def test_probabilities_are_also_compared_by_the_classes_they_tell():
     assert "mcnemar" not in compare_predictions(Y, A, B).pvalues
 
 
+class TestSeparation:
+    """Predictions that are all in order: no variance, but few rows prove little."""
+
+    Y = np.repeat([0, 1], [25, 10])
+    # 10 of 10 right, by hand: 0.025 ** (1 / 10) = 0.6915.
+    LOW = stats.binomtest(10, 10).proportion_ci(0.95).low
+
+    def test_an_auc_of_1_has_the_exact_interval_of_the_smaller_class(self):
+        assert pytest.approx(0.6915, abs=1e-4) == self.LOW
+        whole = [JudgedRows(np.arange(35), np.arange(35.0)[None, :, None])]
+        halves = [
+            JudgedRows(r, r[None, :, None] / 35) for r in (np.arange(35)[i::2] for i in (0, 1))
+        ]
+        for folds in (whole, halves):
+            found = estimate(self.Y, folds, task=task("binary"), score=task("binary").score("auc"))
+            assert (found.value, found.method) == (1.0, "Clopper-Pearson")
+            assert (found.low, found.high) == pytest.approx((self.LOW, 1.0))
+
+    def test_groups_count_in_place_of_rows(self):
+        groups = np.arange(35) // 5
+        folds = [JudgedRows(np.arange(35), np.arange(35.0)[None, :, None])]
+        binary = task("binary")
+        found = estimate(self.Y, folds, task=binary, score=binary.score("auc"), groups=groups)
+        # Two groups of positives.
+        assert found.low == pytest.approx(stats.binomtest(2, 2).proportion_ci(0.95).low)
+
+    def test_two_that_both_separate_may_differ_by_what_either_may_lack(self):
+        result = compare_predictions(self.Y, np.arange(35), np.arange(35) ** 2)
+        assert (result.low, result.high) == pytest.approx((self.LOW - 1, 1 - self.LOW))
+        assert (result.pvalue, result.is_shown) == (1.0, False)
+        assert result.verdict.endswith(
+            "difference +0.000, 95 % interval [-0.308, 0.308]: no evidence of a difference with 10 "
+            "positives"
+        )
+
+    @pytest.mark.parametrize(("rarest", "is_shown"), [(5, False), (6, True)])
+    def test_one_that_is_always_right_and_one_that_is_always_wrong(self, rarest, is_shown):
+        y = np.repeat([0, 1], [25, rarest])
+        result = compare_predictions(y, y, -y)
+        # As a coin that falls on one side each time.
+        assert result.pvalue == pytest.approx(stats.binomtest(rarest, rarest).pvalue)
+        assert result.is_shown == is_shown == (result.low > 0)
+
+    def test_no_scores_of_the_lower_ends_auc_separate_more_often_than_told(self):
+        random = np.random.default_rng(0)
+        # Each positive row above all negative ones or below all; or all normally distributed.
+        steps = np.where(random.random((4000, 10)) < self.LOW, 1.0, -1.0), np.zeros((4000, 25))
+        shift = math.sqrt(2) * stats.norm.ppf(self.LOW)
+        normal = random.normal(shift, size=(4000, 10)), random.normal(size=(4000, 25))
+        rates = [np.mean(up.min(axis=1) > down.max(axis=1)) for up, down in (steps, normal)]
+        assert rates[0] == pytest.approx(0.025, abs=0.005)
+        assert rates[1] < 0.025
+
+
 class TestFolds:
     FOLDS = np.array_split(np.arange(400), 4)
 

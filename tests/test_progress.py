@@ -180,6 +180,18 @@ class TestFile:
             "work: 100 of 100 in 01:30, best 0.9",
         ]
 
+    def test_the_last_line_is_written_once(self, log_file, monkeypatch):
+        now = [0.0]
+        monkeypatch.setattr(shown, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+        bar = progress(range(2), description="members")
+        for number in bar:
+            bar.note(f"trees, fold {number + 1} of 2")
+            now[0] += 40
+        assert log_file.getvalue().splitlines() == [
+            "members: 1 of 2 in 00:40, 00:40 left, trees, fold 1 of 2",
+            "members: 2 of 2 in 01:20, trees, fold 2 of 2",
+        ]
+
     def test_what_other_processes_do_is_watched(self, log_file, tmp_path, monkeypatch):
         monkeypatch.setattr(shown._Lines, "seconds_between", 0.0)
         monkeypatch.setattr(trial_bar, "SECONDS_BETWEEN_LOOKS", 0.01)

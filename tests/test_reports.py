@@ -187,7 +187,8 @@ def test_a_history_shows_its_best_epoch(tmp_path):
     assert page.sections == ["learning", "environment"]
 
 
-def test_a_study_shows_what_it_says_nothing_about(tmp_path):
+@pytest.fixture(scope="module")
+def study():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         study = optuna.create_study(direction="maximize")
@@ -200,6 +201,10 @@ def test_a_study_shows_what_it_says_nothing_about(tmp_path):
                 params=params, distributions={"$kind$": choice, "rate": rate}, value=number / 10
             )
         )
+    return study
+
+
+def test_a_study_shows_what_it_says_nothing_about(study, tmp_path):
     page = Page(kf.report(study, tmp_path / "report.html"))
     assert page.sections == ["search", "environment"]
     assert (
@@ -208,6 +213,21 @@ def test_a_study_shows_what_it_says_nothing_about(tmp_path):
     assert "$kind$ = never was never proposed." in page.texts
     assert page.texts.count("$kind$") >= 4
     assert "script" not in page.tags
+
+
+def test_a_search_tells_of_the_rows_that_judged_it(study, tmp_path):
+    counts = np.array([[3, 1], [0, 6]])
+    told = kf.analyse(study)
+    told = dataclasses.replace(told, confusion=counts, trials=told.trials.assign(runs=2))
+    page = Page(kf.report(told, tmp_path / "report.html"))
+    assert page.sections == ["data", "search", "environment"]
+    for name, value in (
+        ("rows that judged a run of the best trial", "10"),
+        ("classes", "2"),
+        ("runs of a trial", "2"),
+    ):
+        assert page.texts[page.texts.index(name) + 1] == value
+    assert "40.0%" in page.texts
 
 
 def test_what_is_no_result_is_refused(tmp_path):
@@ -297,6 +317,57 @@ def test_a_folder_without_a_run_is_one_line(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["report", str(tmp_path), "--out", str(tmp_path / "none" / "report.html")])
     assert "there is no folder" in capsys.readouterr().err
+
+
+def test_curves_of_many_classes_have_a_panel_each(tmp_path):
+    random = np.random.default_rng(0)
+    y = np.arange(120) % 6
+    frame = pd.DataFrame(random.normal(size=(120, 6)) + np.eye(6)[y]).add_prefix("x")
+    result = cross_validate(LogisticRegression().fit, frame.to_numpy(), y, folds=2, verbose=0)
+    page = Page(kf.report(result, tmp_path / "report.html"))
+    labels = [each["aria-label"] for each in page.all("svg")]
+    for kind, score in (("ROC", "AUC"), ("Precision and recall", "Average precision")):
+        of_classes = [
+            label
+            for label in labels
+            if label.startswith(f"{kind} of each class against the rest for") and score in label
+        ]
+        assert [label[-3:] for label in of_classes] == [f": {name}" for name in range(6)]
+    ids = page.values_of("id")
+    assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.skipif(not CHROMIUM.exists(), reason="Debian's package chromium is not installed")
+def test_on_a_phone_what_scrolls_is_a_tab_stop_and_nothing_else(page, study, tmp_path):
+    from playwright.sync_api import sync_playwright
+
+    of_study = kf.report(study, tmp_path / "study.html").read_text(encoding="utf-8")
+    with sync_playwright() as program:
+        browser = program.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
+        shown = browser.new_page(viewport={"width": 390, "height": 844})
+        for source in (page.source, of_study):
+            shown.set_content(source)
+            scrolling, stops, panels = shown.evaluate(
+                """() => {
+                    const all = [...document.querySelectorAll('main *')];
+                    const scrolls = e => ['auto', 'scroll'].includes(getComputedStyle(e).overflowX)
+                        && e.scrollWidth > e.clientWidth;
+                    return [
+                        all.filter(scrolls).map(e => all.indexOf(e)),
+                        all.filter(e => e.tabIndex == 0 && e.tagName != 'A')
+                            .map(e => all.indexOf(e)),
+                        [...document.querySelectorAll('.panels svg')]
+                            .map(e => e.getBoundingClientRect().right),
+                    ];
+                }"""
+            )
+            assert scrolling == stops
+            assert all(right <= 390 for right in panels)
+        browser.close()
+    # Two hyperparameters, values and slices.
+    assert len(panels) == 4
 
 
 @pytest.mark.skipif(not CHROMIUM.exists(), reason="Debian's package chromium is not installed")

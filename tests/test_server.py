@@ -2,6 +2,7 @@
 
 import base64
 import copy
+import dataclasses
 import io
 import itertools
 import json
@@ -38,7 +39,7 @@ from kfusion import (
 from kfusion.cli import main
 from kfusion.data.inputs import InputSpec
 from kfusion.server.app import build_app
-from kfusion.server.reading import Limits
+from kfusion.server.reading import Limits, RequestReader
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="SavedModels come from the tensorflow backend"
@@ -180,6 +181,29 @@ class TestAnswers:
         probabilities = np.array(by_form["predictions"][0]["probabilities"], np.float32)
         np.testing.assert_allclose(probabilities, expected["probabilities"][0], atol=1e-6)
 
+    def test_names_of_a_form_are_read_as_browsers_write_them(self, exported):
+        """The HTML standard writes a quote as %22 and the end of a line as %0D%0A, % as it is."""
+        quoted = copy.copy(exported)
+        names = {"price in €": 'price "€"\nin all', "2nd": "%22", "place": '"'}
+        quoted.schema = dataclasses.replace(
+            exported.schema,
+            columns=tuple(
+                dataclasses.replace(column, name=names.get(column.name, column.name))
+                for column in exported.schema.columns
+            ),
+        )
+        served = {names.get(name, name): served for name, served in exported.served_names.items()}
+        quoted.served_names = served
+        reader = RequestReader(quoted, Limits())
+        for line in ("%0D%0A", "%0A", "\r\n"):
+            written = [(f"price %22€%22{line}in all", "1.5"), ("%22", "true"), ("photo", b"")]
+            (row,) = reader.read_form(written).frame.to_dict("records")
+            assert row['price "€"\nin all'] == "1.5"
+        # What is the very name of a column is that column.
+        assert (row["%22"], row['"']) == ("true", None)
+        (row,) = reader.read_form([('"', "Ghent"), ("photo", b"")]).frame.to_dict("records")
+        assert row['"'] == "Ghent"
+
     def test_files_are_resized_as_the_loader_does(self, client, exported, tmp_path):
         from kfusion import read_images
 
@@ -258,7 +282,11 @@ class TestAbout:
                 ("inputs", function.structured_input_signature[1]),
                 ("outputs", function.structured_outputs),
             ):
-                assert signature[part] == {
+                tensors_told = {
+                    key: {"dtype": tensor["dtype"], "shape": tensor["shape"]}
+                    for key, tensor in signature[part].items()
+                }
+                assert tensors_told == {
                     key: {"dtype": tensor.dtype.name, "shape": tensor.shape.as_list()}
                     for key, tensor in tensors.items()
                 }
@@ -280,13 +308,13 @@ WRONG_VALUES = [
     (of(place=in_base64(b"\xff")), "instances[2]: column 'place'", "no UTF-8"),
     (of(place="\ud800"), "instances[2]: column 'place' must hold text", "\\ud800"),
     (of(place={"b65": "YQ=="}), "column 'place' must hold text", "b65"),
-    (of(**{"price in €": "dear"}), "Column 'price in €' is a number but row 2 holds 'dear'"),
+    (of(**{"price in €": "dear"}), "instances[2]: column 'price in €' must hold finite", "'dear'"),
     (of(**{"price in €": 10**400}), "instances[2]: column 'price in €'", "finite numbers"),
-    (of(**{"price in €": 1e300}), "'price in €' holds an infinite number", "row 2"),
+    (of(**{"price in €": 1e300}), "instances[2]: column 'price in €' must hold", "d: 1e+300."),
     (of(**{"price in €": {}}), "instances[2]: column 'price in €' must hold finite", "{}"),
-    (of(column_2nd=2), "Column '2nd' is a boolean but row 2 holds 2"),
+    (of(column_2nd=2), "instances[2]: column '2nd' must hold true, false, 1 or 0", "Received: 2"),
     (of(when="31.12.2020"), "instances[2]: column 'when' must hold ISO 8601", "'31.12.2020'"),
-    (of(when="2020-02-30"), "Column 'when' is a date but row 2 holds '2020-02-30'"),
+    (of(when="2020-02-30"), "instances[2]: column 'when' must hold ISO 8601", "'2020-02-30'"),
     (of(when=3), "instances[2]: column 'when' must hold ISO 8601", "Received: 3"),
     (of(floor=[[[[]]]]), "instances[2]: column 'floor' must hold", "[[...]]"),
     (of(flor=1), "instances[2]: the model has no input or column 'flor'"),
@@ -315,6 +343,7 @@ WRONG_VALUES = [
     ({"inputs": {"place": "Ghent"}}, "`inputs`: 'place' must be a list"),
     ({"inputs": {"place": ["a"], "floor": [1, 2]}}, "equal lengths", "'floor': 2"),
     ({"inputs": {"place": ["a"], "floor": [[]]}}, "inputs, row 0: column 'floor'"),
+    ({"inputs": {"place": ["a"], "floor": ["inf"]}}, "inputs, row 0: column 'floor'", "'inf'"),
     ({"inputs": {}, "instances": []}, "one of them"),
     ({}, "one of them"),
     ([], "The request must be an object"),
@@ -365,7 +394,7 @@ class TestWhateverIsWrong:
         for data, files, words in (
             ({"place": "a", "plaice": "b"}, {}, "no input or column 'plaice'"),
             ({"photo": "a.png"}, {}, "input 'image' must be a file"),
-            ({"floor": "x", "2nd": "perhaps"}, {}, "Column '2nd' is a boolean"),
+            ({"floor": "x", "2nd": "perhaps"}, {}, "The form: column '2nd' must hold true"),
             ({}, {"place": b"Ghent"}, "column 'place' must be text"),
             ({}, {"photo": b"GIF89a"}, "The form: input 'image' cannot be read"),
             ({}, [("photo", b"1"), ("image", b"2")], "'image' is given twice"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from kfusion.commands.mistakes import user_input
@@ -104,5 +105,16 @@ def _train(arguments: argparse.Namespace, *, search: bool) -> dict[str, Any]:
         image_columns=name_image_inputs(arguments.image),
         target=arguments.target,
         command=arguments.line,
+        **_known_source(arguments),
     )
     return {**description, "run": str(folder), **write_report(arguments, folder, data)}
+
+
+def _known_source(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Where the rows came from, for a later report; streamed images are too many to read again."""
+    if arguments.streaming:
+        return {}
+    from kfusion.runs.run_sources import describe_source
+
+    folder = arguments.image_folder or Path(arguments.csv).parent
+    return {"source": describe_source(arguments.csv, folder)}

@@ -20,6 +20,22 @@ _SPELLED_NUMBER = r"[+-]?(?:(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?|
 BLANKS = " \t\n\v\f\r"
 
 
+class CellError(ValueError):
+    """A cell that its column cannot hold.
+
+    Attributes:
+        column: Name of the column.
+        row: Int, the first row of which this is true.
+        value: What the cell holds.
+    """
+
+    def __init__(self, message: str, series: pd.Series, row: int):
+        super().__init__(message)
+        self.column = series.name
+        self.row = int(row)
+        self.value = series.iloc[row]
+
+
 def infer_kind(series: pd.Series) -> str:
     """Returns the kind of a raw column, never "text". Integers are numbers, however few."""
     dtype = series.dtype
@@ -68,10 +84,12 @@ def read_numbers(series: pd.Series, kind: str) -> np.ndarray:
         numbers = numbers.astype(np.float32)
     infinite = np.flatnonzero(np.isinf(numbers))
     if infinite.size:
-        raise ValueError(
+        raise CellError(
             f"Column {series.name!r} holds an infinite number, or one too large for float32, in "
             f"row {infinite[0]} ({infinite.size} in all): {series.iloc[infinite[0]]}. "
-            "Replace it by a missing value or a bound."
+            "Replace it by a missing value or a bound.",
+            series,
+            infinite[0],
         )
     return numbers
 
@@ -131,9 +149,11 @@ def _refuse_first(series: pd.Series, wrong: np.ndarray, kind: str) -> None:
     rows = np.flatnonzero(wrong)
     if rows.size:
         hint = " Write dates as ISO 8601 (2020-12-31), or give datetimes." if kind == "date" else ""
-        raise ValueError(
+        raise CellError(
             f"Column {series.name!r} is a {kind} but row {rows[0]} holds "
-            f"{series.iloc[rows[0]]!r} ({rows.size} such rows).{hint}"
+            f"{series.iloc[rows[0]]!r} ({rows.size} such rows).{hint}",
+            series,
+            rows[0],
         )
 
 

@@ -37,6 +37,8 @@ class FusionData:
         groups: `(rows,)` array: rows that share a value must not be split; or None.
         rows: `(rows,)` ints, each row's position in the table that was loaded.
         column_kinds: Kinds of the tabular columns by name.
+        image_columns: Name of the table's column of images by input name, as far as known.
+        target: Name of the table's column that `y` was, or None.
 
     Raises:
         ValueError: If there are no rows, or unequal numbers of them.
@@ -50,6 +52,8 @@ class FusionData:
     groups: np.ndarray | None = None
     rows: np.ndarray = dataclasses.field(default_factory=lambda: np.arange(0))
     column_kinds: dict[str, str] = dataclasses.field(default_factory=dict)
+    image_columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    target: str | None = None
     _schema: TableSchema | None = dataclasses.field(default=None, repr=False)
     _is_part: bool = dataclasses.field(default=False, repr=False)
 

@@ -164,6 +164,8 @@ def load_table(
         groups=groups,
         rows=np.arange(len(frame)),
         column_kinds=kinds,
+        image_columns=image_columns,
+        target=target,
     )
     return _drop_bad_images(data, bad_images) if bad_images else data
 

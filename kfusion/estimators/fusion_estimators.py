@@ -32,7 +32,6 @@ from kfusion.estimators.estimator_folds import plan_folds
 from kfusion.estimators.estimator_inputs import (
     Modalities,
     as_frame,
-    present_rows,
     read_modalities,
     table_of,
 )
@@ -41,9 +40,10 @@ from kfusion.estimators.member_inputs import features_of, make_encoders
 from kfusion.estimators.members import Member, Rows, standard_members
 from kfusion.estimators.out_of_fold import BLEND, OutOfFold
 from kfusion.estimators.presence_blends import PresenceBlends
+from kfusion.estimators.present_rows import present_rows
 from kfusion.evidence.delong import number_groups
+from kfusion.exports.card_facts import CardFacts, facts_of_comparison
 from kfusion.exports.export import export_saved_model
-from kfusion.exports.model_card import CardFacts, facts_of_comparison
 from kfusion.json_values import describe
 from kfusion.models.prediction import predict
 from kfusion.tasks import Task
@@ -142,6 +142,7 @@ class _FusionEstimator(BaseEstimator):
         for name in [name for name in vars(self) if name.endswith("_")]:
             delattr(self, name)
         effort = EFFORTS[self.effort]
+        self.image_columns_, self.target_ = self._name_columns(X, y)
         if isinstance(X, FusionData):
             self._check_kind(X)
             y = self._targets_of(X) if y is None else y
@@ -302,13 +303,12 @@ class _FusionEstimator(BaseEstimator):
         schema = None
         if self.schema_ is not None:
             schema = self.schema_.only([tensor.name for tensor in self.model_.inputs])
-        columns = {} if self.image_column is None else name_image_inputs(self.image_column)
         return export_saved_model(
             self.model_,
             path,
             schema=schema if schema is not None and schema.columns else None,
             class_names=self.task_.class_names or None,
-            image_columns=columns,
+            image_columns=self.image_columns_,
             overwrite=overwrite,
             facts=self._card_facts(),
         )
@@ -320,15 +320,24 @@ class _FusionEstimator(BaseEstimator):
             # The same scores, intervals and verdict, without a bootstrap beside DeLong's test.
             evidence = self._evidence or self._out_of_fold.compare(num_resamples=0)
         except ValueError as error:
-            return CardFacts(rows=len(self._out_of_fold.y), missing_inputs=lacking, how=str(error))
+            return CardFacts(
+                rows=len(self._out_of_fold.y),
+                missing_inputs=lacking,
+                target=self.target_,
+                how=str(error),
+            )
         others = evidence.results[BLEND].summary()["mean"].drop(evidence.score.name)
         told = facts_of_comparison(
-            json.loads(evidence.to_json()), missing_inputs=lacking, others=others.to_dict()
+            json.loads(evidence.to_json()),
+            missing_inputs=lacking,
+            target=self.target_,
+            others=others.to_dict(),
         )
         return dataclasses.replace(
             told,
             how=f"{told.how} Members were stopped by the rows that judge them, and the exported "
-            "blend joins the models of all folds.",
+            "blend joins the models of all folds. Folds and networks were drawn with seed "
+            f"{self._out_of_fold.seed}.",
         )
 
     def save(self, path: str | os.PathLike, *, overwrite: bool = False) -> Path:
@@ -375,6 +384,9 @@ class _FusionEstimator(BaseEstimator):
         if about["feature_names_in"] is not None:
             self.feature_names_in_ = np.array(about["feature_names_in"], object)
         self.input_shapes_ = {name: tuple(shape) for name, shape in about["input_shapes"].items()}
+        # Folders of earlier versions lack them.
+        self.image_columns_ = about.get("image_columns", {})
+        self.target_ = about.get("target")
         modalities = {name: tuple(used) for name, used in about["modalities"].items()}
         self._out_of_fold = OutOfFold.from_arrays(
             arrays,
@@ -412,6 +424,8 @@ class _FusionEstimator(BaseEstimator):
             "n_features_in": self.n_features_in_,
             "feature_names_in": None if names is None else list(names),
             "input_shapes": self.input_shapes_,
+            "image_columns": self.image_columns_,
+            "target": self.target_,
             "weights": self.weights_,
             "versions": library_versions(),
         }
@@ -445,6 +459,15 @@ class _FusionEstimator(BaseEstimator):
         if lacking:
             raise ValueError(f"`X` lacks the {lacking[0]!r} input that this was fitted on.")
         return given
+
+    def _name_columns(self, X: Any, y: Any) -> tuple[dict[str, str], str | None]:
+        """The table's columns of images by input name, and that of the target, as far as known."""
+        columns = {} if self.image_column is None else name_image_inputs(self.image_column)
+        target = getattr(y, "name", None)
+        if isinstance(X, FusionData):
+            columns = dict(X.image_columns)
+            target = X.target if y is None else target
+        return columns, None if target is None else str(target)
 
     def _wanted_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes that images must have, by input name, as far as they are given."""
@@ -588,6 +611,8 @@ class FusionClassifier(ClassifierMixin, _FusionEstimator):
         schema_: `TableSchema` that encodes the table and texts.
         results_: `CrossValidation` by member.
         member_inputs_: Names of the inputs that each member learned from, by member.
+        image_columns_: Name of the table's column of images by input name, as far as known.
+        target_: Name of the column that was predicted, or None.
 
     Example:
         >>> x = np.random.default_rng(0).normal(size=(80, 3))

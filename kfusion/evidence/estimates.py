@@ -22,6 +22,7 @@ MANY_PREDICTIONS = 100_000
 # benchmarks/README.md.
 FEW_GROUPS, FEW_GROUPS_OF_CLASS = 4, 7
 DELONG, BOOTSTRAP, FOLDS = "DeLong", "paired bootstrap", "t over folds"
+EXACT = "Clopper-Pearson"
 
 
 class JudgedRows(NamedTuple):
@@ -44,9 +45,11 @@ class Estimate(NamedTuple):
         value: Float, the score of one model, or that of the first less that of the second.
         low: Float, lower end of the interval; NaN if a class has too few rows for any.
         high: Float, upper end.
-        standard_error: Float.
-        method: "DeLong", "paired bootstrap" or "t over folds", whence these are.
-        pvalues: Two-sided p-values of no difference by method: "delong", "bootstrap", "folds_t".
+        standard_error: Float; NaN where the rows tell none.
+        method: "DeLong", "paired bootstrap", "t over folds" or "Clopper-Pearson", whence these
+            are.
+        pvalues: Two-sided p-values of no difference by method: "delong", "bootstrap", "folds_t",
+            "exact".
     """
 
     by_fold: np.ndarray
@@ -79,6 +82,9 @@ def estimate(
     Where a fold judges fewer than 4 groups, as with a fold per site, the folds themselves are
     the sample and Student's t compares their scores; where it has fewer than 7 groups of a class,
     groups are resampled.
+    An AUC of 1 or 0 in every fold leaves no variance to go by, however it is estimated: its
+    interval is the exact one of `area_interval`, and a difference of two such reaches as far as
+    the ends of both.
 
     Args:
         y: `(rows,)` labels or values of the whole table.
@@ -108,19 +114,22 @@ def estimate(
     signs = np.array([1.0, -1.0][: by_fold.shape[1]])
     value = float(by_fold.mean(axis=0) @ signs)
     pvalues: dict[str, float] = {}
+    judged = np.unique(np.concatenate([fold.rows for fold in folds]))
+    judged_groups = None if groups is None else groups[judged]
+    if score.name == "auc" and np.isin(by_fold, (0, 1)).all() and not np.ptp(by_fold, axis=0).any():
+        rarest = _rarest_class(y[judged], judged_groups)
+        return _of_separated(by_fold, value, rarest, confidence)
     needed = 2 if len(folds) == 1 else FEW_GROUPS
     if groups is not None and min(len(np.unique(groups[f.rows])) for f in folds) < needed:
         low, high, error, pvalues["folds_t"] = _t_over_folds(by_fold @ signs, confidence)
         return Estimate(by_fold, value, low, high, error, FOLDS, pvalues)
     influence = _auc_influence(y, folds, task, groups) if score.name == "auc" else None
-    judged = np.unique(np.concatenate([fold.rows for fold in folds]))
-    judged_groups = None if groups is None else groups[judged]
     tested = None
     if influence is not None:
         contrast = (signs @ influence)[judged]
         tested = influence_test(value, contrast, groups=judged_groups, confidence=confidence)
         if tested.standard_error < 1e-12 and value:
-            # Complete separation leaves no variance to go by.
+            # As of two models of which each is right where the other is wrong in every fold.
             influence = tested = None
     if num_resamples is None:
         is_large = len(y) * task.units > MANY_PREDICTIONS
@@ -153,6 +162,26 @@ def estimate(
                 confidence=confidence,
             )
     return Estimate(by_fold, value, float(low), float(high), float(error), method, pvalues)
+
+
+def _of_separated(by_fold: np.ndarray, value: float, rarest: int, confidence: float) -> Estimate:
+    """Of AUCs that are all 1 or 0.
+
+    With true AUCs of `a`, all pairs of a positive and a negative row, or group, are in order with
+    a chance of at most `a ** rarest`: so many of these pairs share no row. What two models might
+    both lack is added up, so that neither half of `1 - confidence` is spent twice.
+    """
+    ends = [
+        area_interval(float(area), np.empty(0), smaller_class=rarest, confidence=confidence)
+        for area in by_fold[0]
+    ]
+    (low, high), *other = ends
+    pvalues = {}
+    if other:
+        low, high = low - other[0][1], high - other[0][0]
+        # Of equal AUCs, one is at most a half or the other at least that.
+        pvalues["exact"] = min(1.0, 2 * 0.5**rarest) if value else 1.0
+    return Estimate(by_fold, value, low, high, math.nan, EXACT, pvalues)
 
 
 def check_defined(y: np.ndarray, rows: Sequence[np.ndarray], *, task: Task, score: Score) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kfusion.evidence.delong import check_confidence, number_groups
-from kfusion.evidence.estimates import DELONG, FOLDS, JudgedRows, estimate
+from kfusion.evidence.estimates import DELONG, EXACT, FOLDS, JudgedRows, estimate
 from kfusion.evidence.paired_tests import (
     achieved_power,
     corrected_resampled_ttest,
@@ -38,10 +38,11 @@ class PairedComparison:
         difference: Float, `score_a - score_b`.
         low: Float, lower end of the difference's interval.
         high: Float, upper end.
-        standard_error: Float, of the difference.
+        standard_error: Float, of the difference; NaN where the rows tell none.
         confidence: Float, of the interval.
-        method: "DeLong", "paired bootstrap" or "t over folds": whence the interval and the p-value.
-        pvalues: Two-sided p-values by test: "delong", "bootstrap", "folds_t", "mcnemar",
+        method: "DeLong", "paired bootstrap", "t over folds" or "Clopper-Pearson": whence the
+            interval and the p-value.
+        pvalues: Two-sided p-values by test: "delong", "bootstrap", "folds_t", "exact", "mcnemar",
             "corrected_t"; those that apply.
         count: Int, how many units the difference rests on.
         unit: "positives", "rows", "groups" or "groups with positives".
@@ -71,7 +72,8 @@ class PairedComparison:
         """The p-value of the method, adjusted where several comparisons were made."""
         if self.adjusted_pvalue is not None:
             return self.adjusted_pvalue
-        return self.pvalues[{DELONG: "delong", FOLDS: "folds_t"}.get(self.method, "bootstrap")]
+        tests = {DELONG: "delong", FOLDS: "folds_t", EXACT: "exact"}
+        return self.pvalues[tests.get(self.method, "bootstrap")]
 
     @property
     def gain(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import subprocess
@@ -24,8 +25,9 @@ from kfusion.data.raw_columns import (
     served_names,
 )
 from kfusion.data.tables import TableSchema
+from kfusion.exports.card_facts import CardFacts
 from kfusion.exports.inference_graph import inference_model
-from kfusion.exports.model_card import CardFacts, write_model_card
+from kfusion.exports.model_card import write_model_card
 from kfusion.exports.serving import DESCRIPTION_FILE, ENCODED_SIGNATURE, FORMAT, RAW_SIGNATURE
 from kfusion.layers import (
     CategoryEmbedding,
@@ -129,6 +131,7 @@ def export_saved_model(
         "schema": None if schema is None else json.loads(schema.to_json()),
         "served_names": {} if schema is None else served_names(schema, list(specs)),
         "versions": library_versions(),
+        "exported_on": datetime.date.today().isoformat(),
     }
     with whole_folder(path, overwrite=overwrite, known_by=DESCRIPTION_FILE) as folder:
         archive = keras.export.ExportArchive()

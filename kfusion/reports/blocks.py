@@ -11,6 +11,10 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+# Characters of a cell above which it is broken into lines.
+LONG_TEXT = 30
+# Pixels: of a character of a table, between columns, and of the narrowest place for a table.
+_CHARACTER, _BETWEEN_COLUMNS, _NARROWEST = 7.5, 18, 350
 # Nothing, a number, a share or a range.
 _NUMBERS = re.compile(r"(< ?)?([-+]?[\d,]+(\.\d+)?(e[-+]\d+)?( ?%)?( to |$))*")
 
@@ -57,6 +61,22 @@ class Picture:
 
 
 @dataclasses.dataclass(frozen=True)
+class Panels:
+    """Plots of one kind, as many side by side as there is room for.
+
+    Attributes:
+        svgs: The `<svg>` elements, alike in size.
+        caption: What to see in them.
+        width: Int, in pixels, of each; see `Picture`.
+    """
+
+    svgs: Sequence[Markup]
+    caption: str
+    width: int
+    kind: str = "panels"
+
+
+@dataclasses.dataclass(frozen=True)
 class Table:
     """A table of texts.
 
@@ -72,6 +92,17 @@ class Table:
     is_number: Sequence[bool]
     caption: str
     kind: str = "table"
+
+    @property
+    def may_scroll(self) -> bool:
+        """Whether it may be wider than a phone, or than half a page; by the length of its texts."""
+        total = 0.0
+        for place, name in enumerate(self.header):
+            # Of headings and long texts the words are wrapped.
+            words = [len(word) for word in str(name).split()]
+            texts = [min(len(row[place]), LONG_TEXT) for row in self.rows]
+            total += _CHARACTER * max([*words, *texts], default=0) + _BETWEEN_COLUMNS
+        return total > _NARROWEST
 
 
 @dataclasses.dataclass(frozen=True)

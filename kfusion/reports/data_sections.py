@@ -24,7 +24,8 @@ def data_section(subject: Subject, data: GivenData | None) -> Section | None:
     """How many rows of what there are, what is missing, and some images."""
     facts, counts, columns = dict(subject.facts), subject.row_counts, subject.columns
     if data is not None:
-        facts.setdefault("rows", f"{len(data):,}")
+        if "validation rows" not in facts:
+            facts.setdefault("rows", f"{len(data):,}")
         if data.groups is not None and subject.groups is None:
             facts.setdefault("groups", f"{len(np.unique(data.groups)):,}")
         facts = {**describe_shapes(data.shapes), **facts}

@@ -9,16 +9,22 @@ import numpy as np
 
 from kfusion.evidence.curve_bands import JudgedScores, precision_recall_band, roc_band
 from kfusion.plots import plot_confusion, plot_intervals, plot_reliability
-from kfusion.reports.band_plots import plot_precision_recall_bands, plot_predicted, plot_roc_bands
-from kfusion.reports.blocks import Picture, Section, to_table
-from kfusion.reports.inline_svg import to_picture
+from kfusion.reports.band_plots import (
+    MAX_BANDS,
+    panels_of,
+    plot_precision_recall_bands,
+    plot_predicted,
+    plot_roc_bands,
+)
+from kfusion.reports.blocks import Panels, Picture, Section, to_table
+from kfusion.reports.inline_svg import to_panels, to_picture
 from kfusion.reports.subject import Intervals, Subject
 from kfusion.search.study_plots import plot_history, plot_learning_curves
 from kfusion.tasks import Task
 from kfusion.validation.cross_validation import CrossValidation
 
 # Of more classes, curves are drawn of those that are hardest to tell.
-MAX_CLASS_CURVES = 7
+MAX_CLASS_CURVES = 12
 # Of more candidates, learning curves would hide each other.
 MAX_HISTORIES = 7
 
@@ -123,7 +129,7 @@ def _shown_names(subject: Subject) -> list[str]:
     return [name for name in names if name is not None and name in subject.results]
 
 
-def _draw_models(subject: Subject, task: Task) -> list[Picture]:
+def _draw_models(subject: Subject, task: Task) -> list[Picture | Panels]:
     """Of what was kept, and what it is held against."""
     names = _shown_names(subject)
     y = subject.results[names[0]].y
@@ -141,7 +147,7 @@ def _draw_models(subject: Subject, task: Task) -> list[Picture]:
     return _draw_bands(roc, recall, what, "models")
 
 
-def _draw_classes(subject: Subject, task: Task, kept: str) -> list[Picture]:
+def _draw_classes(subject: Subject, task: Task, kept: str) -> list[Picture | Panels]:
     """Of what was kept, each class against the rest."""
     result = subject.results[kept]
     roc, recall = {}, {}
@@ -159,26 +165,43 @@ def _draw_classes(subject: Subject, task: Task, kept: str) -> list[Picture]:
     return _draw_bands({n: roc[n] for n in shown}, {n: recall[n] for n in shown}, what, "classes")
 
 
-def _draw_bands(roc, recall, what: str, place: str, *, share: float | None = None) -> list[Picture]:
+def _draw_bands(
+    roc, recall, what: str, place: str, *, share: float | None = None
+) -> list[Picture | Panels]:
+    """In one plot, or of many each in its own."""
     is_banded = any(np.isfinite(band.low).all() for band in roc.values())
-    band = " Shaded: where 95 % of resampled rows put it." if is_banded and len(roc) <= 4 else ""
+    band = " Shaded: where 95 % of resampled rows put it." if is_banded else ""
     areas = ", ".join(f"{name} {each.area:.3f}" for name, each in roc.items())
     precisions = ", ".join(f"{name} {each.area:.3f}" for name, each in recall.items())
+    of_roc = {
+        "alt": f"ROC {what}. AUC: {areas}",
+        "caption": f"ROC {what}: how many are found at the price of how many "
+        f"false alarms. The further to the upper left the better.{band}",
+    }
+    of_recall = {
+        "alt": f"Precision and recall {what}. Average precision: {precisions}",
+        "caption": f"Precision {what}, at each recall: how many of those called so are. Read it "
+        f"where classes are rare.{band}",
+    }
+    if len(roc) <= MAX_BANDS:
+        return [
+            to_picture(plot_roc_bands(roc), f"roc-{place}", **of_roc),
+            to_picture(
+                plot_precision_recall_bands(recall, share), f"precision-recall-{place}", **of_recall
+            ),
+        ]
+    pale = " Pale: the other classes."
     return [
-        to_picture(
-            plot_roc_bands(roc),
-            f"roc-{place}",
-            alt=f"ROC {what}. AUC: {areas}",
-            caption=f"ROC {what}: how many are found at the price of how many "
-            f"false alarms. The further to the upper left the better.{band}",
-        ),
-        to_picture(
-            plot_precision_recall_bands(recall, share),
-            f"precision-recall-{place}",
-            alt=f"Precision and recall {what}. Average precision: {precisions}",
-            caption=f"Precision {what}, at each recall: how many of those called so are. Read it "
-            f"where classes are rare.{band}",
-        ),
+        to_panels(
+            panels_of(plot, bands),
+            f"{name}-{place}",
+            alt=told["alt"],
+            caption=told["caption"] + pale,
+        )
+        for plot, bands, name, told in (
+            (plot_roc_bands, roc, "roc", of_roc),
+            (plot_precision_recall_bands, recall, "precision-recall", of_recall),
+        )
     ]
 
 

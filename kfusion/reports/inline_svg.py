@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
+from collections.abc import Mapping
 from xml.etree import ElementTree
 
 import matplotlib
@@ -12,7 +13,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from kfusion.plots import COLORS
-from kfusion.reports.blocks import Picture
+from kfusion.reports.blocks import Panels, Picture
 
 # The page's custom properties in place of colours: black is the colour of its text.
 THEME = {
@@ -62,6 +63,22 @@ def to_picture(figure: Figure, name: str, *, alt: str, caption: str) -> Picture:
     root.attrib |= {"role": "img", "aria-label": alt}
     text = ElementTree.tostring(root, encoding="unicode")
     return Picture(Markup(text), caption, round(width * SCALE))
+
+
+def to_panels(figures: Mapping[str, Figure], name: str, *, alt: str, caption: str) -> Panels:
+    """Draws figures that are alike; arguments as of `to_picture`.
+
+    Args:
+        figures: By what each shows.
+        name: In front of every id, with a number.
+        alt: What all show.
+        caption: What to see in them.
+    """
+    pictures = [
+        to_picture(figure, f"{name}-{place}", alt=f"{alt}: {shown}", caption="")
+        for place, (shown, figure) in enumerate(figures.items())
+    ]
+    return Panels([each.svg for each in pictures], caption, max(each.width for each in pictures))
 
 
 def _local(tag: str) -> str:

@@ -24,6 +24,7 @@ from kfusion.reports.other_sections import (
     modalities_section,
 )
 from kfusion.reports.reading import read_subject
+from kfusion.reports.run_reading import read_run_images
 from kfusion.reports.search_sections import search_section
 from kfusion.reports.subject import Subject
 
@@ -44,7 +45,8 @@ def report(result: Any, path: str | os.PathLike, *, data: Any = None, command: s
             or two such folders, which are put side by side.
         path: HTML file to write; one that is there is replaced.
         data: The rows that the result is of, for images and columns: `FusionData`, or what an
-            estimator was fitted on. Of a run, the whole table or the validation rows.
+            estimator was fitted on. Of a run, the whole table or the validation rows; by default
+            the images of these, if its table and they are still where they were.
         command: The line that made the result, to be shown; by default what a run kept.
 
     Returns:
@@ -70,6 +72,8 @@ def report(result: Any, path: str | os.PathLike, *, data: Any = None, command: s
     if data is not None:
         given = read_data(data, **_image_settings(result))
         _check_rows(subject, given)
+    elif isinstance(result, (str, os.PathLike)):
+        given = read_run_images(Path(result))
     text = render(subject, given)
     path = Path(path)
     path.write_text(text, encoding="utf-8")

@@ -229,7 +229,7 @@ def _read_tuner(tuner: Any) -> Subject:
     from kfusion.search.analysis import analyse
 
     task = getattr(tuner.hypermodel, "task", None)
-    base = _read_analysis(analyse(tuner))
+    base = _read_analysis(analyse(tuner), () if task is None else task.class_names)
     if tuner.nested is None:
         return Subject(**{**vars(base), "task": task})
     nested = _read_folds(tuner.nested)
@@ -251,7 +251,7 @@ def _read_study(study: Any) -> Subject:
     return _read_analysis(analyse(study))
 
 
-def _read_analysis(analysis: StudyAnalysis) -> Subject:
+def _read_analysis(analysis: StudyAnalysis, class_names: Sequence[str] = ()) -> Subject:
     done = analysis.trials[analysis.trials["state"] == "completed"]
     verdict = f"None of {len(analysis.trials)} trials completed."
     notes = []
@@ -280,7 +280,27 @@ def _read_analysis(analysis: StudyAnalysis) -> Subject:
         notes=notes,
         analysis=analysis,
         versions=library_versions(),
+        **_of_judged(analysis, class_names),
     )
+
+
+def _of_judged(analysis: StudyAnalysis, class_names: Sequence[str]) -> dict[str, Any]:
+    """What a study kept of the rows that judged its trials: runs of a trial, and rows by class."""
+    found: dict[str, Any] = {}
+    runs = analysis.trials["runs"].dropna()
+    if len(runs):
+        found["facts"] = {"runs of a trial": f"{int(runs.max())}"}
+    if analysis.confusion is None:
+        return found
+    counts = analysis.confusion.sum(axis=1)
+    names = list(class_names) or [str(label) for label in range(len(counts))]
+    found["facts"] = {
+        "rows that judged a run of the best trial": f"{counts.sum():,}",
+        "classes": f"{len(counts)}",
+        **found.get("facts", {}),
+    }
+    frame = pd.DataFrame({"class": names, "rows": counts, "share": counts / counts.sum()})
+    return {**found, "row_counts": frame}
 
 
 def _read_diagnosis(diagnosis: Diagnosis) -> Subject:

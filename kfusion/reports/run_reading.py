@@ -15,9 +15,10 @@ from kfusion.data.input_names import only
 from kfusion.data.tables import TableSchema
 from kfusion.evidence.estimates import JudgedRows
 from kfusion.evidence.paired_comparison import PairedComparison, compare_folds
-from kfusion.reports.given_data import describe_columns, describe_shapes
+from kfusion.reports.given_data import GivenData, describe_columns, describe_shapes
 from kfusion.reports.subject import Intervals, Subject
 from kfusion.runs.run_records import RunRecord, read_run
+from kfusion.runs.run_sources import read_judged_images
 
 # Where a search within a run keeps its study.
 STUDY = Path("trials", "search")
@@ -54,6 +55,13 @@ def read_run_folder(folder: Path) -> Subject:
         versions=about.get("versions", {}),
         command=about.get("command", ""),
     )
+
+
+def read_run_images(folder: Path) -> GivenData | None:
+    """The images of a run's validation rows; None if they are not where they were."""
+    record = read_run(folder)
+    images = read_judged_images(record) if record.results else None
+    return None if images is None else GivenData(images, None, record.rows)
 
 
 def read_pair(first: Path, second: Path) -> Subject:

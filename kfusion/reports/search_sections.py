@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from kfusion.reports.blocks import Section, Warnings, to_table
-from kfusion.reports.inline_svg import to_picture
+from kfusion.reports.inline_svg import to_panels, to_picture
 from kfusion.reports.subject import Subject
+from kfusion.search.study_plots import plot_slices, plot_values
 
 # In the order of the page: what each picture is called, and what to see in it.
 CAPTIONS = {
@@ -39,8 +40,8 @@ CAPTIONS = {
         "Which classes it takes for which, on the rows that judged it.",
     ),
 }
-# Best trials in the table.
-NUM_TRIALS = 5
+# Best trials in the table, and the most important hyperparameters in the pictures.
+NUM_TRIALS, NUM_PARAMETERS = 5, 9
 # Below so many for each hyperparameter, importances are mostly chance.
 FEW_TRIALS = 10
 
@@ -70,20 +71,33 @@ def search_section(subject: Subject) -> Section | None:
         frame = shown.astype(str).T.reset_index(names="")
         blocks.append(to_table(frame, "The best trials."))
     names = subject.task.class_names if subject.task is not None else ()
-    pictures = analysis.plots(class_names=names or None)
+    pictures = analysis.plots(NUM_PARAMETERS, class_names=names or None)
     if subject.intervals is None:
         # It stands beside the verdict.
         pictures.pop("history", None)
     if subject.results:
         pictures.pop("confusion", None)
+    # A panel by itself, so that a phone has them one below the other.
+    shown = analysis.parameters[:NUM_PARAMETERS]
+    panels = {
+        "values": {each: plot_values(analysis.values, [each]) for each in shown},
+        "slices": {
+            each: plot_slices(analysis.trials, [each], analysis.objective, analysis.log)
+            for each in shown
+            if len(done)
+        },
+    }
     for name, (title, caption) in CAPTIONS.items():
-        if name in pictures:
+        place = f"search-{name.replace('_', '-')}"
+        if panels.get(name):
+            text = f"{title}. {caption}"
+            blocks.append(to_panels(panels[name], place, alt=title, caption=text))
+        elif name in pictures:
             if name == "importances" and len(done) < FEW_TRIALS * len(analysis.parameters):
                 caption += (
                     f" From {len(done)} trials of {len(analysis.parameters)} hyperparameters they "
                     "are a hint at most."
                 )
-            place = f"search-{name.replace('_', '-')}"
             blocks.append(
                 to_picture(pictures[name], place, alt=title, caption=f"{title}. {caption}")
             )

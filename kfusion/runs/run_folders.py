@@ -15,8 +15,8 @@ import numpy as np
 import kfusion.layers  # noqa: F401 (registers the layers that a saved model holds)
 from kfusion.data.fusion_data import FusionData
 from kfusion.data.tables import TableSchema
+from kfusion.exports.card_facts import facts_of_run
 from kfusion.exports.export import export_saved_model
-from kfusion.exports.model_card import facts_of_run
 from kfusion.json_values import history_as_json
 from kfusion.runs.candidates import Candidate
 from kfusion.runs.run_records import (

@@ -101,8 +101,14 @@ def plot_values(values: pd.DataFrame, parameters: Sequence[str]) -> Figure:
         ax.yaxis.set_major_locator(MaxNLocator(integer=True))
         _finish(figure, ax, name, "trials" if ax is axes[0] else None)
     handles, labels = axes[0].get_legend_handles_labels()
+    columns = 4 if len(parameters) > 1 else 2
     figure.legend(
-        handles, labels, ncols=4, fontsize=SMALL_SIZE, frameon=False, loc="outside upper center"
+        handles,
+        labels,
+        ncols=columns,
+        fontsize=SMALL_SIZE,
+        frameon=False,
+        loc="outside upper center",
     )
     return figure
 

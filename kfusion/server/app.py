@@ -13,11 +13,12 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from kfusion.data.column_values import CellError
 from kfusion.exports.serving import ExportedModel
 from kfusion.exports.signatures import ENCODED_SIGNATURE
 from kfusion.server.openapi import describe_request, describe_responses
 from kfusion.server.reading import Limits, RequestReader, Rows
-from kfusion.server.values import RequestError
+from kfusion.server.values import RequestError, wrong_cell
 from kfusion.versions import library_versions
 
 MODEL = "kfusion"
@@ -88,6 +89,10 @@ def _answer(model: ExportedModel, read: Any, given: Any) -> dict[str, Any]:
     rows = read(given)
     try:
         return _in_format(model, rows, _ask(model, rows))
+    except CellError as error:
+        columns = {column.name: column for column in model.schema.columns} if model.schema else {}
+        where = rows.places[error.row]
+        raise wrong_cell(columns[error.column], error.value, where) from error
     except (ValueError, TypeError) as error:
         raise RequestError(str(error)) from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -41,12 +42,14 @@ class Rows(NamedTuple):
         signature: Name of the signature that is asked.
         frame: DataFrame of raw columns, or None.
         arrays: `(rows, ...)` arrays by input name.
+        places: How messages call each row, as the request has it.
         by_columns: Whether the answer is wanted by columns ("outputs"), not by rows.
     """
 
     signature: str
     frame: pd.DataFrame | None
     arrays: dict[str, np.ndarray]
+    places: Sequence[str]
     by_columns: bool = False
 
 
@@ -105,12 +108,20 @@ class RequestReader:
     def read_form(self, fields: Sequence[tuple[str, str | bytes]]) -> Rows:
         """Reads one row from the fields of a form: texts for columns, files for images.
 
+        A name that the model does not have is read as browsers and curl write it: %22 for a quote,
+        %0D and %0A for the end of a line (HTML standard, "multipart form data").
+
         Raises:
             RequestError: As `read_json`.
         """
         door = self._doors[RAW_SIGNATURE]
+        unescaped = {_unescape(name): name for name in door.names}
+        named = [
+            (name if name in door.names else unescaped.get(_unescape(name), name), value)
+            for name, value in fields
+        ]
         row = dict.fromkeys([*door.arrays, *door.columns])
-        for name, value in _resolve(door, fields, "The form"):
+        for name, value in _resolve(door, named, "The form"):
             if name in door.columns and isinstance(value, bytes):
                 raise RequestError(f"The form: column {name!r} must be text, no file.")
             if name in door.arrays and isinstance(value, str):
@@ -190,7 +201,7 @@ class RequestReader:
                     for name, column in door.columns.items()
                 }
             )
-        return Rows(signature, frame, arrays, by_columns)
+        return Rows(signature, frame, arrays, places, by_columns)
 
 
 def _make_door(model: ExportedModel, *, has_table: bool) -> _Door:
@@ -203,6 +214,12 @@ def _make_door(model: ExportedModel, *, has_table: bool) -> _Door:
         columns = {model.served_names[column.name]: column for column in model.schema.columns}
         own_names |= model.served_names
     return _Door(arrays, columns, own_names | {name: name for name in (*arrays, *columns)})
+
+
+def _unescape(name: str) -> str:
+    """A field's name with quotes and ends of lines as they are, the latter all alike."""
+    name = re.sub("%(22|0D|0A)", lambda found: chr(int(found[1], 16)), name, flags=re.IGNORECASE)
+    return re.sub("\r\n?", "\n", name)
 
 
 def _parse(body: bytes) -> dict[str, Any]:

@@ -21,9 +21,9 @@ BYTES_KEY = "b64"
 _SHOWN = reprlib.Repr()
 _SHOWN.maxlevel, _SHOWN.maxstring = 2, 60
 _WANTED = {
-    "number": "finite numbers",
+    "number": "finite numbers of float32",
     "boolean": "true, false, 1 or 0",
-    "date": "ISO 8601 dates as text, such as 2020-12-31",
+    "date": "ISO 8601 dates of the calendar as text, such as 2020-12-31",
     "category": "text or finite numbers",
     "text": "text",
 }
@@ -63,7 +63,14 @@ def read_cell(column: Column, value: Any, where: str) -> Any:
             return value
     elif _is_number(value) and column.kind not in ("date", "text"):
         return value
-    raise RequestError(
+    raise wrong_cell(column, value, where)
+
+
+def wrong_cell(column: Column, value: Any, where: str) -> RequestError:
+    """What is raised of a value that its column cannot hold."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    return RequestError(
         f"{where}: column {column.name!r} must hold {_WANTED[column.kind]}, or null where a value "
         f"is missing. Received: {shown(value)}."
     )

@@ -415,6 +415,7 @@ def compare_results(
         groups=groups,
         settings={
             **_describe_rows(y, read_task, groups),
+            "judged_rows": len(np.unique(np.concatenate([fold.test for fold in made]))),
             "folds": len(made),
             "repeats": 1 + max(fold.repeat for fold in made),
             "confidence": confidence,
