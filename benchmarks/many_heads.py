@@ -13,14 +13,12 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from functools import partial
 
 import numpy as np
+from each_backend import run_on_each
 
 ROWS, JUDGES, WIDTHS, EPOCHS, BATCH = 5000, 1000, {"image": 512, "tabular": 32}, 5, 64
 OTHERS = ("keras_tuner", "optuna")
@@ -232,12 +230,8 @@ def main():
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--quality", type=int, default=0, help="seeds; 0 measures speed")
     options = parser.parse_args()
-    if "KERAS_BACKEND" in os.environ:
-        measure_quality(options) if options.quality else measure_speed(options)
-        return
-    for backend in ("tensorflow", "jax"):
-        environment = {**os.environ, "KERAS_BACKEND": backend}
-        subprocess.run([sys.executable, *sys.argv], env=environment, check=True)
+    measure = measure_quality if options.quality else measure_speed
+    run_on_each(lambda: measure(options))
 
 
 if __name__ == "__main__":

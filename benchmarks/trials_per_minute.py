@@ -15,15 +15,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from functools import partial
 
 import numpy as np
+from each_backend import run_on_each
 from many_heads import BATCH, EPOCHS, WIDTHS, make_rows
 
 UNITS = [32, 64, 128]
@@ -231,12 +229,8 @@ def main():
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--quality", type=int, default=0, help="seeds; 0 measures speed")
     options = parser.parse_args()
-    if "KERAS_BACKEND" in os.environ:
-        measure_quality(options) if options.quality else measure_speed(options)
-        return
-    for backend in ("tensorflow", "jax"):
-        environment = {**os.environ, "KERAS_BACKEND": backend}
-        subprocess.run([sys.executable, *sys.argv], env=environment, check=True)
+    measure = measure_quality if options.quality else measure_speed
+    run_on_each(lambda: measure(options))
 
 
 if __name__ == "__main__":

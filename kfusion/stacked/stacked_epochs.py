@@ -121,6 +121,19 @@ class StackedEpochs(abc.ABC):
         types = [each.state.dtype for each in self.model.generators] or ["uint32"]
         return members.dials.seeds.astype(types[0])
 
+    @staticmethod
+    def settings_of(members: Members) -> dict[str, np.ndarray]:
+        """What each member is given besides its variables."""
+        settings = {
+            "rates": members.dials.rates,
+            "penalties": members.dials.penalties,
+            "highest": members.learning_rates,
+            "decays": members.weight_decays,
+        }
+        if members.row_weights is not None:
+            settings["row_weights"] = members.row_weights
+        return settings
+
     @abc.abstractmethod
     def start(self, members: Members) -> None:
         """Takes the members' weights and dials, as many of them as before if it is not new."""
@@ -147,17 +160,8 @@ class StackedEpochs(abc.ABC):
 
     def member_losses(self, trainables, states, seeds, settings: Mapping[str, Any], batch):
         """Loss and metric of each member on its own batch, and the states behind it."""
-        elements = {
-            "trainables": [
-                ops.reshape(v, (-1, *shape))
-                for v, shape in zip(trainables, self.shapes, strict=True)
-            ],
-            "states": list(states),
-            "seeds": seeds,
-            "rates": settings["rates"],
-            "penalties": settings["penalties"],
-            **batch,
-        }
+        dials = {name: settings[name] for name in ("rates", "penalties")}
+        elements = self._of_each_member(trainables, states, seeds) | dials | batch
         return self._vectorized_map(self._member_loss, elements)
 
     def _member_loss(self, member: dict[str, Any]):
@@ -184,15 +188,9 @@ class StackedEpochs(abc.ABC):
 
     def member_predictions(self, trainables, states, seeds, inputs, is_own: bool):
         """`(members, rows, units)`, of rows that all share or of each member's own."""
-        elements = {
-            "trainables": [
-                ops.reshape(v, (-1, *shape))
-                for v, shape in zip(trainables, self.shapes, strict=True)
-            ],
-            "states": list(states),
-            "seeds": seeds,
-            **({"x": inputs} if is_own else {}),
-        }
+        elements = self._of_each_member(trainables, states, seeds)
+        if is_own:
+            elements["x"] = inputs
 
         def predict(member):
             mapping = self.model.mapping(member["trainables"], member["states"], member["seeds"])
@@ -202,6 +200,13 @@ class StackedEpochs(abc.ABC):
             return predictions[PREDICTION] if isinstance(predictions, dict) else predictions
 
         return self._vectorized_map(predict, elements)
+
+    def _of_each_member(self, trainables, states, seeds) -> dict[str, Any]:
+        """Variables in their own shapes, an axis of members in front."""
+        shaped = [
+            ops.reshape(v, (-1, *shape)) for v, shape in zip(trainables, self.shapes, strict=True)
+        ]
+        return {"trainables": shaped, "states": list(states), "seeds": seeds}
 
     def use_rates(self, highest, weight_decays) -> None:
         """Gives the optimizer each member's own, for the step that is traced now."""

@@ -32,15 +32,9 @@ class JaxEpochs(StackedEpochs):
         self._state: Any = jax.tree.map(
             jax.numpy.array, (flat, self._slots, members.states, self.seeds_of(members))
         )
-        settings = {
-            "rates": members.dials.rates,
-            "penalties": members.dials.penalties,
-            "highest": members.learning_rates,
-            "decays": members.weight_decays,
+        self._settings = {
+            name: ops.convert_to_tensor(each) for name, each in self.settings_of(members).items()
         }
-        if members.row_weights is not None:
-            settings["row_weights"] = members.row_weights
-        self._settings = {name: ops.convert_to_tensor(each) for name, each in settings.items()}
         self._judged = members.judged
 
     def train(self, orders: np.ndarray, batch_size: int) -> np.ndarray:

@@ -30,13 +30,8 @@ class TensorflowEpochs(StackedEpochs):
         rest = {
             "states": members.states,
             "seeds": self.seeds_of(members),
-            "rates": members.dials.rates,
-            "penalties": members.dials.penalties,
-            "highest": members.learning_rates,
-            "decays": members.weight_decays,
+            **self.settings_of(members),
         }
-        if members.row_weights is not None:
-            rest["row_weights"] = members.row_weights
         self._judged = members.judged
         if self.optimizer.built:
             for variable, values in zip(self._flat, flat, strict=True):
