@@ -42,6 +42,7 @@ def search_fusion(
     groups: Any = None,
     nested: bool | int = False,
     n_jobs: int = 1,
+    distribution: Any = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int | bool = 1,
     **keywords: Any,
@@ -64,6 +65,8 @@ def search_fusion(
             folds (or as many as the int says), in each of which the whole search is run anew on the
             other rows. The score of the best trial is no such estimate: it was picked for it.
         n_jobs: Int, processes that work on the study at once.
+        distribution: What shares each batch of a trial among the devices of this machine, as of
+            `fit`; the search builds its models in its scope. Not with `n_jobs` above 1.
         callbacks: Keras callbacks, of which each run of a trial has copies; those of `nested` have
             none.
         verbose: As of `OptunaTuner.search`.
@@ -93,6 +96,7 @@ def search_fusion(
         keras_tuner.Objective(*hypermodel.task.objective),
         max_trials,
         directory=os.fspath(directory),
+        distribution_strategy=distribution,
         **{"project_name": PROJECT, **keywords},
     )
     warn_before_training(
@@ -115,7 +119,13 @@ def search_fusion(
             cv,
             share,
             Path(directory) / NESTED_FOLDER,
-            {**named, **keywords, "max_trials": max_trials, "log_dir": None},
+            {
+                **named,
+                **keywords,
+                "distribution": distribution,
+                "max_trials": max_trials,
+                "log_dir": None,
+            },
         )
         tuner.nested = anew.cross_validate(x, y, NESTED_FOLDS if nested is True else nested)
     return tuner

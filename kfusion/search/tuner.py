@@ -22,6 +22,7 @@ from keras_tuner.engine.trial import TrialStatus
 
 from kfusion.data.fingerprints import fingerprint, fingerprint_arrays
 from kfusion.data.folds import Fold
+from kfusion.devices import check_distribution, sharing_where_needed
 from kfusion.search.confusion_counts import count_confusion
 from kfusion.search.epoch_logs import to_numbers
 from kfusion.search.oracle import StudyOracle, StudyTrial
@@ -82,10 +83,11 @@ class OptunaTuner(keras_tuner.Tuner):
         seed: Int: the same search proposes and trains the same trials, if one process runs it.
         storage: URL of an Optuna storage in place of a file in the project's folder. The folder
             keeps the weights and has to be shared all the same.
+        distribution_strategy: What shares each batch among the devices of this machine, as
+            `distribution` of `kfusion.fit`; models are built in its scope.
         **keywords: As of `keras_tuner.Tuner`: `directory`, `project_name`, `overwrite`,
-            `executions_per_trial`, `max_model_size`, `optimizer`, `loss`, `metrics`,
-            `distribution_strategy`, and `hyperparameters`, `tune_new_entries`,
-            `allow_new_entries` of its oracles.
+            `executions_per_trial`, `max_model_size`, `optimizer`, `loss`, `metrics`, and
+            `hyperparameters`, `tune_new_entries`, `allow_new_entries` of its oracles.
 
     Raises:
         ValueError: If a sampler or pruner is unknown, the space has no parameters, or the folder
@@ -121,8 +123,10 @@ class OptunaTuner(keras_tuner.Tuner):
         hyperparameters: keras_tuner.HyperParameters | None = None,
         tune_new_entries: bool = True,
         allow_new_entries: bool = True,
+        distribution_strategy: Any = None,
         **keywords: Any,
     ):
+        check_distribution(distribution_strategy)
         self.max_seconds_per_trial = max_seconds_per_trial
         self.log_dir = log_dir
         # The nested cross-validation of the search, from whoever ran one.
@@ -144,6 +148,8 @@ class OptunaTuner(keras_tuner.Tuner):
             allow_new_entries=allow_new_entries,
         )
         super().__init__(oracle, hypermodel, **keywords)
+        # Not handed on: KerasTuner asks it for what TensorFlow's alone have.
+        self.distribution_strategy = distribution_strategy
         self.oracle.folder.check()
         if self.hypermodel is not None and not self.oracle.hyperparameters.space:
             raise ValueError(
@@ -170,7 +176,8 @@ class OptunaTuner(keras_tuner.Tuner):
                 tables and Keras' bars in its place.
 
         Raises:
-            ValueError: If the study is one of other data.
+            ValueError: If the study is one of other data; or processes are asked for beside a
+                distribution, which has all devices work on one trial.
             TypeError: If the hypermodel cannot be sent to other processes.
             RuntimeError: If no trial completed; quotes the first one's reason.
         """
@@ -188,6 +195,13 @@ class OptunaTuner(keras_tuner.Tuner):
             }
         )
         n_jobs = joblib.effective_n_jobs(n_jobs)
+        if n_jobs > 1 and self.distribution_strategy is not None:
+            raise ValueError(
+                f"`n_jobs={n_jobs}` runs trials at once, but the distribution has all devices work "
+                "on one of them. Leave `n_jobs` at 1; or leave the distribution out and start one "
+                "process for each device with the same `directory`, each with its own "
+                "CUDA_VISIBLE_DEVICES."
+            )
         verbose = fit_kwargs.get("verbose", 1)
         if verbose in (1, "auto"):
             fit_kwargs = self._without_other_displays(fit_kwargs)
@@ -216,7 +230,8 @@ class OptunaTuner(keras_tuner.Tuner):
         gc.collect()
         gc.freeze()
         try:
-            super().search(*fit_args, **fit_kwargs)
+            with sharing_where_needed(self.distribution_strategy):
+                super().search(*fit_args, **fit_kwargs)
         finally:
             gc.unfreeze()
             self.oracle.release_trials()

@@ -16,6 +16,7 @@ import numpy as np
 from kfusion.data.inputs import check_lengths, check_same_keys
 from kfusion.data.row_batches import own_failure
 from kfusion.data.training_rows import training_rows
+from kfusion.devices import check_compiling, find_distribution, num_devices, sharing
 from kfusion.doctor.before_training import warn_before_training
 from kfusion.frozen.frozen_features import AUTO, train_on_features
 from kfusion.losses import FocalCrossentropy, MeanOverMembers, PriorShiftedCrossentropy
@@ -59,6 +60,7 @@ def fit(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     jit_compile: bool | str = "auto",
     feature_cache: bool | str | os.PathLike = AUTO,
+    distribution: Any = None,
     doctor: bool = True,
     verbose: int | bool = 1,
     **keywords: Any,
@@ -109,6 +111,13 @@ def fit(
             "auto" keeps what they give in memory, for other trainings in this process too, if
             that is no more than 1 GB; True in files in kfusion's cache folder (see
             `cache_features`), a path in that folder; False runs the whole model throughout.
+        distribution: A `tf.distribute` strategy (tensorflow) or `keras.distribution.DataParallel`
+            (jax), within whose `scope()` the model was built: the devices of one machine share
+            each batch, and the result is that of one device. None means the strategy that the
+            model was built under (tensorflow) or the distribution in force (jax), if any.
+            `batch_size` is that of all devices together. A last batch that they cannot share
+            evenly is filled up with rows of weight 0, which only the logged `loss` and `accuracy`
+            of the training rows count.
         doctor: Whether the doctor looks at the data and the model first, in short: what it finds
             are `DoctorWarning`s. `kfusion.examine` looks at all of it.
         verbose: 0 hides the progress on stderr.
@@ -119,7 +128,8 @@ def fit(
 
     Raises:
         TypeError, ValueError: If inputs, targets or weights do not fit the model or task; see
-            `select_inputs` and `Task.check_targets`. Raised before training.
+            `select_inputs` and `Task.check_targets`; or the model, optimizer or batch size do not
+            fit the distribution. Raised before training.
         RuntimeError: If the first epoch already ends with predictions that are not finite.
     """
     task = as_task(task)
@@ -142,8 +152,11 @@ def fit(
         raise ValueError(
             "`balanced_batches` needs a task with classes, and no `class_weight` beside it."
         )
+    distribution = find_distribution(distribution, model)
+    check_compiling(distribution, optimizer, jit_compile)
+    devices = num_devices(distribution)
     if batch_size is None:
-        batch_size = default_batch_size(len(labels))
+        batch_size = devices * math.ceil(default_batch_size(len(labels)) / devices)
     if doctor:
         warn_before_training(
             model,
@@ -153,32 +166,34 @@ def fit(
             validation_data=validation,
             batch_size=batch_size,
         )
-    trained, inputs, validation, callbacks = train_on_features(
-        model, inputs, validation, callbacks, feature_cache=feature_cache, verbose=verbose
-    )
+    with sharing(distribution):
+        trained, inputs, validation, callbacks = train_on_features(
+            model, inputs, validation, callbacks, feature_cache=feature_cache, verbose=verbose
+        )
     if seed is not None:
         keras.utils.set_random_seed(seed)
         seed_layers(model, seed)
     if balanced_batches:
         loss = _balanced_loss(task, labels, loss)
     steps_per_epoch = math.ceil(len(labels) / batch_size)
-    compile_model(
-        model,
-        task=task,
-        loss=loss,
-        optimizer=optimizer,
-        learning_rate=learning_rate,
-        learning_rate_factor=learning_rate_factor,
-        weight_decay=weight_decay,
-        learning_rate_schedule=learning_rate_schedule,
-        num_steps=(epochs - keywords.get("initial_epoch", 0)) * steps_per_epoch,
-        steps_per_epoch=steps_per_epoch,
-        jit_compile=jit_compile,
-    )
-    if trained is not model:
+    with sharing(distribution):
         compile_model(
-            trained, task=task, loss=loss, optimizer=model.optimizer, jit_compile=jit_compile
+            model,
+            task=task,
+            loss=loss,
+            optimizer=optimizer,
+            learning_rate=learning_rate,
+            learning_rate_factor=learning_rate_factor,
+            weight_decay=weight_decay,
+            learning_rate_schedule=learning_rate_schedule,
+            num_steps=(epochs - keywords.get("initial_epoch", 0)) * steps_per_epoch,
+            steps_per_epoch=steps_per_epoch,
+            jit_compile=jit_compile,
         )
+        if trained is not model:
+            compile_model(
+                trained, task=task, loss=loss, optimizer=model.optimizer, jit_compile=jit_compile
+            )
     scorer = None if validation is None else ExactScores(*validation, task)
     if scorer is None and count_start:
         raise ValueError("`count_start=True` needs `validation_data` to judge the start by.")
@@ -197,9 +212,15 @@ def fit(
         sample_weight=None if weights is None else _per_output(model, weights),
         balanced=balanced_batches,
         shuffle=keywords.pop("shuffle", True),
+        multiple=devices,
     )
     bar = EpochBar(model.name, task.objective, verbose)
-    with traced_gradients_forgotten(), contextlib.closing(bar), own_failure(rows["x"]):
+    with (
+        sharing(distribution, trained),
+        traced_gradients_forgotten(),
+        contextlib.closing(bar),
+        own_failure(rows["x"]),
+    ):
         history = trained.fit(
             **rows,
             epochs=epochs,
