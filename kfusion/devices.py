@@ -1,8 +1,9 @@
-"""Devices that share each batch: what `distribution` may be, and how rows are dealt among them."""
+"""What models run on; and several devices that share each batch, as `distribution` says."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -198,6 +199,44 @@ def predict_on_devices(model: keras.Model, inputs: Any) -> Any:
     return keras.tree.map_structure(lambda array: np.asarray(array)[:rows], outputs)
 
 
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """What models run on.
+
+    Attributes:
+        kind: "cpu", "gpu" or "tpu".
+        capability: `(major, minor)` compute capability of an NVIDIA GPU, else None.
+    """
+
+    kind: str
+    capability: tuple[int, int] | None = None
+
+
+def find_device() -> Device:
+    """The first device that the backend uses when nothing is said."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        kind = {"cuda": "gpu", "rocm": "gpu"}.get(jax.default_backend(), jax.default_backend())
+        return Device(kind, _as_version(getattr(jax.devices()[0], "compute_capability", None)))
+    if backend == "torch":
+        import torch
+
+        if not torch.cuda.is_available():
+            return Device("cpu")
+        return Device("gpu", None if torch.version.hip else torch.cuda.get_device_capability())
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        if tf.config.list_logical_devices("TPU"):
+            return Device("tpu")
+        for gpu in tf.config.list_physical_devices("GPU"):
+            details = tf.config.experimental.get_device_details(gpu)
+            return Device("gpu", details.get("compute_capability"))
+    return Device("cpu")
+
+
 def _leave(scope: Any) -> None:
     try:
         scope.__exit__(None, None, None)
@@ -239,3 +278,10 @@ def _is_shared(variable: Any, distribution: Any) -> bool:
     import tensorflow as tf
 
     return isinstance(variable.value, tf.distribute.DistributedValues)
+
+
+def _as_version(text: Any) -> tuple[int, int] | None:
+    parts = str(text).split(".")
+    if len(parts) == 2 and all(part.isdigit() for part in parts):
+        return int(parts[0]), int(parts[1])
+    return None
