@@ -1,9 +1,9 @@
 """What half precision and XLA do to the time of a training here, on one backend.
 
 A fusion of image and table trains some epochs in each precision, with and without `jit_compile`,
-all in turn; the first turn, which warms up, is not counted, nor is each model's first epoch, which
-traces and compiles. A line for each has the ratios of its medians, of seconds and of CPU seconds,
-which other work on the machine disturbs less, to those of float32 without.
+all in turn; each model's first epoch, which traces and compiles, is not counted. A line for each has
+the ratios of its medians, of seconds and of CPU seconds, which other work on the machine disturbs
+less, to those of float32 without.
 
 usage: KERAS_BACKEND=jax python benchmarks/precision.py [--repeats 3]
 """
@@ -80,11 +80,9 @@ def main() -> None:
     jits = (True,) if keras.backend.backend() == "jax" else (False, True)
     contenders = [(precision, jit) for jit in jits for precision in PRECISIONS]
     taken: dict[tuple[str, bool], list] = {each: [] for each in contenders}
-    for turn in range(arguments.repeats + 1):
+    for _ in range(arguments.repeats):
         for each in contenders:
-            found = train_in(train, *each, arguments.epochs)
-            if turn:
-                taken[each].append(found)
+            taken[each].append(train_in(train, *each, arguments.epochs))
     baseline = medians(taken[contenders[0]])
     for (precision, jit), turns in taken.items():
         seconds, cpu = (a / b for a, b in zip(medians(turns), baseline, strict=True))

@@ -66,7 +66,7 @@ def test_batches_are_normalised_whole_and_folds_and_searches_use_both_devices(ba
         assert told[name]["scores"]["val_loss"] < 1e-5, name
     assert told["folds"]["devices"] == [1, 1, 2, 2]
     assert told["folds"]["predictions"] < 1e-6
-    assert told["search"]["devices"] == 2
+    assert told["search"]["devices"] == [2, 2]
     assert told["search"]["statuses"] == ["COMPLETED"] * 2
     assert told["search"]["score"] < 1e-6
     for name in ("folds", "search"):

@@ -181,7 +181,7 @@ def check_search():
         tell(
             "search",
             statuses=[trial.status for trial in tuner.oracle.trials.values()],
-            devices=devices_of(best),
+            devices=[devices_of(best), devices_of(kf.refit(tuner, x, y, epochs=1, verbose=0))],
             score=difference(score, kf.evaluate(best, *judges, task="binary")["auc"]),
             at_once=message(search, n_jobs=2),
         )
