@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from kfusion.training.fitting import compile_model, fit
     from kfusion.training.gradient_modulation import GradientModulation
     from kfusion.training.overfitting import OverfitGapStopping, overfit_score
+    from kfusion.training.precision import choose_precision
     from kfusion.training.rate_range import RateRange, learning_rate_range_test
     from kfusion.validation.baselines import (
         boosted_trees,
@@ -120,6 +121,7 @@ _MODULES = {
     "kfusion.models.residual": ["build_residual_model"],
     "kfusion.optimizers": ["StepDecay"],
     "kfusion.training.overfitting": ["OverfitGapStopping", "overfit_score"],
+    "kfusion.training.precision": ["choose_precision"],
     "kfusion.search": [
         "FusionHyperModel",
         "OptunaTuner",

@@ -17,6 +17,7 @@ PAGE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 HEAVY = {"keras", "tensorflow", "keras_tuner", "jax", "torch"}
 # What the page says in words below the table.
 USERS_OF_TENSORFLOW = {
+    "devices",
     "data.raw_columns",
     "exports.serving",
     "exports.export",

@@ -1,5 +1,11 @@
 """The runs of a trial: folds, seeds, what is kept of them and what TensorBoard reads."""
 
+import importlib.util
+import json
+import os
+import subprocess
+from pathlib import Path
+
 import keras
 import keras_tuner
 import numpy as np
@@ -14,6 +20,7 @@ from kfusion.search.confusion_counts import count_confusion
 
 pytestmark = pytest.mark.usefixtures("eagerly")
 
+EXAMPLES = Path(__file__).parents[1] / "examples"
 X = np.random.default_rng(0).normal(size=(60, 3)).astype("float32")
 Y = (X[:, 0] > 0).astype("int32")
 GROUPS = np.repeat(np.arange(12), 5)
@@ -231,6 +238,50 @@ class TestStorage:
         assert not (tmp_path / "one" / "study" / "study.db").exists()
 
     @pytest.mark.usefixtures("ray_cluster")
-    def test_workers_on_a_ray_cluster(self, tmp_path):
-        tuner = search(Told(mean_of_held), tmp_path, max_trials=3, n_jobs=2, validation_data=(X, Y))
+    def test_workers_on_a_ray_cluster_as_the_example_has_them(self, tmp_path):
+        objective = keras_tuner.Objective("score", "max")
+        tuner = OptunaTuner(Told(mean_of_held), objective, 3, directory=tmp_path)
+        path = EXAMPLES / "search_on_ray.py"
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        example = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(example)
+        example.search_on_cluster(tuner, X, Y, workers=2, validation_data=(X, Y), verbose=0)
         assert [trial.status for trial in tuner.oracle.trials.values()] == ["COMPLETED"] * 3
+
+    @pytest.mark.slow
+    def test_two_tasks_of_the_slurm_array_share_one_study(self, tmp_path):
+        command = ["bash", "examples/search_on_slurm.sh", "--trials", "3", "--epochs", "1"]
+        settings = {**os.environ, "STUDY": str(tmp_path), "PYTHONPATH": str(EXAMPLES.parent)}
+        tasks = [
+            subprocess.Popen(
+                command,
+                cwd=EXAMPLES.parent,
+                env={**settings, "SLURM_ARRAY_TASK_ID": str(task), "SLURM_CPUS_PER_TASK": "1"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for task in range(2)
+        ]
+        told = [task.communicate() for task in tasks]
+        assert [task.returncode for task in tasks] == [0, 0], told
+        lines = [json.loads(out) for out, _ in told]
+        assert [line["worker"] for line in lines] == ["0", "1"]
+        # Whoever ended last saw all of them end, none of them twice.
+        assert max(line["finished"] for line in lines) == 3
+        histories = list((tmp_path / "search").glob("trial_*/history*"))
+        assert len(histories) == 3
+
+    def test_the_slurm_script_asks_for_a_folder_that_is_shared(self):
+        script = EXAMPLES / "search_on_slurm.sh"
+        settings = {name: value for name, value in os.environ.items() if name != "STUDY"}
+        done = subprocess.run(
+            ["bash", script], capture_output=True, text=True, env=settings, check=False
+        )
+        assert done.returncode
+        assert "set STUDY to a folder that all nodes see" in done.stderr
+        lines = script.read_text("utf-8").splitlines()
+        # After the first command SLURM reads no more of its own.
+        first = next(i for i, line in enumerate(lines) if line and not line.startswith("#"))
+        assert all(not line.startswith("#SBATCH") for line in lines[first:])
+        assert "#SBATCH --array=0-3" in lines[:first]

@@ -34,6 +34,8 @@ class RowBatches(keras.utils.PyDataset):
         seed: Int that fixes the order; None draws another each time.
         sample_weight: Array of row weights or one per output, as `keras.Model.fit` takes it;
             None for none.
+        multiple: Int, what the rows of each batch must be a multiple of, such as the devices that
+            share it. The last batch is filled up with rows of no weight.
         **kwargs: `workers`, `use_multiprocessing` and `max_queue_size` of `keras.utils.PyDataset`.
 
     Attributes:
@@ -41,7 +43,7 @@ class RowBatches(keras.utils.PyDataset):
         failure: The exception that making a batch ended in, or None.
 
     Raises:
-        ValueError: If arrays differ in length, or `batch_size` is below 1.
+        ValueError: If arrays differ in length, or `batch_size` is below 1 or no multiple.
         TypeError: If `batch_size` is no int.
     """
 
@@ -54,11 +56,17 @@ class RowBatches(keras.utils.PyDataset):
         batch_size: int,
         seed: int | None,
         sample_weight=None,
+        multiple: int = 1,
         **kwargs,
     ):
         self.batch_size = operator.index(batch_size)
         if self.batch_size < 1:
             raise ValueError(f"`batch_size` must be 1 or more. Received: {batch_size}.")
+        if self.batch_size % multiple:
+            raise ValueError(
+                f"`batch_size` is that of all devices together: {multiple} of them share a batch "
+                f"of {multiple}, {2 * multiple}, {3 * multiple} and so on. Received: {batch_size}."
+            )
         # In the form in which `fit` takes a batch.
         self._data = tuple(
             _as_arrays(part) for part in (inputs, outputs, sample_weight) if part is not None
@@ -70,6 +78,12 @@ class RowBatches(keras.utils.PyDataset):
                 for path, array in keras.tree.flatten_with_path(part)
             }
         self.num_rows = check_lengths(named)
+        self._multiple = multiple
+        if self.num_rows % multiple and sample_weight is None:
+            weights = keras.tree.map_structure(
+                lambda array: np.ones(len(array), np.float32), self._data[1]
+            )
+            self._data = (*self._data, weights)
         if any(isinstance(array, LazyRows) for array in named.values()):
             # Keras makes batches ahead from 2 threads on.
             kwargs = {"workers": max(2, os.cpu_count() or 1), "max_queue_size": _QUEUE, **kwargs}
@@ -84,11 +98,21 @@ class RowBatches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[Any, ...]:
         """Batch `index` of the present epoch: `(x, y)` or `(x, y, sample_weight)`."""
         rows = self.rows(index)
+        missing = -len(rows) % self._multiple
+        if missing:
+            # Others of the epoch, so that what a batch is normalised by stays usual.
+            rows = np.concatenate([rows, self._order[np.arange(missing) % self.num_rows]])
         try:
-            return tuple(keras.tree.map_structure(lambda array: array[rows], self._data))
+            batch = tuple(keras.tree.map_structure(lambda array: array[rows], self._data))
         except Exception as error:
             self.failure = error
             raise
+        if not missing:
+            return batch
+        # The mean over the batch is that over its own rows.
+        factors = np.full(len(rows), len(rows) / (len(rows) - missing), np.float32)
+        factors[-missing:] = 0
+        return *batch[:-1], keras.tree.map_structure(lambda array: array * factors, batch[-1])
 
     def rows(self, index: int) -> np.ndarray:
         """Row numbers of batch `index` of the present epoch."""

@@ -22,6 +22,7 @@ def training_rows(
     sample_weight: Any = None,
     balanced: bool = False,
     shuffle: bool = True,
+    multiple: int = 1,
 ) -> dict[str, Any]:
     """Arguments of `keras.Model.fit`.
 
@@ -34,11 +35,18 @@ def training_rows(
         sample_weight: Weights, one array per output; or None.
         balanced: Whether each batch holds all classes equally often.
         shuffle: Whether each epoch has an order of its own.
+        multiple: Int, how many devices share a batch.
     """
-    keywords = {"batch_size": batch_size, "seed": seed, "sample_weight": sample_weight}
+    keywords = {
+        "batch_size": batch_size,
+        "seed": seed,
+        "sample_weight": sample_weight,
+        "multiple": multiple,
+    }
     if balanced:
         return {"x": BalancedBatches(inputs, outputs, labels, **keywords), "shuffle": shuffle}
-    if any(isinstance(array, LazyRows) for array in keras.tree.flatten(inputs)):
+    is_lazy = any(isinstance(array, LazyRows) for array in keras.tree.flatten(inputs))
+    if is_lazy or multiple > 1:
         # The rows are shuffled, so their batches need not be.
         batches = ShuffledBatches(inputs, outputs, shuffle=shuffle, **keywords)
         return {"x": batches, "shuffle": False}

@@ -12,6 +12,7 @@ import numpy as np
 
 from kfusion.data.image_cache import default_cache_folder
 from kfusion.data.inputs import select_inputs
+from kfusion.devices import predict_on_devices
 from kfusion.frozen.feature_store import (
     Compute,
     FeatureFiles,
@@ -233,7 +234,8 @@ class _Rows:
         if self._model is None:
             self._model, self._batch_size = self._checked_model(), len(positions)
         # Of one size, so that nothing is compiled twice.
-        outputs = self._model.predict_on_batch(self._take(np.resize(positions, self._batch_size)))
+        rows = self._take(np.resize(positions, self._batch_size))
+        outputs = predict_on_devices(self._model, rows)
         return [np.asarray(output)[: len(positions)] for output in outputs]
 
     def _take(self, positions: np.ndarray) -> Inputs:

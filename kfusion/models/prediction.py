@@ -12,6 +12,7 @@ import numpy as np
 
 from kfusion.data.inputs import InputSpec, check_lengths, select_inputs
 from kfusion.data.lazy_rows import LazyRows, in_advance
+from kfusion.devices import predict_on_devices
 from kfusion.models.building import PREDICTION
 from kfusion.tasks import Task, as_task
 
@@ -103,7 +104,7 @@ def predict_batches(
     parts = []
     with _no_word_of_retracing():
         for start, first, batch in zip(starts, firsts, batches, strict=True):
-            outputs = model.predict_on_batch(feed(model, batch))
+            outputs = predict_on_devices(model, feed(model, batch))
             if isinstance(outputs, dict):
                 outputs = np.concatenate([np.asarray(outputs[head]) for head in heads], axis=-1)
             parts.append(np.asarray(outputs, np.float32)[start - first :])

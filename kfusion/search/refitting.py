@@ -8,6 +8,7 @@ import keras
 import keras_tuner
 
 from kfusion.data.rows import join_rows
+from kfusion.devices import sharing
 from kfusion.search.tuner import OptunaTuner
 from kfusion.seeds import derive_seed
 
@@ -65,5 +66,6 @@ def refit(
         keywords["validation_data"] = validation_data
     if epochs is None:
         epochs = trials[0].num_epochs or trials[0].best_step + 1
-    tuner.hypermodel.fit(values, model, x, y, epochs=epochs, **keywords)
+    with sharing(tuner.distribution_strategy):
+        tuner.hypermodel.fit(values, model, x, y, epochs=epochs, **keywords)
     return model

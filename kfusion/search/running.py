@@ -43,6 +43,7 @@ def search_fusion(
     nested: bool | int = False,
     n_jobs: int = 1,
     parallel_trials: int | str = "auto",
+    distribution: Any = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int | bool = 1,
     **keywords: Any,
@@ -67,6 +68,8 @@ def search_fusion(
         n_jobs: Int, processes that work on the study at once.
         parallel_trials: Int, trials that each process trains at once; "auto" decides. See
             `OptunaTuner.search`.
+        distribution: What shares each batch of a trial among the devices of this machine, as of
+            `fit`; the search builds its models in its scope. Not with `n_jobs` above 1.
         callbacks: Keras callbacks, of which each run of a trial has copies; those of `nested` have
             none.
         verbose: As of `OptunaTuner.search`.
@@ -96,6 +99,7 @@ def search_fusion(
         keras_tuner.Objective(*hypermodel.task.objective),
         max_trials,
         directory=os.fspath(directory),
+        distribution_strategy=distribution,
         **{"project_name": PROJECT, **keywords},
     )
     warn_before_training(
@@ -123,7 +127,13 @@ def search_fusion(
             cv,
             share,
             Path(directory) / NESTED_FOLDER,
-            {**named, **keywords, "max_trials": max_trials, "log_dir": None},
+            {
+                **named,
+                **keywords,
+                "distribution": distribution,
+                "max_trials": max_trials,
+                "log_dir": None,
+            },
         )
         tuner.nested = anew.cross_validate(x, y, NESTED_FOLDS if nested is True else nested)
     return tuner

@@ -21,6 +21,7 @@ from keras_tuner.engine.trial import TrialStatus
 
 from kfusion.data.fingerprints import fingerprint, fingerprint_arrays
 from kfusion.data.folds import Fold
+from kfusion.devices import check_distribution, sharing_where_needed
 from kfusion.search.confusion_counts import count_confusion
 from kfusion.search.oracle import StudyOracle, StudyTrial
 from kfusion.search.samplers import Pruner, Sampler
@@ -83,10 +84,11 @@ class OptunaTuner(keras_tuner.Tuner):
         seed: Int: the same search proposes and trains the same trials, if one process runs it.
         storage: URL of an Optuna storage in place of a file in the project's folder. The folder
             keeps the weights and has to be shared all the same.
+        distribution_strategy: What shares each batch among the devices of this machine, as
+            `distribution` of `kfusion.fit`; models are built in its scope.
         **keywords: As of `keras_tuner.Tuner`: `directory`, `project_name`, `overwrite`,
-            `executions_per_trial`, `max_model_size`, `optimizer`, `loss`, `metrics`,
-            `distribution_strategy`, and `hyperparameters`, `tune_new_entries`,
-            `allow_new_entries` of its oracles.
+            `executions_per_trial`, `max_model_size`, `optimizer`, `loss`, `metrics`, and
+            `hyperparameters`, `tune_new_entries`, `allow_new_entries` of its oracles.
 
     Raises:
         ValueError: If a sampler or pruner is unknown, the space has no parameters, or the folder
@@ -122,8 +124,10 @@ class OptunaTuner(keras_tuner.Tuner):
         hyperparameters: keras_tuner.HyperParameters | None = None,
         tune_new_entries: bool = True,
         allow_new_entries: bool = True,
+        distribution_strategy: Any = None,
         **keywords: Any,
     ):
+        check_distribution(distribution_strategy)
         self.max_seconds_per_trial = max_seconds_per_trial
         self.log_dir = log_dir
         # The nested cross-validation of the search, from whoever ran one.
@@ -146,6 +150,8 @@ class OptunaTuner(keras_tuner.Tuner):
             allow_new_entries=allow_new_entries,
         )
         super().__init__(oracle, hypermodel, **keywords)
+        # Not handed on: KerasTuner asks it for what TensorFlow's alone have.
+        self.distribution_strategy = distribution_strategy
         self.oracle.folder.check()
         if self.hypermodel is not None and not self.oracle.hyperparameters.space:
             raise ValueError(
@@ -183,8 +189,9 @@ class OptunaTuner(keras_tuner.Tuner):
                 tables and Keras' bars in its place.
 
         Raises:
-            ValueError: If the study is one of other data, or trials cannot be trained at once: says
-                why.
+            ValueError: If the study is one of other data; trials cannot be trained at once, which
+                says why; or processes are asked for beside a distribution, which has all devices
+                work on one trial.
             TypeError: If the hypermodel cannot be sent to other processes.
             RuntimeError: If no trial completed; quotes the first one's reason.
         """
@@ -203,6 +210,13 @@ class OptunaTuner(keras_tuner.Tuner):
         )
         self._at_once = self._decide_at_once(parallel_trials, arguments)
         n_jobs = joblib.effective_n_jobs(n_jobs)
+        if n_jobs > 1 and self.distribution_strategy is not None:
+            raise ValueError(
+                f"`n_jobs={n_jobs}` runs trials at once, but the distribution has all devices work "
+                "on one of them. Leave `n_jobs` at 1; or leave the distribution out and start one "
+                "process for each device with the same `directory`, each with its own "
+                "CUDA_VISIBLE_DEVICES."
+            )
         verbose = fit_kwargs.get("verbose", 1)
         if verbose in (1, "auto"):
             fit_kwargs = self._without_other_displays(fit_kwargs)
@@ -231,10 +245,11 @@ class OptunaTuner(keras_tuner.Tuner):
         gc.collect()
         gc.freeze()
         try:
-            if self._at_once == 1:
-                super().search(*fit_args, **fit_kwargs)
-            else:
-                self._search_together(FitArguments(fit_args, fit_kwargs))
+            with sharing_where_needed(self.distribution_strategy):
+                if self._at_once == 1:
+                    super().search(*fit_args, **fit_kwargs)
+                else:
+                    self._search_together(FitArguments(fit_args, fit_kwargs))
         finally:
             gc.unfreeze()
             self.oracle.release_trials()
@@ -260,7 +275,7 @@ class OptunaTuner(keras_tuner.Tuner):
             "a pruner": self.oracle.pruner,
             "`max_seconds_per_trial`": self.max_seconds_per_trial,
             "`log_dir`": self.log_dir,
-            "`distribution_strategy`": self.distribution_strategy,
+            "a distribution": self.distribution_strategy,
             "`optimizer`, `loss` or `metrics`": self.optimizer or self.loss or self.metrics,
             'the objective "seconds"': "seconds" in [each.name for each in self.oracle.objectives],
             "methods for epochs or batches": has_hooks(self),

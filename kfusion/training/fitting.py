@@ -16,6 +16,13 @@ import numpy as np
 from kfusion.data.inputs import check_lengths, check_same_keys
 from kfusion.data.row_batches import own_failure
 from kfusion.data.training_rows import training_rows
+from kfusion.devices import (
+    check_compiling,
+    find_device,
+    find_distribution,
+    num_devices,
+    sharing,
+)
 from kfusion.doctor.before_training import warn_before_training
 from kfusion.frozen.frozen_features import AUTO, train_on_features
 from kfusion.losses import FocalCrossentropy, MeanOverMembers, PriorShiftedCrossentropy
@@ -26,6 +33,15 @@ from kfusion.optimizers import CONSTANT, COSINE, StepDecay, make_optimizer
 from kfusion.tasks import Task, as_task, check_variety
 from kfusion.training.backend_memory import traced_gradients_forgotten
 from kfusion.training.epoch_callbacks import BestWeights, EpochBar, ExactScores, LearningRate
+from kfusion.training.memory_batches import (
+    MEMORY,
+    SHARE,
+    estimate_step,
+    free_memory,
+    largest_batch_that_fits,
+    largest_batch_that_runs,
+    train_on_rows_of,
+)
 
 AUXILIARY_LOSS_WEIGHT = 0.3
 # What is logged of the training rows; by instance, whose variables are there before training.
@@ -44,7 +60,7 @@ def fit(
     task: Task | str,
     validation_data: tuple[Mapping[str, Any], Any] | None,
     epochs: int = 30,
-    batch_size: int | None = None,
+    batch_size: int | str | None = None,
     optimizer: str | keras.optimizers.Optimizer = "adam",
     learning_rate: float | keras.optimizers.schedules.LearningRateSchedule | None = None,
     learning_rate_factor: float = 1.0,
@@ -59,6 +75,7 @@ def fit(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     jit_compile: bool | str = "auto",
     feature_cache: bool | str | os.PathLike = AUTO,
+    distribution: Any = None,
     doctor: bool = True,
     verbose: int | bool = 1,
     **keywords: Any,
@@ -80,7 +97,9 @@ def fit(
         validation_data: `(x, y)` of other rows; None trains all epochs without looking.
         epochs: Int, the most passes over the training rows.
         batch_size: Int, rows per step; by default 64, or less (16 at least) so that an epoch of
-            a small table has 30 steps.
+            a small table has 30 steps. "memory" takes the largest power of two whose training step
+            fits: by trying on a GPU or TPU, by an estimate and half of what is free on a CPU. An
+            epoch then has few steps: give more epochs, or a higher rate.
         optimizer: Any Keras optimizer by name, or an instance, whose own rate then counts.
         learning_rate: Float, the highest rate; a Keras schedule to use as it is; or None for a
             usual rate of the optimizer named.
@@ -109,6 +128,13 @@ def fit(
             "auto" keeps what they give in memory, for other trainings in this process too, if
             that is no more than 1 GB; True in files in kfusion's cache folder (see
             `cache_features`), a path in that folder; False runs the whole model throughout.
+        distribution: A `tf.distribute` strategy (tensorflow) or `keras.distribution.DataParallel`
+            (jax), within whose `scope()` the model was built: the devices of one machine share
+            each batch, and the result is that of one device. None means the strategy that the
+            model was built under (tensorflow) or the distribution in force (jax), if any.
+            `batch_size` is that of all devices together. A last batch that they cannot share
+            evenly is filled up with rows of weight 0, which only the logged `loss` and `accuracy`
+            of the training rows count.
         doctor: Whether the doctor looks at the data and the model first, in short: what it finds
             are `DoctorWarning`s. `kfusion.examine` looks at all of it.
         verbose: 0 hides the progress on stderr.
@@ -119,8 +145,10 @@ def fit(
 
     Raises:
         TypeError, ValueError: If inputs, targets or weights do not fit the model or task; see
-            `select_inputs` and `Task.check_targets`. Raised before training.
-        RuntimeError: If the first epoch already ends with predictions that are not finite.
+            `select_inputs` and `Task.check_targets`; or the model, optimizer or batch size do not
+            fit the distribution. Raised before training.
+        RuntimeError: If the first epoch already ends with predictions that are not finite; or not
+            one row fits in memory, where it was asked.
     """
     task = as_task(task)
     if validation_data is not None:
@@ -142,8 +170,10 @@ def fit(
         raise ValueError(
             "`balanced_batches` needs a task with classes, and no `class_weight` beside it."
         )
-    if batch_size is None:
-        batch_size = default_batch_size(len(labels))
+    distribution = find_distribution(distribution, model)
+    check_compiling(distribution, optimizer, jit_compile)
+    devices = num_devices(distribution)
+    batch_rows = _read_batch_size(batch_size, len(labels), devices)
     if doctor:
         warn_before_training(
             model,
@@ -151,34 +181,38 @@ def fit(
             labels,
             task=task,
             validation_data=validation,
-            batch_size=batch_size,
+            batch_size=batch_rows,
         )
-    trained, inputs, validation, callbacks = train_on_features(
-        model, inputs, validation, callbacks, feature_cache=feature_cache, verbose=verbose
-    )
+    with sharing(distribution):
+        trained, inputs, validation, callbacks = train_on_features(
+            model, inputs, validation, callbacks, feature_cache=feature_cache, verbose=verbose
+        )
+    if batch_size == MEMORY:
+        batch_rows = _largest_batch_size(trained, feed(trained, inputs), labels, task, jit_compile)
     if seed is not None:
         keras.utils.set_random_seed(seed)
         seed_layers(model, seed)
     if balanced_batches:
         loss = _balanced_loss(task, labels, loss)
-    steps_per_epoch = math.ceil(len(labels) / batch_size)
-    compile_model(
-        model,
-        task=task,
-        loss=loss,
-        optimizer=optimizer,
-        learning_rate=learning_rate,
-        learning_rate_factor=learning_rate_factor,
-        weight_decay=weight_decay,
-        learning_rate_schedule=learning_rate_schedule,
-        num_steps=(epochs - keywords.get("initial_epoch", 0)) * steps_per_epoch,
-        steps_per_epoch=steps_per_epoch,
-        jit_compile=jit_compile,
-    )
-    if trained is not model:
+    steps_per_epoch = math.ceil(len(labels) / batch_rows)
+    with sharing(distribution):
         compile_model(
-            trained, task=task, loss=loss, optimizer=model.optimizer, jit_compile=jit_compile
+            model,
+            task=task,
+            loss=loss,
+            optimizer=optimizer,
+            learning_rate=learning_rate,
+            learning_rate_factor=learning_rate_factor,
+            weight_decay=weight_decay,
+            learning_rate_schedule=learning_rate_schedule,
+            num_steps=(epochs - keywords.get("initial_epoch", 0)) * steps_per_epoch,
+            steps_per_epoch=steps_per_epoch,
+            jit_compile=jit_compile,
         )
+        if trained is not model:
+            compile_model(
+                trained, task=task, loss=loss, optimizer=model.optimizer, jit_compile=jit_compile
+            )
     scorer = None if validation is None else ExactScores(*validation, task)
     if scorer is None and count_start:
         raise ValueError("`count_start=True` needs `validation_data` to judge the start by.")
@@ -192,14 +226,20 @@ def fit(
         feed(trained, inputs),
         _per_output(model, labels),
         labels,
-        batch_size=batch_size,
+        batch_size=batch_rows,
         seed=seed,
         sample_weight=None if weights is None else _per_output(model, weights),
         balanced=balanced_batches,
         shuffle=keywords.pop("shuffle", True),
+        multiple=devices,
     )
     bar = EpochBar(model.name, task.objective, verbose)
-    with traced_gradients_forgotten(), contextlib.closing(bar), own_failure(rows["x"]):
+    with (
+        sharing(distribution, trained),
+        traced_gradients_forgotten(),
+        contextlib.closing(bar),
+        own_failure(rows["x"]),
+    ):
         history = trained.fit(
             **rows,
             epochs=epochs,
@@ -225,6 +265,39 @@ def fit(
             stacklevel=2,
         )
     return history
+
+
+def _read_batch_size(batch_size: Any, num_rows: int, devices: int) -> int:
+    """The number given; the default where there is none, also until memory has been looked at."""
+    if batch_size == MEMORY and devices > 1:
+        raise ValueError(
+            f'`batch_size="{MEMORY}"` looks at one device. With a distribution give a number: what '
+            "it finds without one, times the devices."
+        )
+    if batch_size is None or batch_size == MEMORY:
+        return devices * math.ceil(default_batch_size(num_rows) / devices)
+    if isinstance(batch_size, str):
+        raise ValueError(
+            f'`batch_size` must be None, a number or "{MEMORY}". Received: {batch_size!r}.'
+        )
+    return batch_size
+
+
+def _largest_batch_size(
+    model: keras.Model, inputs: Any, labels: np.ndarray, task: Task, jit_compile: bool | str
+) -> int:
+    """The largest power of two whose training step fits; leaves the weights as they are."""
+    if find_device().kind == "cpu":
+        memory = int(SHARE * free_memory())
+        return largest_batch_that_fits(estimate_step(model, inputs), memory, len(labels))
+    before = model.get_weights()
+    # Adam keeps as much as any of the usual ones.
+    compile_model(model, task=task, jit_compile=jit_compile)
+    try:
+        step = train_on_rows_of(model, inputs, _per_output(model, labels))
+        return largest_batch_that_runs(step, len(labels))
+    finally:
+        model.set_weights(before)
 
 
 def default_batch_size(num_rows: int) -> int:

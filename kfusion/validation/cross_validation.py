@@ -154,6 +154,7 @@ def cross_validate(
     order: Any = None,
     repeats: int = 1,
     n_jobs: int | None = 1,
+    distribution: Any = None,
     directory: str | os.PathLike | None = None,
     keep_models: bool = False,
     about: Any = None,
@@ -186,6 +187,9 @@ def cross_validate(
         order: `(rows,)` sortable values, such as times: folds that train on the past only.
         repeats: Int, how often all folds are drawn anew.
         n_jobs: Int, folds at once, as in joblib: -1 is one per core.
+        distribution: What shares each batch of a network among the devices of this machine, as of
+            `kfusion.fit`: `fit` is called in its scope, so that what it builds there is on all of
+            them. Folds are then fitted one after another.
         directory: Folder for finished folds; made if needed.
         keep_models: Whether to return the fitted models (with a directory, Keras models only).
         about: Anything JSON can hold that describes `fit`, such as its settings: with a directory,
@@ -199,7 +203,8 @@ def cross_validate(
 
     Raises:
         ValueError: If rows, folds or predictions do not fit (see `make_folds` and
-            `Task.check_predictions`), or the directory holds other work.
+            `Task.check_predictions`), the directory holds other work, or folds at once are asked
+            for beside a distribution.
         TypeError: If `y` is missing, `folds` is no number of folds nor an iterable of them.
         FoldError: If `fit` raises, or returns nothing that can predict; names the fold.
         RuntimeError: If another process is at work in the directory.
@@ -217,12 +222,23 @@ def cross_validate(
     )
     if not callable(fit):
         raise TypeError(f"`fit` must be a callable fit(x, y). Received: {fit!r}.")
+    if distribution is not None and joblib.effective_n_jobs(n_jobs) > 1:
+        raise ValueError(
+            f"`n_jobs={n_jobs}` fits folds at once, but the distribution has all devices work on "
+            "one of them. Leave `n_jobs` at 1; or leave `distribution` out and give each process a "
+            "device of its own."
+        )
     x, y, read_task, groups = read_rows(x, y, task, groups)
     folder = None if directory is None else FoldFolder(Path(directory), keep_models)
     work = _Work(fit, x, y, read_task, groups, seed, keep_models, folder)
     with contextlib.ExitStack() as held:
         if folder is not None:
             held.enter_context(folder.opened(_describe(work, made, about)))
+        if distribution is not None:
+            from kfusion.devices import check_distribution, sharing
+
+            check_distribution(distribution)
+            held.enter_context(sharing(distribution))
         bar = {"description": name, "total": len(made), "verbose": verbose}
         results = _run_all(work, made, n_jobs, bar)
     return CrossValidation(read_task, y, results, groups)

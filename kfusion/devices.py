@@ -1,0 +1,287 @@
+"""What models run on; and several devices that share each batch, as `distribution` says."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+_NEEDED = {
+    "tensorflow": (
+        "a strategy for the devices of one machine, such as `tf.distribute.MirroredStrategy()`"
+    ),
+    "jax": "`keras.distribution.DataParallel()`",
+}
+
+
+def check_distribution(distribution: Any) -> None:
+    """Raises what is wrong with a `distribution` that was given.
+
+    Args:
+        distribution: A `tf.distribute` strategy, on the tensorflow backend; or
+            `keras.distribution.DataParallel`, on jax. None is fine.
+
+    Raises:
+        TypeError: If it is neither, or that of another backend.
+        ValueError: If it is for several machines.
+    """
+    if distribution is None:
+        return
+    backend = keras.backend.backend()
+    if backend not in _NEEDED:
+        raise TypeError(
+            f"`distribution` works on the backends {sorted(_NEEDED)}. This one is {backend!r}: set "
+            "KERAS_BACKEND before Keras is imported, or leave `distribution` out."
+        )
+    if backend == "jax":
+        fits = isinstance(distribution, keras.distribution.DataParallel)
+    else:
+        import tensorflow as tf
+
+        fits = isinstance(distribution, tf.distribute.Strategy)
+    if not fits:
+        raise TypeError(
+            f"`distribution` must be {_NEEDED[backend]} on the {backend} backend. Received: "
+            f"{type(distribution).__name__}."
+        )
+    if _is_of_several_machines(distribution):
+        raise ValueError(
+            "`distribution` shares batches among the devices of one machine. Received: "
+            f"{type(distribution).__name__} for several. Machines share trials and folds instead: "
+            "start one process on each with the same `directory`."
+        )
+
+
+def find_distribution(distribution: Any, model: Any) -> Any:
+    """What shares a model's batches: that given, or that which the model was built under.
+
+    Returns:
+        The distribution; None if one device has the whole batch.
+
+    Raises:
+        TypeError, ValueError: As `check_distribution`; or if the model is not on its devices.
+    """
+    check_distribution(distribution)
+    if num_devices(distribution) == 1:
+        return distribution_of(model)
+    if not _is_on_its_devices(model, distribution):
+        raise ValueError(
+            f"{model.name!r} was not built within the distribution's scope, so its weights are not "
+            "on all devices. Build it (or load it) like this:\n"
+            "    with distribution.scope():\n"
+            "        model = ..."
+        )
+    return distribution
+
+
+def check_compiling(distribution: Any, optimizer: Any, jit_compile: bool | str) -> None:
+    """Raises `ValueError` if several devices cannot train with an optimizer, or XLA."""
+    if num_devices(distribution) == 1:
+        return
+    if jit_compile is True and keras.backend.backend() == "tensorflow":
+        raise ValueError(
+            "`jit_compile=True` compiles for one device on the tensorflow backend: leave it at "
+            '"auto" with a distribution, or use the jax backend.'
+        )
+    if isinstance(optimizer, keras.optimizers.Optimizer) and not _is_shared(
+        optimizer.iterations, distribution
+    ):
+        raise ValueError(
+            f"The optimizer {optimizer.name!r} was not made within the distribution's scope: make "
+            'it there as well, or name it (`optimizer="adam"`).'
+        )
+
+
+def distribution_of(model: Any) -> Any:
+    """What shares a model's batches, as things stand; None if one device has them whole.
+
+    On tensorflow a model keeps the strategy that it was built under. On jax, the distribution whose
+    scope this is, if the model's weights are on its devices.
+    """
+    if keras.backend.backend() == "tensorflow":
+        found = getattr(model, "distribute_strategy", None)
+        return found if num_devices(found) > 1 else None
+    if keras.backend.backend() == "jax":
+        found = keras.distribution.distribution()
+        is_shared = isinstance(found, keras.distribution.DataParallel) and num_devices(found) > 1
+        return found if is_shared and _is_on_its_devices(model, found) else None
+    return None
+
+
+def num_devices(distribution: Any) -> int:
+    """How many devices share a batch; 1 for None."""
+    if distribution is None:
+        return 1
+    if keras.backend.backend() == "jax":
+        return int(distribution.device_mesh.devices.size)
+    return int(distribution.num_replicas_in_sync)
+
+
+@contextlib.contextmanager
+def sharing(distribution: Any, model: Any = None) -> Iterator[None]:
+    """The scope in which models are built, compiled and trained; nothing for None.
+
+    A model that is given normalises whole batches within. On tensorflow each device would
+    otherwise take the statistics of its own share, and train another network than one device does.
+    """
+    if distribution is None:
+        yield
+        return
+    apart = []
+    if model is not None and keras.backend.backend() == "tensorflow":
+        apart = [
+            layer
+            for layer in model._flatten_layers()
+            if isinstance(layer, keras.layers.BatchNormalization) and not layer.synchronized
+        ]
+    scope = distribution.scope()
+    scope.__enter__()
+    for layer in apart:
+        layer.synchronized = True
+    try:
+        yield
+    finally:
+        for layer in apart:
+            layer.synchronized = False
+        _leave(scope)
+
+
+def sharing_where_needed(distribution: Any) -> contextlib.AbstractContextManager[None]:
+    """`sharing`, for work that clears Keras' session, as KerasTuner does before each model.
+
+    A scope of TensorFlow's does not outlive that; there a model keeps the strategy that it was
+    built under, and no scope is needed to train it.
+    """
+    return sharing(distribution if keras.backend.backend() == "jax" else None)
+
+
+def predict_on_devices(model: keras.Model, inputs: Any) -> Any:
+    """`model.predict_on_batch`, each device at its share of the rows.
+
+    Keras' own has every device predict all rows and, on tensorflow, gives them one behind the
+    other.
+
+    Args:
+        model: A `keras.Model`.
+        inputs: Arrays as the model takes them.
+    """
+    distribution = distribution_of(model)
+    if distribution is None:
+        return model.predict_on_batch(inputs)
+    count = num_devices(distribution)
+    rows = len(keras.tree.flatten(inputs)[0])
+    share = math.ceil(rows / count)
+    filled = keras.tree.map_structure(
+        lambda array: np.resize(array, (share * count, *array.shape[1:])), inputs
+    )
+    if keras.backend.backend() == "jax":
+        dealt = keras.tree.map_structure(
+            lambda array: keras.distribution.distribute_tensor(
+                array, distribution.get_data_layout(array.shape)
+            ),
+            filled,
+        )
+    else:
+
+        def share_of(context: Any) -> Any:
+            first = context.replica_id_in_sync_group * share
+            return keras.tree.map_structure(
+                lambda array: keras.ops.convert_to_tensor(array[first : first + share]), filled
+            )
+
+        dealt = distribution.experimental_distribute_values_from_function(share_of)
+    outputs = model.predict_on_batch(dealt)
+    return keras.tree.map_structure(lambda array: np.asarray(array)[:rows], outputs)
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """What models run on.
+
+    Attributes:
+        kind: "cpu", "gpu" or "tpu".
+        capability: `(major, minor)` compute capability of an NVIDIA GPU, else None.
+    """
+
+    kind: str
+    capability: tuple[int, int] | None = None
+
+
+def find_device() -> Device:
+    """The first device that the backend uses when nothing is said."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        kind = {"cuda": "gpu", "rocm": "gpu"}.get(jax.default_backend(), jax.default_backend())
+        return Device(kind, _as_version(getattr(jax.devices()[0], "compute_capability", None)))
+    if backend == "torch":
+        import torch
+
+        if not torch.cuda.is_available():
+            return Device("cpu")
+        return Device("gpu", None if torch.version.hip else torch.cuda.get_device_capability())
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        if tf.config.list_logical_devices("TPU"):
+            return Device("tpu")
+        for gpu in tf.config.list_physical_devices("GPU"):
+            details = tf.config.experimental.get_device_details(gpu)
+            return Device("gpu", details.get("compute_capability"))
+    return Device("cpu")
+
+
+def _leave(scope: Any) -> None:
+    try:
+        scope.__exit__(None, None, None)
+    except IndexError:
+        # TensorFlow keeps the scopes in the graph that `clear_session` throws away.
+        raise RuntimeError(
+            "Keras' session was cleared within the distribution's scope, which ended it: what was "
+            "built since is on one device. Leave `keras.utils.clear_session()` out."
+        ) from None
+
+
+def _is_of_several_machines(distribution: Any) -> bool:
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.process_count() > 1
+    import tensorflow as tf
+
+    return isinstance(
+        distribution,
+        (
+            tf.distribute.MultiWorkerMirroredStrategy,
+            tf.distribute.experimental.ParameterServerStrategy,
+        ),
+    )
+
+
+def _is_on_its_devices(model: Any, distribution: Any) -> bool:
+    """Whether a model's weights are on all devices of `distribution`."""
+    if keras.backend.backend() == "tensorflow":
+        return model.distribute_strategy is distribution
+    return all(_is_shared(variable, distribution) for variable in model.variables[:1])
+
+
+def _is_shared(variable: Any, distribution: Any) -> bool:
+    """Whether a variable is on all devices of `distribution`."""
+    if keras.backend.backend() == "jax":
+        return len(variable.value.sharding.device_set) == num_devices(distribution)
+    import tensorflow as tf
+
+    return isinstance(variable.value, tf.distribute.DistributedValues)
+
+
+def _as_version(text: Any) -> tuple[int, int] | None:
+    parts = str(text).split(".")
+    if len(parts) == 2 and all(part.isdigit() for part in parts):
+        return int(parts[0]), int(parts[1])
+    return None
