@@ -15,7 +15,7 @@ has the ratios of each turn to the one of "keras", also of the processor's time,
 the machine disturbs less. "epoch" is the median time between the starts of two epochs behind the
 first; "start" is all that is not epochs: compiling, tracing, checks, the last weights.
 
-usage: python benchmarks/fit_overhead.py [--repeats 5] [--epochs 8] [--networks table both]
+usage: python benchmarks/fit_overhead.py [--repeats 3] [--epochs 6] [--networks table both]
     [--backends tensorflow jax] [--widedeep PYTHON] [--profile]
 """
 
@@ -78,11 +78,12 @@ def load_rows(network: str) -> Rows:
     return Rows(given[0], train.y, given[1], held.y, train.task.units)
 
 
-def build(rows: Rows):
+def build(rows: Rows, seed: int | None = 0):
     """The network that all sides train; `widedeep_fit.py` has the same."""
     import keras
 
-    keras.utils.set_random_seed(0)
+    if seed is not None:
+        keras.utils.set_random_seed(seed)
     inputs = {name: keras.Input(each.shape[1:], name=name) for name, each in rows.x.items()}
     table = inputs["tabular"]
     for units in (64, 64):
@@ -237,6 +238,8 @@ def tell(network: str, epochs: int, turns: dict[str, list[dict]], versions: dict
         starts = [turn["seconds"] - epochs * one for turn, one in zip(found, each, strict=True)]
         line["median_epoch_ms"] = round(1000 * statistics.median(each), 1)
         line["median_start_ms"] = round(1000 * statistics.median(starts))
+        if "peak_mb" in found[-1]:
+            line["peak_mb"] = found[-1]["peak_mb"]
         print(json.dumps({**line, **versions}), flush=True)
 
 
@@ -281,8 +284,8 @@ def profile(network: str, options: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS)
     parser.add_argument("--backends", nargs="+", default=["tensorflow", "jax"])
     parser.add_argument("--widedeep", metavar="PYTHON", help="one with torch, pytorch-widedeep")

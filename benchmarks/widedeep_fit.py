@@ -11,6 +11,7 @@ usage: python benchmarks/widedeep_fit.py ROWS.npz
 from __future__ import annotations
 
 import json
+import resource
 import sys
 import time
 import warnings
@@ -96,6 +97,7 @@ def train(rows, epochs: int, batch: int, threads: int) -> dict:
         "starts": clock.starts[:-1],
         "parameters": sum(each.numel() for each in model.parameters()),
         "last_val_accuracy": trainer.history["val_acc"][-1],
+        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6),
     }
 
 
