@@ -147,8 +147,13 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--trials", type=int, default=20)
+    sides = {"whole": False, "cached": "auto"}
+    parser.add_argument("--only-side", choices=sides, help="one head of this side, tell nothing")
     arguments = parser.parse_args()
     network, data = make_network(arguments.network), make_data(arguments.rows)
+    if arguments.only_side:
+        run_trial(network, data, arguments.epochs, 0, sides[arguments.only_side])
+        return
     result, whole = one_head(network, data, arguments.epochs, arguments.repeats)
     print(json.dumps({"network": arguments.network, **result}), flush=True)
     result = many_trials(network, data, arguments.epochs, arguments.trials, whole)

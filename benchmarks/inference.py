@@ -5,7 +5,8 @@ The same network three ways, called in turn in one process: `model.export` of Ke
 columns in the graph ("raw"); and, if they are installed, its ONNX file in ONNX Runtime and its
 LiteRT file. A fused network on the land-cover data, and a `FusionClassifier` of all members.
 
-usage: python benchmarks/inference.py [--calls 300] [--rows 1000] [--estimator FOLDER]
+usage: python benchmarks/inference.py [--calls 300] [--rows 1000] [--models fused]
+    [--estimator FOLDER]
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from kfusion.data.raw_columns import raw_columns
 
 WARM_UP = 20
 BATCHES = (1, 256)
+MODELS = ("fused", "estimator")
 
 Call = Callable[[], object]
 
@@ -141,14 +143,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--calls", type=int, default=300)
     parser.add_argument("--rows", type=int, default=1000)
+    parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS)
     parser.add_argument("--estimator", help="folder of a FusionClassifier on the land cover")
     arguments = parser.parse_args()
     whole = kf.datasets.load_landcover()
     data = whole[np.arange(arguments.rows)].with_schema()
     tell(tensorflow=tf.__version__, keras=keras.__version__, cores=os.cpu_count())
-    compare("fused", fused_model(data), data.schema, data, arguments.calls)
-    estimator = fitted_estimator(data, arguments.estimator)
-    compare("estimator", estimator.model_, estimator.schema_, data, arguments.calls)
+    if "fused" in arguments.models:
+        compare("fused", fused_model(data), data.schema, data, arguments.calls)
+    if "estimator" in arguments.models:
+        estimator = fitted_estimator(data, arguments.estimator)
+        compare("estimator", estimator.model_, estimator.schema_, data, arguments.calls)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@
 - thousand: opening, listing and analysing a study of 1,000 trials.
 
 usage: python benchmarks/search_overhead.py [--only suggestion trial memory thousand]
-    [--trials 200] [--pairs 15]
+    [--trials 200] [--pairs 15] [--engines loop kfusion keras_tuner]
 """
 
 from __future__ import annotations
@@ -184,7 +184,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=parts, default=parts)
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--pairs", type=int, default=15)
-    parser.add_argument("--grow", choices=("loop", "kfusion", "keras_tuner"))
+    engines = ("loop", "kfusion", "keras_tuner")
+    parser.add_argument("--engines", nargs="+", choices=engines, default=engines)
+    parser.add_argument("--grow", choices=engines, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.grow:
         grow(arguments.grow, arguments.trials)
@@ -196,7 +198,7 @@ def main() -> None:
     }
     for name in arguments.only:
         if name == "memory":
-            for engine in ("loop", "kfusion", "keras_tuner"):
+            for engine in arguments.engines:
                 command = [sys.executable, __file__, "--grow", engine]
                 command += ["--trials", str(arguments.trials)]
                 done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -93,6 +93,41 @@ def make_schedule(
     )
 
 
+def present_rate(optimizer: keras.optimizers.Optimizer) -> float:
+    """The learning rate that an optimizer's next step has.
+
+    Keras asks its schedule, and that of a cosine with a warm-up compiles a condition anew each time
+    on JAX, which takes longer than an epoch of a small network: so its formula is worked out here.
+    """
+    given = optimizer.get_config().get("learning_rate")
+    is_of_keras = isinstance(given, dict) and given.get("registered_name") is None
+    if is_of_keras and given["class_name"] == "CosineDecay":
+        return _cosine_rate(int(optimizer.iterations), **given["config"])
+    return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+
+
+def _cosine_rate(
+    step: int,
+    *,
+    initial_learning_rate: float,
+    decay_steps: int,
+    alpha: float,
+    warmup_target: float | None,
+    warmup_steps: int,
+    **_: object,
+) -> float:
+    """That of `keras.optimizers.schedules.CosineDecay`."""
+    highest = initial_learning_rate
+    if warmup_target is not None:
+        highest = warmup_target
+        if step < warmup_steps:
+            rise = warmup_target - initial_learning_rate
+            return initial_learning_rate + rise * step / warmup_steps
+        step -= warmup_steps
+    cosine = 0.5 * (1 + math.cos(math.pi * min(step, decay_steps) / decay_steps))
+    return highest * ((1 - alpha) * cosine + alpha)
+
+
 def highest_rate(optimizer: str, learning_rate: float | None, factor: float) -> float:
     """The rate given, or a usual one of the optimizer named times a factor.
 

@@ -20,7 +20,7 @@ from kfusion import (
     tabular_branch,
     task,
 )
-from kfusion.optimizers import LEARNING_RATES, StepDecay
+from kfusion.optimizers import LEARNING_RATES, StepDecay, present_rate
 from kfusion.training.fitting import default_batch_size
 
 SHAPE = (6, 6, 3)
@@ -122,6 +122,21 @@ class TestScores:
         halved = {"learning_rate": 0.01, "learning_rate_schedule": StepDecay(0.5, 1)}
         history = quick_fit(model, epochs=2, **halved).history
         assert history["learning_rate"] == pytest.approx([0.005, 0.0025])
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {"warmup_target": 0.4, "warmup_steps": 3},
+            {"warmup_target": 0.4, "warmup_steps": 3, "alpha": 0.25},
+            {},
+        ],
+    )
+    def test_the_rate_told_of_a_cosine_is_the_one_that_keras_gives(self, settings):
+        schedule = keras.optimizers.schedules.CosineDecay(0.1, decay_steps=8, **settings)
+        optimizer = keras.optimizers.Adam(schedule)
+        for step in range(14):
+            optimizer.iterations.assign(step)
+            assert present_rate(optimizer) == pytest.approx(float(schedule(step)), abs=1e-7)
 
 
 class TestStopping:

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from kfusion.models.prediction import EVALUATION_BATCH, predict_batches
+from kfusion.optimizers import present_rate
 from kfusion.progress import Progress, progress
 from kfusion.tasks import Task
 
@@ -42,8 +43,7 @@ class LearningRate(keras.callbacks.Callback):
     """Adds the rate that an epoch leaves to its logs, under the name that Keras' callbacks use."""
 
     def on_epoch_end(self, epoch, logs=None):
-        rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
-        logs["learning_rate"] = float(rate)
+        logs["learning_rate"] = present_rate(self.model.optimizer)
 
 
 class BestEpoch:
