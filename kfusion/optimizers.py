@@ -94,16 +94,20 @@ def make_schedule(
 
 
 def present_rate(optimizer: keras.optimizers.Optimizer) -> float:
-    """The learning rate that an optimizer's next step has.
-
-    Keras asks its schedule, and that of a cosine with a warm-up compiles a condition anew each time
-    on JAX, which takes longer than an epoch of a small network: so its formula is worked out here.
-    """
+    """The learning rate that an optimizer's next step has."""
     given = optimizer.get_config().get("learning_rate")
     is_of_keras = isinstance(given, dict) and given.get("registered_name") is None
     if is_of_keras and given["class_name"] == "CosineDecay":
-        return _cosine_rate(int(optimizer.iterations), **given["config"])
+        step = int(keras.ops.convert_to_numpy(optimizer.iterations))
+        return _cosine_rate(step, **given["config"])
     return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+
+
+def rate_at(schedule: keras.optimizers.schedules.LearningRateSchedule, step: int) -> float:
+    """The learning rate that a schedule has at a step."""
+    if type(schedule) is keras.optimizers.schedules.CosineDecay:
+        return _cosine_rate(step, **schedule.get_config())
+    return float(keras.ops.convert_to_numpy(schedule(step)))
 
 
 def _cosine_rate(
@@ -116,7 +120,11 @@ def _cosine_rate(
     warmup_steps: int,
     **_: object,
 ) -> float:
-    """That of `keras.optimizers.schedules.CosineDecay`."""
+    """That of `keras.optimizers.schedules.CosineDecay`.
+
+    Which compiles a condition anew each time that it is asked on JAX, for longer than an epoch of a
+    small network takes: so its formula is worked out here.
+    """
     highest = initial_learning_rate
     if warmup_target is not None:
         highest = warmup_target

@@ -14,7 +14,7 @@ from kfusion.data.inputs import check_same_keys
 from kfusion.data.rows import take_rows
 from kfusion.models.building import PREDICTION, answers_by_name
 from kfusion.models.prediction import check_data
-from kfusion.optimizers import make_optimizer
+from kfusion.optimizers import make_optimizer, rate_at
 from kfusion.stacked.member_settings import MemberSettings, weight_decay_of
 from kfusion.stacked.model_dials import DialledModel, Dials
 from kfusion.stacked.stacked_epochs import MemberRates, Members, Rows, StackedEpochs
@@ -279,7 +279,7 @@ def fit_stack(stack: StackedEpochs, group: Sequence[BuiltMember], data: FitData)
 def _log_training(courses, told: np.ndarray, stack: StackedEpochs, data: FitData, step: int):
     """What is known of the training rows, and the rate that the epoch leaves."""
     unit = stack.rates.unit
-    rate = float(keras.ops.convert_to_numpy(unit(step))) if callable(unit) else unit
+    rate = rate_at(unit, step) if callable(unit) else unit
     metric = "mae" if data.task.kind == "regression" else "accuracy"
     if answers_by_name(stack.model.model):
         metric = f"{PREDICTION}_{metric}"
