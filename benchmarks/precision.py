@@ -1,9 +1,9 @@
 """What half precision and XLA do to the time of a training here, on one backend.
 
 A fusion of image and table trains some epochs in each precision, with and without `jit_compile`,
-all in turn; each model's first epoch, which traces and compiles, is not counted. A line for each has
-the ratios of its medians, of seconds and of CPU seconds, which other work on the machine disturbs
-less, to those of float32 without.
+all in turn; each model's first epoch, which traces and compiles, is not counted. A line for each
+has the ratios of its medians, of seconds and of CPU seconds, which other work on the machine
+disturbs less, to those of float32 without.
 
 usage: KERAS_BACKEND=jax python benchmarks/precision.py [--repeats 3]
 """

@@ -14,7 +14,8 @@ def choose_precision() -> str:
 
     Weights are float32 under each of them, and so are the heads and losses of kfusion's models.
 
-    - On a CPU "float32": half precision is emulated by most.
+    - On a CPU "float32". TensorFlow has hardly any fast kernels for float16 there: a training
+      takes many times as long (`benchmarks/precision.py`).
     - On TPUs, and NVIDIA GPUs from compute capability 8.0 on, "mixed_bfloat16": the range of
       float32, so that nothing underflows.
     - On NVIDIA GPUs from 7.0 on "mixed_float16": small gradients underflow in it, and Keras'
@@ -22,7 +23,7 @@ def choose_precision() -> str:
     - On any other device "float32".
 
     A policy other than "float32" that is in force, as set by `keras.config.set_dtype_policy`, was
-    chosen by somebody and is what is returned. What GPUs and TPUs gain has not been measured here.
+    chosen by somebody and is what is returned. What GPUs and TPUs gain has not been measured.
 
     Returns:
         "float32", "mixed_bfloat16" or "mixed_float16"; or the policy that is in force.
