@@ -213,6 +213,7 @@ def measure_quality(options):
         behind = np.array(found["kfusion"]) - values
         spread = behind.std(ddof=1) / np.sqrt(len(behind)) if len(behind) > 1 else None
         line = told(name) | {
+            "seeds": len(values),
             "median_trials": float(np.median(numbers[name])),
             "mean_auc": round(float(np.mean(values)), 4),
             "kfusion_minus_this": round(float(behind.mean()), 4),

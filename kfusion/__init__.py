@@ -58,7 +58,8 @@ if TYPE_CHECKING:
     from kfusion.search import FusionHyperModel, OptunaTuner, analyse, refit, search_fusion
     from kfusion.stacked.many_fits import ManyFits, fit_many
     from kfusion.tasks import Task, task
-    from kfusion.training.fitting import compile_model, fit
+    from kfusion.training.compiling import compile_model
+    from kfusion.training.fitting import fit
     from kfusion.training.gradient_modulation import GradientModulation
     from kfusion.training.overfitting import OverfitGapStopping, overfit_score
     from kfusion.training.precision import choose_precision
@@ -141,7 +142,8 @@ _MODULES = {
     ],
     "kfusion.models.trained_branches": ["branch_from"],
     "kfusion.models.tree_conversion": ["tree_ensemble"],
-    "kfusion.training.fitting": ["compile_model", "fit"],
+    "kfusion.training.compiling": ["compile_model"],
+    "kfusion.training.fitting": ["fit"],
 }
 _SUBMODULES = ["datasets", "layers", "metrics", "plots", "recipes"]
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}

@@ -12,7 +12,8 @@ from kfusion.stacked import many_fits
 from kfusion.stacked.many_fits import fit_many
 from kfusion.stacked.model_dials import structure_of
 from kfusion.stacked.programs import Programs
-from kfusion.training.fitting import compile_model, seed_layers
+from kfusion.training.compiling import compile_model
+from kfusion.training.fitting import seed_layers
 
 ROWS, BATCH, EPOCHS = 70, 16, 3
 BACKENDS = ("tensorflow", "jax")

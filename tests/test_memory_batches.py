@@ -6,7 +6,8 @@ import pytest
 
 from kfusion import build_unimodal_model, fit, tabular_branch
 from kfusion.devices import Device
-from kfusion.training import fitting
+from kfusion.tasks import as_task
+from kfusion.training import batch_sizes, fitting
 from kfusion.training.memory_batches import (
     estimate_step,
     free_memory,
@@ -121,7 +122,7 @@ class TestFit:
     def test_a_small_machine_has_small_batches(self, monkeypatch):
         model = small_model()
         needed = estimate_step(model, X if isinstance(model.input, dict) else X["tabular"])
-        monkeypatch.setattr(fitting, "free_memory", lambda: 2 * needed(40))
+        monkeypatch.setattr(batch_sizes, "free_memory", lambda: 2 * needed(40))
         assert self.batch_sizes(model, monkeypatch) == [32]
 
     def test_an_accelerator_is_tried_and_the_weights_are_as_before(self, monkeypatch):
@@ -139,12 +140,12 @@ class TestFit:
 
             return limited
 
-        honest = fitting.train_on_rows_of
-        monkeypatch.setattr(fitting, "train_on_rows_of", train_on_rows_of)
-        monkeypatch.setattr(fitting, "find_device", lambda: Device("gpu"))
-        size = fitting._largest_batch_size(
+        honest = batch_sizes.train_on_rows_of
+        monkeypatch.setattr(batch_sizes, "train_on_rows_of", train_on_rows_of)
+        monkeypatch.setattr(batch_sizes, "find_device", lambda: Device("gpu"))
+        size = batch_sizes.largest_batch_size(
             model, X if isinstance(model.input, dict) else X["tabular"], Y,
-            fitting.as_task("binary"), "auto",
+            as_task("binary"), "auto",
         )  # fmt: skip
         assert (size, trained_on) == (64, [16, 32, 64])
         for a, b in zip(before, model.get_weights(), strict=True):

@@ -21,7 +21,7 @@ from kfusion import (
     task,
 )
 from kfusion.optimizers import LEARNING_RATES, StepDecay, present_rate
-from kfusion.training.fitting import default_batch_size
+from kfusion.training.batch_sizes import default_batch_size
 
 SHAPE = (6, 6, 3)
 

@@ -35,7 +35,7 @@ def _doctor(arguments: argparse.Namespace) -> dict[str, Any]:
     from kfusion.models.trained_models import read_model
     from kfusion.runs.candidates import fresh_fusion
     from kfusion.runs.run_folders import load_run
-    from kfusion.training.fitting import default_batch_size
+    from kfusion.training.batch_sizes import default_batch_size
 
     with user_input((ValueError, FileNotFoundError)):
         if arguments.model is None:

@@ -22,7 +22,8 @@ from kfusion.models.prediction import predict
 from kfusion.models.residual import build_residual_model
 from kfusion.models.tree_conversion import tree_ensemble
 from kfusion.tasks import Task
-from kfusion.training.fitting import default_batch_size, fit
+from kfusion.training.batch_sizes import default_batch_size
+from kfusion.training.fitting import fit
 from kfusion.validation.baselines import fill_empty_columns, make_trees, tree_categories
 
 # What there is beside the members that are called after an input.

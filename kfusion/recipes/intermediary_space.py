@@ -18,7 +18,8 @@ from kfusion.search.analysis import StudyAnalysis, analyse
 from kfusion.search.refitting import refit
 from kfusion.search.tuner import OptunaTuner
 from kfusion.tasks import Task
-from kfusion.training.fitting import compile_model, fit
+from kfusion.training.compiling import compile_model
+from kfusion.training.fitting import fit
 from kfusion.training.overfitting import OverfitGapStopping, overfit_score
 
 IMAGE, EDGES = "image", "edges"

@@ -13,7 +13,8 @@ import keras_tuner
 from kfusion.models.building import FUSIONS, VECTOR_FUSIONS, build_fusion_model
 from kfusion.optimizers import CONSTANT, COSINE, StepDecay
 from kfusion.tasks import Task, as_task
-from kfusion.training.fitting import compile_model, fit
+from kfusion.training.compiling import compile_model
+from kfusion.training.fitting import fit
 
 OPTIMIZERS = ("adam", "adamw", "nadam", "rmsprop", "sgd", "adagrad", "adadelta")
 STEP = "step"

@@ -34,8 +34,9 @@ from kfusion.stacked.stacked_fit import (
     members_at_once,
 )
 from kfusion.tasks import Task, as_task, check_variety
+from kfusion.training.batch_sizes import default_batch_size
 from kfusion.training.epoch_callbacks import BestEpoch
-from kfusion.training.fitting import check_can_score, default_batch_size, fit, seed_layers
+from kfusion.training.fitting import check_can_score, fit, seed_layers
 
 
 @dataclasses.dataclass

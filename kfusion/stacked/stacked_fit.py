@@ -19,8 +19,10 @@ from kfusion.stacked.member_settings import MemberSettings, weight_decay_of
 from kfusion.stacked.model_dials import DialledModel, Dials
 from kfusion.stacked.stacked_epochs import MemberRates, Members, Rows, StackedEpochs
 from kfusion.tasks import Task
+from kfusion.training.compiling import compile_model
 from kfusion.training.epoch_callbacks import BestEpoch
-from kfusion.training.fitting import check_can_score, compile_model, row_weights
+from kfusion.training.fitting import check_can_score
+from kfusion.training.row_weights import row_weights
 
 # Bytes that a stack may take, and members beyond which nothing is gained.
 MEMORY = {"cpu": 2**30, "gpu": 8 * 2**30}

@@ -13,7 +13,7 @@ from kfusion.doctor.model_runs import feed
 from kfusion.models.building import answers_by_name
 from kfusion.tasks import Task, as_task
 from kfusion.training.backend_memory import traced_gradients_forgotten
-from kfusion.training.fitting import compile_model
+from kfusion.training.compiling import compile_model
 
 SMOOTHING = 0.9
 # Smith stops where the loss is lost; the suggestion keeps a decade away from there.
