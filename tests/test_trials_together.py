@@ -76,6 +76,12 @@ def test_the_next_group_is_of_another_structure(searched):
     assert len({(each["first_units"], each["second_units"]) for each in values}) == 2
 
 
+def test_values_that_were_tried_too_seldom_come_before_groups_of_one_structure(tmp_path):
+    tuner = search(tmp_path, max_trials=4, min_trials_per_choice=2)
+    for name, values in {"first_units": [2, 3], "second_units": [2, 3], "l2": [1e-4, 1e-3]}.items():
+        assert sorted(each[name] for each in values_of(tuner)) == sorted(values * 2)
+
+
 def test_the_score_of_a_trial_is_that_of_its_weights(searched):
     trials = searched.oracle.get_best_trials(3)
     for trial, model in zip(trials, searched.get_best_models(3), strict=True):

@@ -91,7 +91,8 @@ class Proposals:
             space: `Space`.
             trials: All trials of the study by number, with their values in `user_attrs`.
             like: A point that the next one shares all but the dials with, if the sampler can: a
-                grid goes on in its order, and what was tried is not tried again.
+                grid goes on in its order, values that were tried too seldom come first, and what
+                was tried is not tried again.
             dials: Names of hyperparameters.
         """
         number = len(trials)
@@ -103,7 +104,7 @@ class Proposals:
         if self.sampler == GRID:
             return self._next_of_grid(space, tried)
         random = np.random.default_rng(derive_seed(self.seed, number))
-        values = self._explore(space, trials, tried, random) if like is None else None
+        values = self._explore(space, trials, tried, random)
         if values is not None:
             return _new_trial(space, values, explores=True)
         self._study.sampler = make_sampler(self.sampler, self.seed, number)
