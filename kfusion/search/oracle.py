@@ -201,20 +201,13 @@ class StudyOracle(keras_tuner.Oracle):
         running = self.ongoing_trials.get(tuner_id)
         if running is not None:
             return running
-        with self.folder.locked():
-            self._read_grown_space()
-            trials = self._read_trials()
-            found = self._adopt(trials)
-            if found is None and (self.max_trials is None or len(trials) < self.max_trials):
-                found = self._propose(trials)
-        if found is None:
+        begun = self.create_trials(1)
+        if not begun:
             return StudyTrial(self.hyperparameters.copy, status=TrialStatus.STOPPED)
-        trial = self._to_trial(found)
-        self._running[trial.trial_id] = self.ongoing_trials[tuner_id] = trial
-        self._display.on_trial_begin(trial)
-        return trial
+        self.ongoing_trials[tuner_id] = begun[0]
+        return begun[0]
 
-    def create_trials(self, most: int, dials: Collection[str]) -> list[StudyTrial]:
+    def create_trials(self, most: int, dials: Collection[str] = ()) -> list[StudyTrial]:
         """Trials to be run together: one that was cut off, else new ones; none at the end.
 
         Args:
@@ -230,9 +223,10 @@ class StudyOracle(keras_tuner.Oracle):
             while adopted is None and len(found) < most:
                 if self.max_trials is not None and len(trials) >= self.max_trials:
                     break
+                like = None
                 if found:
                     like = found[0].user_attrs["values"]
-                else:
+                elif most > 1:
                     space = Space(self.hyperparameters)
                     like = self._proposals.draw_structure(space, trials, dials)
                 proposed = self._propose(trials, like=like, dials=dials)

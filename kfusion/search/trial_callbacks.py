@@ -53,11 +53,15 @@ class StopNotFinite(keras.callbacks.Callback):
     """Ends a run as failed once its loss is not finite."""
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        loss = to_numbers(logs).get("loss", 0.0)
-        if not math.isfinite(loss):
-            raise keras_tuner.errors.FailedTrialError(
-                f"The loss is {loss} after epoch {epoch + 1}: training diverged."
-            )
+        check_finite(to_numbers(logs).get("loss", 0.0), epoch)
+
+
+def check_finite(loss: float, epoch: int) -> None:
+    """Raises `FailedTrialError` if the loss of an epoch, counted from 0, is not finite."""
+    if not math.isfinite(loss):
+        raise keras_tuner.errors.FailedTrialError(
+            f"The loss is {loss} after epoch {epoch + 1}: training diverged."
+        )
 
 
 class StopAfterSeconds(keras.callbacks.Callback):

@@ -14,7 +14,8 @@ import numpy as np
 from kfusion.data.folds import Fold
 from kfusion.search.hypermodel import FusionHyperModel
 from kfusion.search.oracle import StudyTrial
-from kfusion.search.trial_rows import WEIGHTS, FitArguments
+from kfusion.search.trial_callbacks import check_finite
+from kfusion.search.trial_rows import FitArguments
 from kfusion.search.trial_runs import TrialRun
 from kfusion.seeds import derive_seed
 from kfusion.stacked.many_fits import ManyFits, fit_many
@@ -106,8 +107,6 @@ class TrialsTogether:
     def _fit(self, trials: Sequence[StudyTrial], seed: int) -> ManyFits:
         given = {**self._hypermodel.fit_keywords, **self._arguments.named}
         common = {name: value for name, value in given.items() if name in DEFAULTS}
-        if WEIGHTS in common and self._arguments.get(WEIGHTS) is None:
-            del common[WEIGHTS]
         members = []
         for trial in trials:
             keywords = self._hypermodel.keywords(trial.hyperparameters)
@@ -155,10 +154,7 @@ class TrialsTogether:
         if fit.failure is not None:
             raise keras_tuner.errors.FailedTrialError(fit.failure)
         for epoch, loss in enumerate(fit.history["loss"]):
-            if not math.isfinite(loss):
-                raise keras_tuner.errors.FailedTrialError(
-                    f"The loss is {loss} after epoch {epoch + 1}: training diverged."
-                )
+            check_finite(loss, epoch)
         result = keras.callbacks.History()
         result.history = fit.history
         fold = self._folds[number // self._num_seeds]

@@ -111,11 +111,6 @@ class StackedEpochs(abc.ABC):
             judging = {name: ops.convert_to_tensor(each) for name, each in rows.judging.items()}
         self.rows = Rows(x, ops.convert_to_tensor(rows.y), judging)
 
-    @staticmethod
-    @abc.abstractmethod
-    def is_on_gpu() -> bool:
-        """Whether the backend computes on one."""
-
     def seeds_of(self, members: Members) -> np.ndarray:
         """Random states of dropouts, of the type that the backend has for them."""
         types = [each.state.dtype for each in self.model.generators] or ["uint32"]

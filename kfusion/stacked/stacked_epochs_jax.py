@@ -14,12 +14,6 @@ from kfusion.stacked.stacked_epochs import Members, StackedEpochs, batch_starts,
 class JaxEpochs(StackedEpochs):
     """`StackedEpochs` whose whole state goes in and out of compiled functions."""
 
-    @staticmethod
-    def is_on_gpu() -> bool:
-        import jax
-
-        return jax.default_backend() != "cpu"
-
     def start(self, members: Members) -> None:
         import jax
 

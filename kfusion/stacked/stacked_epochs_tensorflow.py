@@ -17,12 +17,6 @@ class TensorflowEpochs(StackedEpochs):
     _flat: list[keras.Variable]
     _slots: list[np.ndarray]
 
-    @staticmethod
-    def is_on_gpu() -> bool:
-        import tensorflow as tf
-
-        return bool(tf.config.list_physical_devices("GPU"))
-
     def start(self, members: Members) -> None:
         import tensorflow as tf
 

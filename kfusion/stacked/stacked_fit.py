@@ -12,6 +12,7 @@ import numpy as np
 
 from kfusion.data.inputs import check_same_keys
 from kfusion.data.rows import take_rows
+from kfusion.devices import find_device
 from kfusion.models.building import PREDICTION, answers_by_name
 from kfusion.models.prediction import check_data
 from kfusion.optimizers import make_optimizer, rate_at
@@ -129,7 +130,7 @@ def most_at_once() -> int:
 
 
 def _device() -> str:
-    return "gpu" if _epochs_class().is_on_gpu() else "cpu"
+    return "cpu" if find_device().kind == "cpu" else "gpu"
 
 
 def _outputs(layer: keras.layers.Layer) -> list[Any]:
