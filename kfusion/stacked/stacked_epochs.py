@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,8 +40,8 @@ class Members:
     """What the members of a stack start from, an axis of members in front.
 
     Attributes:
-        trainables: List of `(members, ...)` arrays, in the order of the model's variables.
-        states: The same of what training moves without gradients.
+        trainables: `(members, numbers)`, a model's variables with gradients one behind another.
+        states: List of `(members, ...)` arrays, of what training moves without gradients.
         dials: `Dials`.
         learning_rates: `(members, 1)` highest rates.
         weight_decays: `(members, 1)`, 0 for none.
@@ -49,7 +50,7 @@ class Members:
             empty if nothing judges.
     """
 
-    trainables: list[np.ndarray]
+    trainables: np.ndarray
     states: list[np.ndarray]
     dials: Dials
     learning_rates: np.ndarray
@@ -85,7 +86,7 @@ class StackedEpochs(abc.ABC):
     is called under the backend's vectorising map with one member's variables in the place of its
     own, and the gradient is taken of the sum of the members' losses, of which each depends on one
     member alone. The optimizer is Keras' own: what it does is done to each number by itself, so it
-    takes each variable as `(members, numbers)` and rates as `(members, 1)`.
+    takes all variables as one of `(members, numbers)` and rates as `(members, 1)`.
 
     Args:
         model: `DialledModel`, compiled with the loss.
@@ -104,7 +105,8 @@ class StackedEpochs(abc.ABC):
         rows: Rows,
     ):
         self.model, self.task, self.optimizer, self.rates = model, task, optimizer, rates
-        self.shapes = [tuple(v.shape) for v in model.model.trainable_variables]
+        self._shapes = [tuple(v.shape) for v in model.model.trainable_variables]
+        self._ends = np.cumsum([math.prod(shape) for shape in self._shapes])[:-1].tolist()
         x = {name: ops.convert_to_tensor(array) for name, array in rows.x.items()}
         judging = x
         if rows.judging is not rows.x:
@@ -150,13 +152,14 @@ class StackedEpochs(abc.ABC):
         """`(members, rows, units)` predictions of the validation rows."""
 
     @abc.abstractmethod
-    def weights(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """The members' trainable variables and states."""
+    def weights(self) -> tuple[np.ndarray, list[np.ndarray]]:
+        """The members' trainables and states, as in `Members`."""
 
     def member_losses(self, trainables, states, seeds, settings: Mapping[str, Any], batch):
         """Loss and metric of each member on its own batch, and the states behind it."""
         dials = {name: settings[name] for name in ("rates", "penalties")}
-        elements = self._of_each_member(trainables, states, seeds) | dials | batch
+        variables = {"trainables": trainables, "states": list(states), "seeds": seeds}
+        elements = variables | dials | batch
         return self._vectorized_map(self._member_loss, elements)
 
     def _member_loss(self, member: dict[str, Any]):
@@ -181,9 +184,9 @@ class StackedEpochs(abc.ABC):
             predictions = predictions[PREDICTION]
         return loss, _metric(self.task, y, predictions), states, seeds
 
-    def member_predictions(self, trainables, states, seeds, inputs, is_own: bool):
+    def member_predictions(self, flat, states, seeds, inputs, is_own: bool):
         """`(members, rows, units)`, of rows that all share or of each member's own."""
-        elements = self._of_each_member(trainables, states, seeds)
+        elements = {"trainables": self.parts(flat), "states": list(states), "seeds": seeds}
         if is_own:
             elements["x"] = inputs
 
@@ -196,12 +199,17 @@ class StackedEpochs(abc.ABC):
 
         return self._vectorized_map(predict, elements)
 
-    def _of_each_member(self, trainables, states, seeds) -> dict[str, Any]:
-        """Variables in their own shapes, an axis of members in front."""
-        shaped = [
-            ops.reshape(v, (-1, *shape)) for v, shape in zip(trainables, self.shapes, strict=True)
+    def parts(self, flat):
+        """The variables in their own shapes, `(members, ...)`, from `(members, numbers)`."""
+        split = ops.split(flat, self._ends, axis=1)
+        return [
+            ops.reshape(part, (-1, *shape)) for part, shape in zip(split, self._shapes, strict=True)
         ]
-        return {"trainables": shaped, "states": list(states), "seeds": seeds}
+
+    @staticmethod
+    def flattened(parts):
+        """`(members, numbers)` of what `parts` gives."""
+        return ops.concatenate([ops.reshape(part, (part.shape[0], -1)) for part in parts], axis=1)
 
     def use_rates(self, highest, weight_decays) -> None:
         """Gives the optimizer each member's own, for the step that is traced now."""

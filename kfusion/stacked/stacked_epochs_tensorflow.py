@@ -14,13 +14,12 @@ from kfusion.stacked.stacked_epochs import Members, StackedEpochs, batch_starts,
 class TensorflowEpochs(StackedEpochs):
     """`StackedEpochs` whose state is in variables, as Keras' optimizers want it there."""
 
-    _flat: list[keras.Variable]
+    _flat: keras.Variable
     _slots: list[np.ndarray]
 
     def start(self, members: Members) -> None:
         import tensorflow as tf
 
-        flat = [values.reshape(len(values), -1) for values in members.trainables]
         rest = {
             "states": members.states,
             "seeds": self.seeds_of(members),
@@ -28,28 +27,23 @@ class TensorflowEpochs(StackedEpochs):
         }
         self._judged = members.judged
         if self.optimizer.built:
-            for variable, values in zip(self._flat, flat, strict=True):
-                variable.assign(values)
+            self._flat.assign(members.trainables)
             for variable, values in zip(self.optimizer.variables, self._slots, strict=True):
                 variable.assign(values)
             tf.nest.map_structure(
                 lambda variable, values: variable.assign(values), self._rest, rest
             )
             return
-        self._flat = [keras.Variable(values) for values in flat]
+        self._flat = keras.Variable(members.trainables)
         self._rest: Any = tf.nest.map_structure(tf.Variable, rest)
-        self.optimizer.build(self._flat)
+        self.optimizer.build([self._flat])
         self._slots = [v.numpy() for v in self.optimizer.variables]
         self._train = tf.function(self._run_epoch, autograph=False)
         self._predict = tf.function(self._run_judging, autograph=False)
 
     def train(self, orders: np.ndarray, batch_size: int) -> np.ndarray:
-        members, num_rows = orders.shape
-        num_whole = num_rows // batch_size
-        whole = orders[:, : num_whole * batch_size].reshape(members, num_whole, batch_size)
-        left = orders[:, num_whole * batch_size :]
-        told = self._train(ops.convert_to_tensor(whole.swapaxes(0, 1)), ops.convert_to_tensor(left))
-        return told.numpy() / num_rows
+        told = self._train(ops.convert_to_tensor(orders), batch_size)
+        return told.numpy() / orders.shape[1]
 
     def predict(self) -> np.ndarray:
         num_rows = self._judged.shape[-1]
@@ -58,50 +52,50 @@ class TensorflowEpochs(StackedEpochs):
         parts = self._predict(ops.convert_to_tensor(positions))
         return joined(parts.numpy(), starts, num_rows)
 
-    def weights(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        flat = [v.numpy() for v in self._flat]
-        return [each.reshape(-1, *shape) for each, shape in zip(flat, self.shapes, strict=True)], [
-            v.numpy() for v in self._rest["states"]
-        ]
+    def weights(self) -> tuple[np.ndarray, list[np.ndarray]]:
+        return self._flat.numpy(), [v.numpy() for v in self._rest["states"]]
 
     def _step(self, orders):
         import tensorflow as tf
 
-        flat, rest = [v.value for v in self._flat], self._rest
+        trainables, rest = self.parts(self._flat.value), self._rest
         weights = rest["row_weights"].value() if "row_weights" in rest else None
         batch = take_batch(self.rows.x, self.rows.y, orders, weights)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(flat)
+            tape.watch(trainables)
             losses, metrics, states, seeds = self.member_losses(
-                flat, rest["states"], rest["seeds"], rest, batch
+                trainables, rest["states"], rest["seeds"], rest, batch
             )
             total = tf.reduce_sum(losses)
-        gradients = tape.gradient(total, flat)
+        gradients = tape.gradient(
+            total, trainables, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
         self.use_rates(rest["highest"], rest["decays"])
-        self.optimizer.apply(gradients, self._flat)
+        self.optimizer.apply([self.flattened(gradients)], [self._flat])
         for variable, values in zip(rest["states"], states, strict=True):
             variable.assign(values)
         rest["seeds"].assign(seeds)
-        return tf.stack([losses, metrics]) * orders.shape[1]
+        return tf.stack([losses, metrics]) * tf.cast(tf.shape(orders)[1], losses.dtype)
 
-    def _run_epoch(self, whole, left):
+    def _run_epoch(self, orders, batch_size: int):
         import tensorflow as tf
 
-        number, members = whole.shape[0], whole.shape[1]
-        _, told = tf.while_loop(
-            lambda step, told: step < number,
-            lambda step, told: (
-                step + 1,
-                told + self._step(tf.ensure_shape(whole[step], whole.shape[1:])),
-            ),
-            (0, tf.zeros((2, members))),
-        )
-        return told + self._step(left) if left.shape[1] else told
+        members, num_rows = orders.shape
+
+        def step(start, told):
+            batch = orders[:, start : start + batch_size]
+            if num_rows % batch_size == 0:
+                batch = tf.ensure_shape(batch, (members, batch_size))
+            # Else of two sizes by one trace, which takes longer than its steps gain by a known one.
+            return start + batch_size, told + self._step(batch)
+
+        start = (0, tf.zeros((2, members)))
+        return tf.while_loop(lambda start, told: start < num_rows, step, start)[1]
 
     def _run_judging(self, positions):
         import tensorflow as tf
 
-        variables = [v.value for v in self._flat], self._rest["states"], self._rest["seeds"]
+        variables = self._flat.value, self._rest["states"], self._rest["seeds"]
 
         def judge(positions):
             inputs = {
