@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 
 def none_if_not_finite(value: Any) -> Any:
     """A value as JSON can hold it: NaN and infinity are None, tuples lists."""
@@ -26,7 +28,10 @@ def history_as_json(history: Mapping[str, Sequence[float | None]]) -> dict[str, 
 
 
 def describe(value: Any) -> Any:
-    """What a setting is, the same in every process: functions and layers are their names."""
+    """What a setting is, the same in every process: a function is its name.
+
+    An object is the name of its class, with its config if it has one as Keras' losses do.
+    """
     if isinstance(value, Mapping):
         return {str(key): describe(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
@@ -35,4 +40,10 @@ def describe(value: Any) -> Any:
         return [describe(value.func), describe(value.args), describe(value.keywords)]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    return getattr(value, "__qualname__", type(value).__qualname__)
+    if isinstance(value, np.generic):
+        return value.item()
+    if hasattr(value, "__qualname__"):
+        return value.__qualname__
+    config = getattr(value, "get_config", None)
+    name = type(value).__qualname__
+    return name if config is None else [name, describe(config())]

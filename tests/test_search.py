@@ -221,9 +221,17 @@ class TestSpace:
         assert set(hp.values) == {
             *("fusion", "head_units", "head_depth", "dropout", "l2"),
             *("optimizer", "learning_rate_factor", "learning_rate_schedule"),
-            *("weight_decay", "batch_size"),
-            *("first_units", "first_dropout", "second_units", "second_dropout"),
+            *("batch_size", "first_units", "first_dropout", "second_units", "second_dropout"),
         }
+
+    def test_a_weight_decay_of_0_is_none(self):
+        hp = keras_tuner.HyperParameters()
+        decaying = {"task": "binary", "optimizers": "adamw"}
+        own = FusionHyperModel(BUILDERS, **decaying).build(hp).optimizer.weight_decay
+        assert own == keras.optimizers.AdamW().weight_decay == 0.004
+        hp = keras_tuner.HyperParameters()
+        none = FusionHyperModel(BUILDERS, weight_decays=[0.0, 1e-3], **decaying).build(hp)
+        assert hp.get("weight_decay") == none.optimizer.weight_decay == 0
 
     def test_a_narrowed_space_is_fixed(self):
         narrow = {

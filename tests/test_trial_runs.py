@@ -17,6 +17,8 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from kfusion import OptunaTuner, analyse
 from kfusion.search.confusion_counts import count_confusion
+from kfusion.search.trial_callbacks import BestByObjective
+from kfusion.search.trial_runs import best_epoch
 
 pytestmark = pytest.mark.usefixtures("eagerly")
 
@@ -55,6 +57,31 @@ def search(hypermodel, directory, *, max_trials=1, **keywords):
     )
     tuner.search(X, Y, verbose=0, **keywords)
     return tuner
+
+
+class TestBestEpoch:
+    OBJECTIVE = keras_tuner.Objective("val_auc", "max")
+
+    @pytest.mark.parametrize(
+        ("values", "losses", "expected"),
+        [
+            ([np.nan, 0.5, 0.9], [1.0, 1.0, 1.0], 2),
+            ([0.9, 0.9, 0.8], [1.0, 0.5, 0.1], 1),
+            ([0.9, 0.9], [0.5, 0.5], 0),
+            ([np.nan, np.nan], [1.0, 1.0], 0),
+        ],
+        ids=["not a number first", "equal scores", "equal in all", "never a number"],
+    )
+    def test_the_weights_kept_are_of_the_epoch_that_is_told(self, values, losses, expected):
+        keeper, history = BestByObjective(self.OBJECTIVE), keras.callbacks.History()
+        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+        keeper.set_model(model)
+        history.history = {"val_auc": values, "val_loss": losses}
+        for epoch, (value, loss) in enumerate(zip(values, losses, strict=True)):
+            model.set_weights([np.full((1, 1), float(epoch))])
+            keeper.on_epoch_end(epoch, {"val_auc": value, "val_loss": loss})
+        assert best_epoch(history, self.OBJECTIVE)[1] == expected
+        assert keeper.weights[0].item() == expected
 
 
 def mean_of_held(_, y, held):

@@ -11,6 +11,7 @@ import pytest
 from kfusion import FusionHyperModel, OptunaTuner, embedding_branch, evaluate, search_fusion
 from kfusion.search import trials_together
 from kfusion.search import tuner as tuner_module
+from kfusion.search.proposals import Proposals
 from kfusion.search.trial_rows import FitArguments
 from kfusion.search.trials_together import trials_at_once, why_one_by_one
 from kfusion.seeds import derive_seed
@@ -74,6 +75,25 @@ def test_groups_differ_in_dials_alone(searched):
 def test_the_next_group_is_of_another_structure(searched):
     values = values_of(searched)
     assert len({(each["first_units"], each["second_units"]) for each in values}) == 2
+
+
+def test_the_sampler_chooses_the_structures_of_half_the_groups(tmp_path, monkeypatch):
+    drawn, draw_structure = [], Proposals.draw_structure
+
+    def note(self, *arguments):
+        drawn.append(draw_structure(self, *arguments))
+        return drawn[-1]
+
+    monkeypatch.setattr(Proposals, "draw_structure", note)
+    hypermodel = make(units=[2, 3, 4, 5], head_units=[2, 3, 4, 5])
+    oracle = OptunaTuner(hypermodel, "val_loss", 24, directory=tmp_path).oracle
+    while trials := oracle.create_trials(4, hypermodel.dials):
+        for trial in trials:
+            oracle.update_trial(trial.trial_id, {"val_loss": 1.0})
+            trial.status = "COMPLETED"
+            oracle.end_trial(trial)
+    # The first group is that of the defaults.
+    assert [values is not None for values in drawn] == [False, True, True, False, False, False]
 
 
 def test_values_that_were_tried_too_seldom_come_before_groups_of_one_structure(tmp_path):
@@ -141,6 +161,25 @@ def test_each_trial_is_judged_by_every_fold_and_seed(tmp_path):
         assert trial.spread > 0
 
 
+def test_a_study_knows_what_else_its_trials_were_trained_with(tmp_path):
+    search(tmp_path, max_trials=1)
+    for changes in ({"fit_keywords": {"loss": "focal"}}, {"modality_dropout": 0.5}):
+        name = next(iter(changes))
+        with pytest.raises(ValueError, match=rf"holds another search: hypermodel \(.*{name}"):
+            search(tmp_path, make(**changes), max_trials=2)
+
+
+def test_weights_of_rows_that_the_hypermodel_has_go_with_the_folds(tmp_path):
+    weights = np.linspace(0.1, 2, len(TRAIN[1]))
+    scores = []
+    for parallel_trials in (1, 4):
+        hypermodel = make(fit_keywords={"sample_weight": weights}, dropouts=0.0)
+        keywords = {"validation_data": None, "cv": 2, "parallel_trials": parallel_trials}
+        tuner = search(tmp_path / str(parallel_trials), hypermodel, max_trials=4, **keywords)
+        scores.append(tuner.oracle.trials["0000"].metrics.get_last_value("loss"))
+    assert scores[0] == pytest.approx(scores[1], rel=0.05)
+
+
 def refuse_three(width, *, units, **keywords):
     if units == 3:
         raise RuntimeError("three units cannot be")
@@ -181,17 +220,22 @@ class TestWhoDecides:
 
     @pytest.mark.parametrize(("max_trials", "expected"), [(12, 1), (20, 4), (60, 10), (None, 128)])
     def test_the_sampler_hears_of_results_six_times(self, max_trials, expected):
-        assert trials_at_once(max_trials, self.arguments()) == expected
+        assert trials_at_once(max_trials, 1, self.arguments()) == expected
+
+    def test_processes_share_the_trials_of_a_generation(self):
+        assert trials_at_once(96, 2, self.arguments()) == 8
+        assert trials_at_once(60, 8, self.arguments()) == 1
 
     def test_images_are_trained_one_by_one(self):
         images = {"image": np.zeros((64, 8, 8, 3), "uint8")}
-        assert trials_at_once(None, self.arguments(x=images)) == 1
+        assert trials_at_once(None, 1, self.arguments(x=images)) == 1
 
     @pytest.mark.parametrize(
         ("changes", "reason"),
         [
             ({"callbacks": [keras.callbacks.EarlyStopping()]}, "callbacks watch one"),
             ({"balanced_batches": True}, "given balanced_batches"),
+            ({"seed": 3}, "given seed"),
             ({"x": [TRAIN[0]["first"]]}, "dict of arrays"),
         ],
     )
@@ -207,6 +251,12 @@ class TestWhoDecides:
             search(tmp_path, pruner="median")
         with pytest.raises(ValueError, match='"auto" or 1 or more. Received: 0'):
             search(tmp_path, parallel_trials=0)
+
+    def test_another_objective_than_the_task_s_is_judged_one_by_one(self, tmp_path):
+        tuner = OptunaTuner(make(), "val_loss", 4, directory=tmp_path)
+        keywords = {"validation_data": VALIDATION, "epochs": 2, "verbose": 0}
+        with pytest.raises(ValueError, match="an objective that is not the task's needs one"):
+            tuner.search(*TRAIN, parallel_trials=4, **keywords)
 
     def test_with_a_pruner_nobody_is_asked_for_several(self, tmp_path, monkeypatch):
         monkeypatch.setattr(tuner_module, "TrialsTogether", lambda *_, **__: pytest.fail("at once"))

@@ -10,6 +10,8 @@ from typing import Any
 import keras
 import keras_tuner
 
+from kfusion.data.fingerprints import fingerprint_arrays
+from kfusion.json_values import describe
 from kfusion.models.building import FUSIONS, VECTOR_FUSIONS, build_fusion_model
 from kfusion.optimizers import CONSTANT, COSINE, StepDecay
 from kfusion.tasks import Task, as_task
@@ -67,7 +69,8 @@ class FusionHyperModel(keras_tuner.HyperModel):
         rising_dropout: Whether one rate, the head's, is searched for all places: 0.2, 0.4, 0.6 and
             0.8 of it in the last places of each branch, whose builder then gets a tuple.
         l2s: L2 penalties on the kernels of branches and head.
-        weight_decays: Rates of decoupled weight decay; 0 is none.
+        weight_decays: Rates of decoupled weight decay, of which 0 is none; None leaves each
+            optimizer its own, 0.004 of "adamw" and none of the others.
         batch_sizes: Rows per step; 0 is what `fit` chooses by the number of rows.
         branch_parts: Dict by branch of further keywords of its builder and their parts:
             `{"image": {"augment": [False, True]}}`, or "trainable" of an application.
@@ -114,7 +117,7 @@ class FusionHyperModel(keras_tuner.HyperModel):
         dropouts: Part = (0.0, 0.2, 0.4),
         rising_dropout: bool = False,
         l2s: Part = (0.0, 1e-5, 1e-4, 1e-3),
-        weight_decays: Part = 0.0,
+        weight_decays: Part = None,
         batch_sizes: Part = 0,
         branch_parts: Mapping[str, Mapping[str, Part]] | None = None,
         seed: int | None = None,
@@ -244,10 +247,11 @@ class FusionHyperModel(keras_tuner.HyperModel):
             sorted_out["fit"]["learning_rate_schedule"] = StepDecay(
                 hp.get("decay_factor"), hp.get("decay_epochs")
             )
+        if self.weight_decays is not None:
+            sorted_out["fit"]["weight_decay"] = hp.get("weight_decay")
         # 0 stands for what `fit` does by itself.
-        for name in ("weight_decay", "batch_size"):
-            if hp.get(name):
-                sorted_out["fit"][name] = hp.get(name)
+        if hp.get("batch_size"):
+            sorted_out["fit"]["batch_size"] = hp.get("batch_size")
         for branch in self.branches:
             keywords = {"units": hp.get(f"{branch}_units"), "l2": hp.get("l2")}
             if self.rising_dropout:
@@ -261,6 +265,16 @@ class FusionHyperModel(keras_tuner.HyperModel):
                 **{keyword: hp.get(f"{branch}_{keyword}") for keyword in further},
             }
         return sorted_out
+
+    def describe(self) -> dict[str, Any]:
+        """What decides of a trial besides its point and its rows, as JSON can hold it."""
+        return {
+            "branches": describe(self.branches),
+            "fit_keywords": describe(self.fit_keywords),
+            "arrays": fingerprint_arrays(self.fit_keywords),
+            "modality_dropout": self.modality_dropout,
+            "rising_dropout": self.rising_dropout,
+        }
 
     @property
     def dials(self) -> list[str]:
@@ -280,7 +294,8 @@ class FusionHyperModel(keras_tuner.HyperModel):
         _declare(hp, "head_depth", self.head_depths)
         _declare(hp, "dropout", self.dropouts)
         _declare(hp, "l2", self.l2s)
-        _declare(hp, "weight_decay", self.weight_decays)
+        if self.weight_decays is not None:
+            _declare(hp, "weight_decay", self.weight_decays)
         _declare(hp, "batch_size", self.batch_sizes)
         _declare(hp, "optimizer", self.optimizers)
         _declare_range(hp, "learning_rate_factor", self.learning_rate_factors, sampling="log")

@@ -228,7 +228,10 @@ class StudyOracle(keras_tuner.Oracle):
                     like = found[0].user_attrs["values"]
                 elif most > 1:
                     space = Space(self.hyperparameters)
-                    like = self._proposals.draw_structure(space, trials, dials)
+                    # Half of the groups at most: the sampler chooses the others' structures.
+                    groups = math.inf if self.max_trials is None else self.max_trials / most
+                    drawn = max(2, groups / 2)
+                    like = self._proposals.draw_structure(space, trials, dials, drawn)
                 proposed = self._propose(trials, like=like, dials=dials)
                 if proposed is None:
                     break

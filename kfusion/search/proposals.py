@@ -126,7 +126,7 @@ class Proposals:
         return self._draw_untried(space, tried, random)
 
     def draw_structure(
-        self, space: Space, trials: Sequence[FrozenTrial], dials: Collection[str]
+        self, space: Space, trials: Sequence[FrozenTrial], dials: Collection[str], most: float
     ) -> Values | None:
         """A random point whose values besides the dials are new, or None if enough were tried.
 
@@ -137,13 +137,14 @@ class Proposals:
             space: `Space`.
             trials: As of `propose`.
             dials: Names of hyperparameters.
+            most: Number that is enough, if it is below `DRAWN_STRUCTURES`.
         """
 
         def key(values: Values) -> str:
             return point_key(space.parameters_besides(values, dials))
 
         known = {key(trial.user_attrs["values"]) for trial in trials}
-        if not known or len(known) >= DRAWN_STRUCTURES or self.sampler == GRID:
+        if not known or len(known) >= min(most, DRAWN_STRUCTURES) or self.sampler == GRID:
             return None
         random = np.random.default_rng(derive_seed(self.seed, len(trials), 1))
         for _ in range(MAX_REPEATS):

@@ -12,9 +12,10 @@ import keras_tuner
 import numpy as np
 
 from kfusion.search.epoch_logs import to_numbers
+from kfusion.search.trial_runs import preference
 
 
-class BestWeights(keras.callbacks.Callback):
+class BestByObjective(keras.callbacks.Callback):
     """Keeps the weights of the epoch that is best by the objective, in memory.
 
     Args:
@@ -25,16 +26,16 @@ class BestWeights(keras.callbacks.Callback):
         super().__init__()
         self.objective = objective
         self.weights: list[np.ndarray] | None = None
-        self._best: float | None = None
+        self._best: tuple[float, float] | None = None
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         numbers = to_numbers(logs)
         if not self.objective.has_value(numbers):
             self.weights = None
             return
-        value = float(self.objective.get_value(numbers))
-        if self._best is None or self.objective.better_than(value, self._best):
-            self._best, self.weights = value, self.model.get_weights()
+        reached = preference(numbers, self.objective)
+        if self._best is None or reached > self._best:
+            self._best, self.weights = reached, self.model.get_weights()
 
 
 class EpochHistory(keras.callbacks.Callback):

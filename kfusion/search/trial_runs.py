@@ -32,10 +32,9 @@ class TrialRun:
 
     def num_epochs(self, objective: keras_tuner.Objective) -> int:
         """Epochs to the best one; all of them if they do not log the objective."""
-        values = self.history.get(objective.name)
-        if not values:
-            return max(map(len, self.history.values()))
-        return 1 + int(np.argmax(_preferences(values, objective)))
+        epochs = _epochs(self.history)
+        best = _best_of(epochs, objective)
+        return len(epochs) if best is None else best + 1
 
     def sort_value(self, objective: keras_tuner.Objective) -> float:
         """The objective at its best epoch; 0 if the run tells none."""
@@ -55,17 +54,11 @@ def best_epoch(result: Any, objective: keras_tuner.Objective) -> tuple[dict[str,
         keras_tuner.errors.FatalTypeError: If it is none of these.
     """
     if isinstance(result, keras.callbacks.History):
-        length = max(map(len, result.history.values()), default=0)
-        epochs = [
-            to_numbers({n: values[i] for n, values in result.history.items() if i < len(values)})
-            for i in range(length)
-        ]
+        epochs = _epochs(result.history)
         if not epochs:
             return {}, 0
-        best = len(epochs) - 1
-        if all(objective.has_value(logs) for logs in epochs):
-            values = [float(objective.get_value(logs)) for logs in epochs]
-            best = int(np.argmax(_preferences(values, objective)))
+        best = _best_of(epochs, objective)
+        best = len(epochs) - 1 if best is None else best
         return epochs[best], best
     if isinstance(result, Mapping):
         return to_numbers(result), 0
@@ -77,7 +70,30 @@ def best_epoch(result: Any, objective: keras_tuner.Objective) -> tuple[dict[str,
     )
 
 
-def _preferences(values: list[float], objective: keras_tuner.Objective) -> list[float]:
-    """Numbers that are larger for better values; the least for those that are not finite."""
-    sign = 1 if objective.direction == "max" else -1
-    return [sign * value if math.isfinite(value) else -math.inf for value in values]
+def preference(logs: Mapping[str, float], objective: keras_tuner.Objective) -> tuple[float, float]:
+    """What is larger for a better epoch; of equal ones, for the one of the lower loss, as in `fit`.
+
+    Args:
+        logs: Numbers that an epoch logged, the objective among them; it is worst if not finite.
+        objective: `keras_tuner.Objective`.
+    """
+    value, loss = float(objective.get_value(logs)), logs.get("val_loss", 0.0)
+    if not math.isfinite(value) or not math.isfinite(loss):
+        return -math.inf, -math.inf
+    return value if objective.direction == "max" else -value, -loss
+
+
+def _epochs(history: Mapping[str, list]) -> list[dict[str, float]]:
+    """What each epoch logged."""
+    length = max(map(len, history.values()), default=0)
+    return [
+        to_numbers({name: values[i] for name, values in history.items() if i < len(values)})
+        for i in range(length)
+    ]
+
+
+def _best_of(epochs: list[dict[str, float]], objective: keras_tuner.Objective) -> int | None:
+    """Number of the best epoch, the first of equals; None if not all log the objective."""
+    if not epochs or not all(objective.has_value(logs) for logs in epochs):
+        return None
+    return max(range(len(epochs)), key=lambda i: preference(epochs[i], objective))

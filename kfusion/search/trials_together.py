@@ -31,7 +31,9 @@ STACKS = 4
 # Of fewer trials a program of their own costs as much as it saves.
 FEWEST = 4
 # Arguments of `fit` that trials together are given in another way.
-_OTHERWISE = ("x", "y", "validation_data", "callbacks", "verbose")
+_OTHERWISE = {"x", "y", "validation_data", "callbacks", "verbose"}
+# And keywords of `fit_many` that a search has for itself.
+_OF_THE_SEARCH = {"seed", "rows", "validation_rows"}
 
 
 def why_one_by_one(hypermodel: Any, arguments: FitArguments) -> str | None:
@@ -45,7 +47,7 @@ def why_one_by_one(hypermodel: Any, arguments: FitArguments) -> str | None:
     if arguments.get("callbacks"):
         return "callbacks watch one training"
     given = {**hypermodel.fit_keywords, **arguments.named}
-    unknown = sorted(set(given) - set(DEFAULTS) - set(_OTHERWISE))
+    unknown = sorted(set(given) - (set(DEFAULTS) - _OF_THE_SEARCH) - _OTHERWISE)
     if unknown:
         return f"`fit` is given {', '.join(unknown)}, which trainings at once do not take"
     x = arguments.get("x")
@@ -54,8 +56,8 @@ def why_one_by_one(hypermodel: Any, arguments: FitArguments) -> str | None:
     return None
 
 
-def trials_at_once(max_trials: int | None, arguments: FitArguments) -> int:
-    """How many trials are trained together if nobody says; 1 where that gains little.
+def trials_at_once(max_trials: int | None, n_jobs: int, arguments: FitArguments) -> int:
+    """How many trials a process trains together if nobody says; 1 where that gains little.
 
     It gains where what a training costs is mostly not arithmetic: for inputs that are vectors.
     """
@@ -63,7 +65,7 @@ def trials_at_once(max_trials: int | None, arguments: FitArguments) -> int:
         return 1
     most = STACKS * most_at_once()
     if max_trials is not None:
-        most = min(most, math.ceil(max_trials / GENERATIONS))
+        most = min(most, math.ceil(max_trials / (GENERATIONS * n_jobs)))
     return most if most >= FEWEST else 1
 
 

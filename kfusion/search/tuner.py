@@ -23,12 +23,13 @@ from kfusion.data.fingerprints import fingerprint, fingerprint_arrays
 from kfusion.data.folds import Fold
 from kfusion.devices import check_distribution, sharing_where_needed
 from kfusion.search.confusion_counts import count_confusion
+from kfusion.search.hypermodel import FusionHyperModel
 from kfusion.search.oracle import StudyOracle, StudyTrial
 from kfusion.search.samplers import Pruner, Sampler
 from kfusion.search.tensorboard_logs import TrialLog
 from kfusion.search.trial_bar import TrialBar
 from kfusion.search.trial_callbacks import (
-    BestWeights,
+    BestByObjective,
     EpochHistory,
     StopAfterSeconds,
     StopNotFinite,
@@ -36,7 +37,13 @@ from kfusion.search.trial_callbacks import (
     TunerHooks,
     has_hooks,
 )
-from kfusion.search.trial_rows import JUDGES, FitArguments, describe_folds, plan_trial_folds
+from kfusion.search.trial_rows import (
+    JUDGES,
+    WEIGHTS,
+    FitArguments,
+    describe_folds,
+    plan_trial_folds,
+)
 from kfusion.search.trial_runs import TrialRun, best_epoch
 from kfusion.search.trials_together import TrialsTogether, trials_at_once, why_one_by_one
 from kfusion.search.workers import run_workers
@@ -182,8 +189,11 @@ class OptunaTuner(keras_tuner.Tuner):
             parallel_trials: Int, trials of a `FusionHyperModel` that each process trains at once in
                 one program (see `fit_many`), each with the weights, scores and seed of its own. The
                 sampler is asked for as many points at a time that differ in rates and penalties
-                alone. "auto" does so for arrays of vectors, as many as leave the sampler to hear of
-                results six times, unless a pruner, callbacks or the like ask for one at a time.
+                alone: more trials in the same time, of fewer structures. "auto" does so for arrays
+                of vectors, as many as leave six groups of one structure each, of which half are
+                drawn and half chosen by the sampler, unless a pruner, callbacks, an objective that
+                is not the task's or the like ask for one at a time. 1, the default, is KerasTuner's
+                way; `search_fusion` has "auto".
             **fit_kwargs: The same; with `verbose=1`, the default, one bar tells of trials, the best
                 one so far and the epochs of the running one; 0 hides it, and 2 shows KerasTuner's
                 tables and Keras' bars in its place.
@@ -197,7 +207,7 @@ class OptunaTuner(keras_tuner.Tuner):
         """
         if groups is not None and cv is None:
             raise ValueError("`groups` keep rows together in the folds of `cv`: give it as well.")
-        arguments = FitArguments(fit_args, fit_kwargs)
+        arguments = self._arguments(fit_args, fit_kwargs)
         self._folds = (
             None if cv is None else plan_trial_folds(arguments, cv, groups, self.oracle.seed)
         )
@@ -206,10 +216,11 @@ class OptunaTuner(keras_tuner.Tuner):
                 "data": fingerprint_arrays([fit_args, fit_kwargs]),
                 "folds": fingerprint(describe_folds(self._folds)),
                 "fit": arguments.settings(),
+                "hypermodel": self._describe_hypermodel(),
             }
         )
-        self._at_once = self._decide_at_once(parallel_trials, arguments)
         n_jobs = joblib.effective_n_jobs(n_jobs)
+        self._at_once = self._decide_at_once(parallel_trials, n_jobs, arguments)
         if n_jobs > 1 and self.distribution_strategy is not None:
             raise ValueError(
                 f"`n_jobs={n_jobs}` runs trials at once, but the distribution has all devices work "
@@ -227,6 +238,19 @@ class OptunaTuner(keras_tuner.Tuner):
             # Also what was cut off in another process.
             self.search_here(*fit_args, **fit_kwargs)
         self._check_completed()
+
+    def _arguments(self, fit_args: tuple[Any, ...], fit_kwargs: dict[str, Any]) -> FitArguments:
+        """What trials are trained on, with weights of rows that the hypermodel has for them."""
+        weights = {}
+        if isinstance(self.hypermodel, FusionHyperModel):
+            weights = {k: v for k, v in self.hypermodel.fit_keywords.items() if k == WEIGHTS}
+        return FitArguments(fit_args, {**weights, **fit_kwargs})
+
+    def _describe_hypermodel(self) -> dict[str, Any]:
+        """What a hypermodel makes of a point, as far as it is known."""
+        if isinstance(self.hypermodel, FusionHyperModel):
+            return self.hypermodel.describe()
+        return {}
 
     def _without_other_displays(self, fit_kwargs: dict[str, Any]) -> dict[str, Any]:
         """Arguments with which nothing shows beside the bar, and none that may not be taken."""
@@ -249,12 +273,14 @@ class OptunaTuner(keras_tuner.Tuner):
                 if self._at_once == 1:
                     super().search(*fit_args, **fit_kwargs)
                 else:
-                    self._search_together(FitArguments(fit_args, fit_kwargs))
+                    self._search_together(self._arguments(fit_args, fit_kwargs))
         finally:
             gc.unfreeze()
             self.oracle.release_trials()
 
-    def _decide_at_once(self, parallel_trials: int | str, arguments: FitArguments) -> int:
+    def _decide_at_once(
+        self, parallel_trials: int | str, n_jobs: int, arguments: FitArguments
+    ) -> int:
         is_number = isinstance(parallel_trials, int) and not isinstance(parallel_trials, bool)
         if parallel_trials != "auto" and not (is_number and int(parallel_trials) >= 1):
             raise ValueError(
@@ -264,7 +290,7 @@ class OptunaTuner(keras_tuner.Tuner):
             return 1
         reason = self._why_one_by_one() or why_one_by_one(self.hypermodel, arguments)
         if parallel_trials == "auto":
-            return 1 if reason else trials_at_once(self.oracle.max_trials, arguments)
+            return 1 if reason else trials_at_once(self.oracle.max_trials, n_jobs, arguments)
         if reason:
             raise ValueError(f"`parallel_trials={parallel_trials}` cannot be: {reason}.")
         return int(parallel_trials)
@@ -277,6 +303,7 @@ class OptunaTuner(keras_tuner.Tuner):
             "`log_dir`": self.log_dir,
             "a distribution": self.distribution_strategy,
             "`optimizer`, `loss` or `metrics`": self.optimizer or self.loss or self.metrics,
+            "an objective that is not the task's": not self._judges_as_the_task(),
             'the objective "seconds"': "seconds" in [each.name for each in self.oracle.objectives],
             "methods for epochs or batches": has_hooks(self),
             "a `run_trial` of its own": type(self).run_trial is not OptunaTuner.run_trial,
@@ -284,9 +311,17 @@ class OptunaTuner(keras_tuner.Tuner):
         found = [name for name, value in asked.items() if value]
         return f"{found[0]} needs one training at a time" if found else None
 
+    def _judges_as_the_task(self) -> bool:
+        """Whether epochs are judged here as `fit` judges them."""
+        asked = getattr(getattr(self.hypermodel, "task", None), "objective", None)
+        own = self.oracle.epoch_objective
+        return asked is None or (own.name, own.direction) == tuple(asked)
+
     def _search_together(self, arguments: FitArguments) -> None:
         """As KerasTuner's loop, with several trials at once."""
         programs = Programs()
+        # One array for all groups, by which their programs know the rows.
+        arguments = arguments.with_rows(y=np.asarray(arguments.get("y")))
         self.oracle.verbose = arguments.named.get("verbose", self.oracle.verbose)
         self.on_search_begin()
         while trials := self.oracle.create_trials(self._at_once, self.hypermodel.dials):
@@ -313,11 +348,9 @@ class OptunaTuner(keras_tuner.Tuner):
                     max_model_size=self.max_model_size,
                 )
         except Exception as error:
-            if len(trials) > 1:
-                told = (
-                    f"{len(trials)} trials are trained one by one. {type(error).__name__}: {error}"
-                )
-                warnings.warn(told, stacklevel=3)
+            ids = ", ".join(trial.trial_id for trial in trials)
+            told = f"Trials {ids} are trained one by one. {type(error).__name__}: {error}"
+            warnings.warn(told, stacklevel=3)
             for trial in trials:
                 self._try_run_and_update_trial(trial, *arguments.positional, **arguments.named)
                 self.on_trial_end(trial)
@@ -361,7 +394,7 @@ class OptunaTuner(keras_tuner.Tuner):
         Returns:
             What `HyperModel.fit` returned, of each run.
         """
-        arguments = FitArguments(fit_args, fit_kwargs)
+        arguments = self._arguments(fit_args, fit_kwargs)
         folds: list[Fold | None] = [None] if self._folds is None else list(self._folds)
         report = self.oracle.reporter(trial)
         runs: list[TrialRun] = []
@@ -385,7 +418,7 @@ class OptunaTuner(keras_tuner.Tuner):
     ) -> TrialRun:
         """One training of a trial's model."""
         keras.utils.set_random_seed(derive_seed(self.oracle.seed, int(trial.trial_id), number))
-        best, epochs = BestWeights(self.oracle.epoch_objective), EpochHistory()
+        best, epochs = BestByObjective(self.oracle.epoch_objective), EpochHistory()
         own = [best, epochs, StopNotFinite(), *pruning]
         if has_hooks(self):
             own.append(TunerHooks(self, trial))
