@@ -163,6 +163,10 @@ class TestKerasTunersProgram:
         first = [trial.score for trial in searched.oracle.trials.values()][:2]
         assert [trial.score for trial in again.oracle.trials.values()] == first
 
+    def test_braces_may_be_in_the_name_of_a_folder(self, tmp_path):
+        tuner = OptunaTuner(build_model, "val_loss", 1, directory=tmp_path / "a {run}")
+        assert tuner.oracle.trials == {}
+
     def test_other_settings_of_fit_are_another_study(self, searched):
         with pytest.raises(ValueError, match=r"holds another search: fit \(epochs\) differ"):
             searched.search(**ROWS, epochs=3)

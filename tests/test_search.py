@@ -233,6 +233,25 @@ class TestSpace:
         none = FusionHyperModel(BUILDERS, weight_decays=[0.0, 1e-3], **decaying).build(hp)
         assert hp.get("weight_decay") == none.optimizer.weight_decay == 0
 
+    @pytest.mark.parametrize(
+        ("changes", "told"),
+        [
+            ({"optimizers": ["adm"]}, r"`optimizers` must be among .*Received: \['adm'\]"),
+            ({"learning_rate_factors": (10, 0.1)}, r"must be `\(lowest, highest\)`"),
+            ({"units": [0, 8]}, r"`units` must be 1 or more. Received: \[0\]"),
+            ({"dropouts": 1.5}, r"`dropouts` must be 0 or more and below 1. Received: \[1.5\]"),
+            ({"fit_keywords": {"bath_size": 3}}, r"`fit_keywords` .*Received: \['bath_size'\]"),
+        ],
+    )
+    def test_what_no_trial_could_use_is_told_at_once(self, changes, told):
+        with pytest.raises(ValueError, match=told):
+            FusionHyperModel(BUILDERS, task="binary", **changes)
+
+    def test_a_keyword_that_no_tuner_takes_is_told_at_once(self, tmp_path):
+        hypermodel = FusionHyperModel(BUILDERS, task="binary")
+        with pytest.raises(TypeError, match=r"among .*'sampler'.*Received: \['max_trails'\]"):
+            search_fusion(hypermodel, {}, [], cv=2, directory=tmp_path, max_trails=3)
+
     def test_a_narrowed_space_is_fixed(self):
         narrow = {
             "fusions": ["gated"],

@@ -94,6 +94,8 @@ def test_the_sampler_chooses_the_structures_of_half_the_groups(tmp_path, monkeyp
             oracle.end_trial(trial)
     # The first group is that of the defaults.
     assert [values is not None for values in drawn] == [False, True, True, False, False, False]
+    widths = [{2}, *({values["head_units"]} for values in drawn[1:3])]
+    assert len(set.union(*widths)) == 3
 
 
 def test_values_that_were_tried_too_seldom_come_before_groups_of_one_structure(tmp_path):
@@ -220,15 +222,21 @@ class TestWhoDecides:
 
     @pytest.mark.parametrize(("max_trials", "expected"), [(12, 1), (20, 4), (60, 10), (None, 128)])
     def test_the_sampler_hears_of_results_six_times(self, max_trials, expected):
-        assert trials_at_once(max_trials, 1, self.arguments()) == expected
+        assert trials_at_once(max_trials, 1, self.arguments(), longest_choice=3) == expected
+
+    @pytest.mark.parametrize(("max_trials", "expected"), [(20, 4), (40, 4), (140, 10)])
+    def test_each_value_of_a_long_choice_has_two_groups_where_trials_suffice(
+        self, max_trials, expected
+    ):
+        assert trials_at_once(max_trials, 1, self.arguments(), longest_choice=7) == expected
 
     def test_processes_share_the_trials_of_a_generation(self):
-        assert trials_at_once(96, 2, self.arguments()) == 8
-        assert trials_at_once(60, 8, self.arguments()) == 1
+        assert trials_at_once(96, 2, self.arguments(), 1) == 8
+        assert trials_at_once(60, 8, self.arguments(), 1) == 1
 
     def test_images_are_trained_one_by_one(self):
         images = {"image": np.zeros((64, 8, 8, 3), "uint8")}
-        assert trials_at_once(None, 1, self.arguments(x=images)) == 1
+        assert trials_at_once(None, 1, self.arguments(x=images), 1) == 1
 
     @pytest.mark.parametrize(
         ("changes", "reason"),

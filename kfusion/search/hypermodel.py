@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -13,7 +13,7 @@ import keras_tuner
 from kfusion.data.fingerprints import fingerprint_arrays
 from kfusion.json_values import describe
 from kfusion.models.building import FUSIONS, VECTOR_FUSIONS, build_fusion_model
-from kfusion.optimizers import CONSTANT, COSINE, StepDecay
+from kfusion.optimizers import CONSTANT, COSINE, LEARNING_RATES, StepDecay
 from kfusion.tasks import Task, as_task
 from kfusion.training.compiling import compile_model
 from kfusion.training.fitting import fit
@@ -147,22 +147,17 @@ class FusionHyperModel(keras_tuner.HyperModel):
                 "`fit_keywords` cannot hold callbacks, of which each run needs copies: give them "
                 "to the search."
             )
-        for name, part, known in (
-            ("fusions", fusions, FUSIONS),
-            ("learning_rate_schedules", learning_rate_schedules, SCHEDULES),
-        ):
-            unknown = [] if callable(part) else sorted(set(_listed(part)) - set(known))
-            if unknown:
-                raise ValueError(f"`{name}` must be among {sorted(known)}. Received: {unknown}.")
-        for name, part in {
-            "learning_rate_factors": learning_rate_factors,
-            "decay_factors": decay_factors,
-        }.items():
-            if isinstance(part, tuple) and len(part) != 2:
-                raise ValueError(
-                    f"`{name}` must be `(lowest, highest)`, or a list of values to choose from. "
-                    f"Received: {part}."
-                )
+        _check_known("fusions", fusions, FUSIONS)
+        _check_known("optimizers", optimizers, LEARNING_RATES)
+        _check_known("learning_rate_schedules", learning_rate_schedules, SCHEDULES)
+        _check_known("fit_keywords", list(fit_keywords or {}), _known_fit_keywords())
+        _check_numbers("units", units, 1, math.inf)
+        _check_numbers("head_units", head_units, 1, math.inf)
+        _check_numbers("head_depths", head_depths, 0, math.inf)
+        _check_numbers("dropouts", dropouts, 0, 1)
+        _check_numbers("l2s", l2s, 0, math.inf)
+        _check_range("learning_rate_factors", learning_rate_factors)
+        _check_range("decay_factors", decay_factors)
         self.branches = dict(branches)
         self.branch_parts = {name: dict(parts) for name, parts in (branch_parts or {}).items()}
         _check_branch_parts(self.branches, self.branch_parts)
@@ -304,6 +299,33 @@ class FusionHyperModel(keras_tuner.HyperModel):
             with hp.conditional_scope("learning_rate_schedule", [STEP]):
                 _declare_range(hp, "decay_factor", self.decay_factors, sampling="linear")
                 _declare(hp, "decay_epochs", self.decay_epochs)
+
+
+def _check_known(name: str, part: Part, known: Collection[str]) -> None:
+    unknown = [] if callable(part) else sorted(set(_listed(part)) - set(known))
+    if unknown:
+        raise ValueError(f"`{name}` must be among {sorted(known)}. Received: {unknown}.")
+
+
+def _check_numbers(name: str, part: Part, least: float, below: float) -> None:
+    wrong = [] if callable(part) else [v for v in _listed(part) if not least <= v < below]
+    if wrong:
+        end = "" if below == math.inf else f" and below {below}"
+        raise ValueError(f"`{name}` must be {least} or more{end}. Received: {wrong}.")
+
+
+def _check_range(name: str, part: Part) -> None:
+    if isinstance(part, tuple) and (len(part) != 2 or part[0] > part[1]):
+        raise ValueError(
+            f"`{name}` must be `(lowest, highest)`, or a list of values to choose from. "
+            f"Received: {part}."
+        )
+
+
+def _known_fit_keywords() -> set[str]:
+    """Of `fit` and, behind it, of Keras."""
+    named = [*inspect.signature(fit).parameters, *inspect.signature(keras.Model.fit).parameters]
+    return set(named) - {"self", "model", "x", "y", "task", "validation_data", "keywords"}
 
 
 def _listed(part: Part) -> list[Any]:

@@ -128,7 +128,9 @@ class Proposals:
     def draw_structure(
         self, space: Space, trials: Sequence[FrozenTrial], dials: Collection[str], most: float
     ) -> Values | None:
-        """A random point whose values besides the dials are new, or None if enough were tried.
+        """A point whose values besides the dials are new, or None if enough were tried.
+
+        Of each choice one of the values that were tried least is drawn.
 
         Of trials that come in groups of one structure, a sampler hears much of few structures and
         would stay with the first good one.
@@ -147,8 +149,10 @@ class Proposals:
         if not known or len(known) >= min(most, DRAWN_STRUCTURES) or self.sampler == GRID:
             return None
         random = np.random.default_rng(derive_seed(self.seed, len(trials), 1))
+        counts = _count_choices(trials, tuple(TrialState))
+        seldom = {value: -count for value, count in counts.items()}
         for _ in range(MAX_REPEATS):
-            values = space.walk(partial(_draw, random=random))
+            values = space.walk(partial(_draw, random=random, wanted=seldom))
             if key(values) not in known:
                 return values
         return None
@@ -281,6 +285,16 @@ def _count_choices(trials: Sequence[FrozenTrial], states: Sequence[TrialState]) 
         if trial.state in states:
             counts.update(trial.params.items())
     return counts
+
+
+def longest_choice(space: Space, dials: Collection[str]) -> int:
+    """The most values that a choice has which is no dial; 1 if there is none."""
+    lengths = [
+        len(_few_choices(parameter))
+        for position, parameter in space.parameters.items()
+        if space.hyperparameters.space[position].name not in dials
+    ]
+    return max(lengths, default=1)
 
 
 def _few_choices(parameter: Parameter) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -83,8 +84,15 @@ def search_fusion(
     Raises:
         ValueError: If there is nothing to run or to judge by, a name is unknown, or `directory`
             holds a study of another space, data or objective, which says what differs.
+        TypeError: If a keyword is unknown.
         RuntimeError: If no trial completed; quotes the first failure.
     """
+    unknown = sorted(set(keywords) - _tuner_keywords())
+    if unknown:
+        raise TypeError(
+            f"Keywords for the tuner must be among {sorted(_tuner_keywords())}. Received: "
+            f"{unknown}; those of `fit` are `fit_keywords` of the hypermodel."
+        )
     for name, value in {"max_trials": max_trials, "epochs": epochs}.items():
         if value < 1:
             raise ValueError(f"`{name}` must be 1 or more. Received: {value}.")
@@ -137,6 +145,14 @@ def search_fusion(
         )
         tuner.nested = anew.cross_validate(x, y, NESTED_FOLDS if nested is True else nested)
     return tuner
+
+
+def _tuner_keywords() -> set[str]:
+    """What `OptunaTuner` takes and `search_fusion` has no other name for."""
+    kinds = (OptunaTuner, keras_tuner.Tuner, keras_tuner.engine.base_tuner.BaseTuner)
+    named = {name for kind in kinds for name in inspect.signature(kind.__init__).parameters}
+    of_search = {"self", "args", "kwargs", "keywords", "oracle", "hypermodel", "objective"}
+    return named - of_search - {"max_trials", "directory", "distribution_strategy"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

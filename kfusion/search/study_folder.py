@@ -112,8 +112,10 @@ class StudyFolder:
             return optuna.storages.get_storage(self.storage)
         # SQLite waits for other processes instead of giving up.
         keywords = {"connect_args": {"timeout": PATIENCE}}
+        # Optuna takes braces for a template's.
+        path = str(self.database).replace("{", "{{").replace("}", "}}")
         return optuna.storages.get_storage(
-            optuna.storages.RDBStorage(f"sqlite:///{self.database}", engine_kwargs=keywords)
+            optuna.storages.RDBStorage(f"sqlite:///{path}", engine_kwargs=keywords)
         )
 
     def _find_name(self) -> str:

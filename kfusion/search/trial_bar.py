@@ -21,12 +21,14 @@ class TrialBar:
     Args:
         oracle: `StudyOracle`.
         is_shown: Whether there is anything to see.
+        at_once: Int, how many a process trains at once.
     """
 
-    def __init__(self, oracle: Any, *, is_shown: bool):
+    def __init__(self, oracle: Any, *, is_shown: bool, at_once: int = 1):
         self.is_shown = is_shown
         self._oracle = oracle
-        self._bar: Progress[Any] = Progress((), "trials", oracle.max_trials, is_shown=is_shown)
+        name = "trials" if at_once == 1 else f"trials, {at_once} at once"
+        self._bar: Progress[Any] = Progress((), name, oracle.max_trials, is_shown=is_shown)
 
     def __enter__(self) -> TrialBar:
         if self.is_shown:
@@ -36,6 +38,8 @@ class TrialBar:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # Others may have ended trials since the last one here.
+        self.update()
         self._bar.close()
 
     def update(self) -> None:

@@ -24,8 +24,10 @@ from kfusion.stacked.programs import Programs
 from kfusion.stacked.stacked_epochs import BACKENDS
 from kfusion.stacked.stacked_fit import MemberFit, most_at_once
 
-# So often at least the sampler hears of results before it proposes more.
+# So often at least the sampler hears of results before it proposes more: so many structures.
 GENERATIONS = 6
+# And as many for each value of the structure's longest choice.
+GENERATIONS_PER_VALUE = 2
 # Of one structure, which share what is compiled.
 STACKS = 4
 # Of fewer trials a program of their own costs as much as it saves.
@@ -56,17 +58,28 @@ def why_one_by_one(hypermodel: Any, arguments: FitArguments) -> str | None:
     return None
 
 
-def trials_at_once(max_trials: int | None, n_jobs: int, arguments: FitArguments) -> int:
+def trials_at_once(
+    max_trials: int | None, n_jobs: int, arguments: FitArguments, longest_choice: int
+) -> int:
     """How many trials a process trains together if nobody says; 1 where that gains little.
 
     It gains where what a training costs is mostly not arithmetic: for inputs that are vectors.
+
+    Args:
+        max_trials: Int, or None for no end.
+        n_jobs: Int, processes that work on the study.
+        arguments: `FitArguments`.
+        longest_choice: Int, the most values of a choice that decides on a structure.
     """
     if any(part.ndim > 2 for part in arguments.get("x").values()):
         return 1
     most = STACKS * most_at_once()
-    if max_trials is not None:
-        most = min(most, math.ceil(max_trials / (GENERATIONS * n_jobs)))
-    return most if most >= FEWEST else 1
+    if max_trials is None:
+        return most
+    share = math.ceil(max_trials / (GENERATIONS * n_jobs))
+    wanted = max(GENERATIONS, GENERATIONS_PER_VALUE * longest_choice)
+    fewer = max(FEWEST, math.ceil(max_trials / (wanted * n_jobs)))
+    return min(most, fewer) if share >= FEWEST else 1
 
 
 class TrialsTogether:

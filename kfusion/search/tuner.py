@@ -25,7 +25,9 @@ from kfusion.devices import check_distribution, sharing_where_needed
 from kfusion.search.confusion_counts import count_confusion
 from kfusion.search.hypermodel import FusionHyperModel
 from kfusion.search.oracle import StudyOracle, StudyTrial
+from kfusion.search.proposals import longest_choice
 from kfusion.search.samplers import Pruner, Sampler
+from kfusion.search.space import Space
 from kfusion.search.tensorboard_logs import TrialLog
 from kfusion.search.trial_bar import TrialBar
 from kfusion.search.trial_callbacks import (
@@ -190,10 +192,11 @@ class OptunaTuner(keras_tuner.Tuner):
                 one program (see `fit_many`), each with the weights, scores and seed of its own. The
                 sampler is asked for as many points at a time that differ in rates and penalties
                 alone: more trials in the same time, of fewer structures. "auto" does so for arrays
-                of vectors, as many as leave six groups of one structure each, of which half are
-                drawn and half chosen by the sampler, unless a pruner, callbacks, an objective that
-                is not the task's or the like ask for one at a time. 1, the default, is KerasTuner's
-                way; `search_fusion` has "auto".
+                of vectors, four or more as long as that leaves six groups, and twice as many groups
+                as the longest choice of a structure has values; half of the groups are drawn, of
+                values tried least, and half are the sampler's. A pruner, callbacks, an objective
+                that is not the task's and the like ask for one at a time. The bar says how many. 1,
+                the default, is KerasTuner's way; `search_fusion` has "auto".
             **fit_kwargs: The same; with `verbose=1`, the default, one bar tells of trials, the best
                 one so far and the epochs of the running one; 0 hides it, and 2 shows KerasTuner's
                 tables and Keras' bars in its place.
@@ -231,7 +234,8 @@ class OptunaTuner(keras_tuner.Tuner):
         verbose = fit_kwargs.get("verbose", 1)
         if verbose in (1, "auto"):
             fit_kwargs = self._without_other_displays(fit_kwargs)
-        with TrialBar(self.oracle, is_shown=verbose in (1, "auto")) as self._bar:
+        is_shown = verbose in (1, "auto")
+        with TrialBar(self.oracle, is_shown=is_shown, at_once=self._at_once) as self._bar:
             if n_jobs > 1:
                 with self._bar.watching():
                     run_workers(self, n_jobs, fit_args, fit_kwargs)
@@ -290,7 +294,10 @@ class OptunaTuner(keras_tuner.Tuner):
             return 1
         reason = self._why_one_by_one() or why_one_by_one(self.hypermodel, arguments)
         if parallel_trials == "auto":
-            return 1 if reason else trials_at_once(self.oracle.max_trials, n_jobs, arguments)
+            if reason:
+                return 1
+            longest = longest_choice(Space(self.oracle.hyperparameters), self.hypermodel.dials)
+            return trials_at_once(self.oracle.max_trials, n_jobs, arguments, longest)
         if reason:
             raise ValueError(f"`parallel_trials={parallel_trials}` cannot be: {reason}.")
         return int(parallel_trials)
