@@ -3,9 +3,11 @@
     python benchmarks/trials_per_minute.py                            # tensorflow, then jax
     KERAS_BACKEND=jax python benchmarks/trials_per_minute.py --repeats 3
     python benchmarks/trials_per_minute.py --quality 10               # best value, 10 seeds
+    python benchmarks/trials_per_minute.py --images                   # end to end
 
 All contenders search the same space (learning rate, dropout, L2, three widths) by the same
-network, rows and epochs. Each repeat runs all of them in turn; the first one, which warms up, is
+network, rows and epochs; with `--images` a convolutional network learns from pixels in place of
+512 features. Each repeat runs all of them in turn; the first one, which warms up, is
 not counted. With `--quality` each has the wall time that kfusion's search took with that seed, and
 its best model is scored again on rows that no search has seen.
 """
@@ -28,7 +30,37 @@ UNITS = [32, 64, 128]
 RATES, PENALTIES, DROPOUTS = (1e-4, 1e-2), (1e-6, 1e-3), (0.0, 0.5)
 
 
-def build(hp):
+IMAGE, IMAGE_ROWS, IMAGE_JUDGES = (24, 24, 3), 1000, 300
+
+
+def make_image_rows():
+    """Small images and a table, of which each tells a part of the label."""
+    random = np.random.default_rng(0)
+    number = IMAGE_ROWS + IMAGE_JUDGES
+    table = random.normal(size=(number, WIDTHS["tabular"])).astype("float32")
+    brightness = random.normal(size=number)
+    noise = random.normal(size=(number, *IMAGE)) * 40
+    images = np.clip(128 + 20 * brightness[:, None, None, None] + noise, 0, 255).astype("uint8")
+    y = (brightness + table[:, 0] + random.logistic(size=number) > 0).astype("int32")
+    x = {"image": images, "tabular": table}
+    train, judge = slice(0, IMAGE_ROWS), slice(IMAGE_ROWS, None)
+    return tuple(({n: v[part] for n, v in x.items()}, y[part]) for part in (train, judge))
+
+
+def branch_builders(has_images):
+    """A builder for each input, by name."""
+    import kfusion
+
+    builders = {
+        name: partial(kfusion.embedding_branch, width, input_name=name, name=f"{name}_branch")
+        for name, width in WIDTHS.items()
+    }
+    if has_images:
+        builders["image"] = partial(kfusion.image_branch, IMAGE, name="image_branch")
+    return builders
+
+
+def build(hp, has_images=False):
     """The head that KerasTuner's tuners and Optuna train, compiled as a user of Keras does it."""
     import keras
 
@@ -37,15 +69,8 @@ def build(hp):
     dropout = hp.Float("dropout", *DROPOUTS)
     l2 = hp.Float("l2", *PENALTIES, sampling="log")
     branches = {
-        name: kfusion.embedding_branch(
-            width,
-            units=hp.Choice(f"{name}_units", UNITS),
-            dropout=dropout,
-            l2=l2,
-            input_name=name,
-            name=f"{name}_branch",
-        )
-        for name, width in WIDTHS.items()
+        name: builder(units=hp.Choice(f"{name}_units", UNITS), dropout=dropout, l2=l2)
+        for name, builder in branch_builders(has_images).items()
     }
     model = kfusion.build_fusion_model(
         branches, task="binary", head_units=hp.Choice("head_units", UNITS), dropout=dropout, l2=l2
@@ -55,7 +80,7 @@ def build(hp):
     return model
 
 
-def search_kfusion(rows, seed, *, trials, seconds=None, parallel_trials="auto"):
+def search_kfusion(rows, seed, *, trials, seconds=None, parallel_trials="auto", has_images=False):
     """kfusion's search, as many trials at once as it decides."""
     import kfusion
 
@@ -64,12 +89,9 @@ def search_kfusion(rows, seed, *, trials, seconds=None, parallel_trials="auto"):
         hp.Float(name, low, high, sampling="log" if name == "l2" else "linear")
 
     (x, y), judging = rows
-    branches = {
-        name: partial(kfusion.embedding_branch, width, input_name=name, name=f"{name}_branch")
-        for name, width in WIDTHS.items()
-    }
     hypermodel = kfusion.FusionHyperModel(
-        branches, task="binary", fusions="concat", optimizers="adam", head_depths=1,
+        branch_builders(has_images), task="binary", fusions="concat", optimizers="adam",
+        head_depths=1,
         units=UNITS, head_units=UNITS, dropouts=ranges, l2s=ranges, batch_sizes=BATCH,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
@@ -85,7 +107,7 @@ class TimeIsOverError(Exception):
     """Ends a search of KerasTuner's, which has no limit of its own."""
 
 
-def search_keras_tuner(rows, seed, *, trials, seconds=None, name):
+def search_keras_tuner(rows, seed, *, trials, seconds=None, has_images=False, name):
     """One of KerasTuner's tuners, as its guides have it."""
     import keras_tuner
 
@@ -102,7 +124,8 @@ def search_keras_tuner(rows, seed, *, trials, seconds=None, name):
     objective = keras_tuner.Objective("val_AUC", "max")
     amount = {"max_epochs": EPOCHS} if name == "Hyperband" else {"max_trials": trials or 10**6}
     with tempfile.TemporaryDirectory() as folder:
-        tuner = Timed(build, objective, directory=folder, seed=seed + 1, **amount)
+        own_build = partial(build, has_images=has_images)
+        tuner = Timed(own_build, objective, directory=folder, seed=seed + 1, **amount)
         epochs = {} if name == "Hyperband" else {"epochs": EPOCHS}
         with contextlib.suppress(TimeIsOverError):
             tuner.search(x, y, validation_data=judging, batch_size=BATCH, verbose=0, **epochs)
@@ -122,7 +145,7 @@ class OptunaSpace:
         return self.trial.suggest_categorical(name, values)
 
 
-def search_optuna(rows, seed, *, trials, seconds=None):
+def search_optuna(rows, seed, *, trials, seconds=None, has_images=False):
     """Optuna's default sampler and a plain `fit`."""
     import optuna
 
@@ -131,7 +154,7 @@ def search_optuna(rows, seed, *, trials, seconds=None):
     best = {"value": -1.0, "model": None}
 
     def objective(trial):
-        model = build(OptunaSpace(trial))
+        model = build(OptunaSpace(trial), has_images)
         history = model.fit(
             x, y, validation_data=judging, epochs=EPOCHS, batch_size=BATCH, verbose=0
         )
@@ -168,12 +191,13 @@ def told(contender):
 
 def measure_speed(options):
     """Prints a line for each contender."""
-    rows, rates = make_rows(), {}
-    contenders = {"kfusion": partial(search_kfusion, trials=options.trials)}
-    contenders["kfusion, one by one"] = partial(
-        search_kfusion, trials=options.few, parallel_trials=1
-    )
-    contenders |= {name: partial(search, trials=options.few) for name, search in OTHERS.items()}
+    rows, rates = make_image_rows() if options.images else make_rows(), {}
+    few = {"trials": options.few, "has_images": options.images}
+    contenders = {"kfusion, one by one": partial(search_kfusion, **few, parallel_trials=1)}
+    if not options.images:
+        contenders = {"kfusion": partial(search_kfusion, trials=options.trials)} | contenders
+    ours = next(iter(contenders))
+    contenders |= {name: partial(search, **few) for name, search in OTHERS.items()}
     for repeat in range(options.repeats + 1):
         for name, search in contenders.items():
             started = time.perf_counter()
@@ -181,8 +205,9 @@ def measure_speed(options):
             if repeat:
                 rates.setdefault(name, []).append(60 * number / (time.perf_counter() - started))
     for name, values in rates.items():
-        against = [ours / other for ours, other in zip(rates["kfusion"], values, strict=True)]
+        against = [ours / other for ours, other in zip(rates[ours], values, strict=True)]
         line = told(name) | {
+            "images": options.images,
             "trials_per_minute": round(float(np.median(values)), 1),
             "lowest_highest": np.round([min(values), max(values)], 1).tolist(),
             "kfusion_times_this": round(float(np.median(against)), 2),
@@ -229,6 +254,7 @@ def main():
     parser.add_argument("--few", type=int, default=4, help="trials of those who train one by one")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--quality", type=int, default=0, help="seeds; 0 measures speed")
+    parser.add_argument("--images", action="store_true", help="end to end, from pixels")
     options = parser.parse_args()
     measure = measure_quality if options.quality else measure_speed
     run_on_each(lambda: measure(options))
