@@ -314,7 +314,7 @@ def test_a_layer_that_always_draws_is_found_by_running_it(tmp_path):
 
 def keys_of(model):
     rows = frozen_features._Rows(split_model(model).parts[0], [X])
-    return rows.key(), rows.digests.tobytes()
+    return rows.key.text, rows.digests.tobytes()
 
 
 def rescaled(factor):
@@ -336,6 +336,154 @@ def test_keys_tell_weights_and_preprocessing_apart():
     others = [kf.branch_from(changed, dtype="uint8"), rescaled(1.0), rescaled(1 + 1e-6)]
     keys = [same, *map(key, others)]
     assert all(a != b for a, b in itertools.combinations(keys, 2))
+
+
+def times(factor):
+    def scaled(inputs):
+        return inputs * factor
+
+    return scaled
+
+
+FACTOR = 1.0
+SCALE = times(1.0)
+
+
+def scaled_by_global(inputs):
+    return inputs * FACTOR
+
+
+def scaled_by_helper(inputs):
+    return SCALE(inputs)
+
+
+def scaled_by_default(inputs, factor=1.0):
+    return inputs * factor
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Scaled(keras.layers.Layer):
+    """Has a factor that its config does not tell."""
+
+    factor = 1.0
+
+    def call(self, inputs):
+        return inputs * self.factor
+
+
+class Held:
+    factor = 1.0
+
+
+HELD_BY_OBJECT = Held()
+
+
+def scaled_by_object(inputs):
+    return inputs * HELD_BY_OBJECT.factor
+
+
+def scaled_by_module(inputs):
+    return sys.modules[__name__].FACTOR * inputs
+
+
+def ending_in(operation):
+    """A frozen branch whose values a user's function or layer changes at the end."""
+    inputs = keras.Input((4, 4, 1), name="image")
+    return kf.branch_from(keras.Model(inputs, operation(backbone()(inputs))), dtype="uint8")
+
+
+def with_activation(function):
+    layer = keras.layers.Dense(6, activation=function, kernel_initializer="identity")
+    return ending_in(layer)
+
+
+def with_lambda(function):
+    return ending_in(keras.layers.Lambda(function))
+
+
+def features_of(branch):
+    _, inputs, _, _ = prepared(fused(branch))
+    (features,) = (inputs[name] for name in inputs if name != "tabular")
+    return features
+
+
+@pytest.mark.parametrize("with_function", [with_activation, with_lambda])
+def test_functions_of_one_name_do_not_share_features(with_function):
+    """Closures are one name and one code, and differ by what they close over."""
+    once = features_of(with_function(times(1.0)))
+    np.testing.assert_array_equal(features_of(with_function(times(7.0))), 7 * once)
+
+
+@pytest.mark.parametrize(
+    ("function", "name", "changed"),
+    [
+        (scaled_by_global, "FACTOR", 7.0),
+        (scaled_by_helper, "SCALE", times(7.0)),
+        (scaled_by_default, "scaled_by_default.__defaults__", (7.0,)),
+    ],
+)
+def test_what_a_function_refers_to_is_in_the_key(function, name, changed, monkeypatch, computed):
+    branch = with_activation(function)
+    once = features_of(branch)
+    np.testing.assert_array_equal(features_of(with_activation(function)), once)
+    assert sum(computed) == 60
+    monkeypatch.setattr(f"{__name__}.{name}", changed)
+    np.testing.assert_array_equal(features_of(branch), 7 * once)
+
+
+def test_an_attribute_that_no_config_tells_is_in_the_key():
+    once, sevenfold = Scaled(), Scaled()
+    sevenfold.factor = 7.0
+    features = features_of(ending_in(once))
+    np.testing.assert_array_equal(features_of(ending_in(sevenfold)), 7 * features)
+
+
+@pytest.mark.parametrize(
+    ("function", "why"),
+    [(scaled_by_object, "Held, of which nobody can tell"), (scaled_by_module, "module 'sys'")],
+)
+def test_what_cannot_be_told_is_run_in_each_epoch_and_said(function, why, tmp_path, computed):
+    for feature_cache in ("auto", tmp_path):
+        model = fused(with_activation(function))
+        with pytest.warns(UserWarning, match=f"frozen part is run in each epoch.*{why}"):
+            assert prepared(model, feature_cache)[0] is model
+    with pytest.raises(ValueError, match=f"cannot be cached: .*{why}"):
+        kf.cache_features(with_activation(function), X["image"], tmp_path, verbose=0)
+    assert not computed
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_was_refused_under_a_name_is_said(tmp_path):
+    model = fused(noisy_branch())
+    with pytest.warns(UserWarning, match="run in each epoch.*answers otherwise in training"):
+        assert prepared(model, tmp_path)[0] is model
+
+
+@pytest.mark.parametrize("library", [kf, keras, sys.modules[keras.backend.backend()]])
+def test_another_version_of_a_library_is_another_key(library, monkeypatch):
+    model = fused()
+    before = keys_of(model)[0]
+    monkeypatch.setattr(library, "__version__", "0.0.0")
+    assert keys_of(model)[0] != before
+
+
+def test_names_of_layers_at_any_depth_count_for_nothing():
+    """Keras counts them up, so that each network made anew has others."""
+
+    def branch():
+        inputs = keras.Input((4, 4, 1), name="image")
+        rows = keras.layers.Reshape((4, 4))(inputs)
+        row = keras.Input((4,))
+        dense = keras.layers.Dense(2, kernel_initializer="ones")
+        inner = keras.Model(row, keras.layers.Add()([dense(row), dense(row)]))
+        hidden = keras.layers.TimeDistributed(inner)(rows)
+        hidden = keras.layers.TimeDistributed(keras.layers.Dense(3, kernel_initializer="ones"))(
+            hidden
+        )
+        return keras.Model(inputs, keras.layers.Flatten()(hidden))
+
+    first, second = (kf.branch_from(branch(), dtype="uint8") for _ in range(2))
+    assert keys_of(fused(first)) == keys_of(fused(second))
 
 
 def test_a_changed_row_is_another_set_of_rows(tmp_path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,8 @@ from kfusion.frozen.frozen_parts import (
     split_model,
     whole_part,
 )
-from kfusion.frozen.part_keys import UnknownPartError, part_key
+from kfusion.frozen.part_keys import PartKey, part_key
+from kfusion.frozen.told_code import UnknownPartError
 from kfusion.models.prediction import EVALUATION_BATCH, input_specs
 from kfusion.progress import progress
 
@@ -105,7 +108,7 @@ def cache_features(
     rows = _Rows(part, [inputs])
     try:
         path = files.write(
-            rows.key(), rows.digests, kinds, rows.compute, batch_size=batch_size, verbose=verbose
+            rows.key.text, rows.digests, kinds, rows.compute, batch_size=batch_size, verbose=verbose
         )
     except (UnknownPartError, ChangingPartError) as error:
         raise ValueError(f"{branch.name!r} cannot be cached: {error}.") from error
@@ -225,7 +228,8 @@ class _Rows:
         self._model: StepsModel | None = None
         self._batch_size = 0
 
-    def key(self) -> str:
+    @functools.cached_property
+    def key(self) -> PartKey:
         """What the part is, and of what shape the rows are."""
         return part_key(self.part, [tables[0].shape[1:] for tables in self.columns.values()])
 
@@ -250,7 +254,7 @@ class _Rows:
         ]
         given = {value.tensor.name: value for value in self.part.inputs}
         model = StepsModel(given, self.part.steps, self.part.outputs, layers)
-        if not all(map(_is_known, layers)):
+        if self.key.has_own_code:
             self._check_answers(model)
         return model
 
@@ -307,15 +311,28 @@ def _features(
         return None
     rows = _Rows(part, tables)
     try:
-        key = rows.key()
+        key = rows.key.text
         if feature_cache == AUTO:
             return MEMORY.features(key, rows.digests, kinds, _in_batches(rows, verbose))
         files = FeatureFiles(_folder(None if feature_cache is True else feature_cache))
         return files.features(
             key, rows.digests, kinds, rows.compute, batch_size=EVALUATION_BATCH, verbose=verbose
         )
-    except (UnknownPartError, ChangingPartError):
+    except ChangingPartError as error:
+        if feature_cache != AUTO:
+            _warn_of_whole_runs(error, stacklevel=5)
         return None
+    except UnknownPartError as error:
+        _warn_of_whole_runs(error, stacklevel=5)
+        return None
+
+
+def _warn_of_whole_runs(why: Exception, stacklevel: int) -> None:
+    warnings.warn(
+        f"A frozen part is run in each epoch, since what it gives cannot be kept: {why}. "
+        "`feature_cache=False` says that this is meant.",
+        stacklevel=stacklevel + 1,
+    )
 
 
 def _in_batches(rows: _Rows, verbose: int | bool) -> Compute:
@@ -376,15 +393,6 @@ def _rows_of(tables: Sequence[np.ndarray], positions: np.ndarray) -> np.ndarray:
         found[here] = table[positions[here] - start]
         start += len(table)
     return found
-
-
-def _is_known(layer: keras.layers.Layer) -> bool:
-    """Whether a layer and all within it are of Keras or kfusion, none with a function in it."""
-    return all(
-        type(part).__module__.split(".")[0] in ("keras", "kfusion")
-        and not isinstance(part, keras.layers.Lambda)
-        for part in layer._flatten_layers()
-    )
 
 
 def _is_close(a: Any, b: Any) -> bool:
