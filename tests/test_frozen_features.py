@@ -1,5 +1,6 @@
 """Frozen parts run once: the same training, found again by content, finished after a kill."""
 
+import hashlib
 import itertools
 import signal
 import subprocess
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 
 import kfusion as kf
-from kfusion.frozen import frozen_features
-from kfusion.frozen.feature_store import even_batches
+from kfusion.data.lazy_rows import LazyRows
+from kfusion.frozen import feature_store, frozen_features
+from kfusion.frozen.feature_store import digest_rows, even_batches
 from kfusion.frozen.frozen_parts import split_model
 from kfusion.layers import Frozen
 
@@ -63,7 +65,7 @@ def prepared(model, feature_cache="auto", x=X):
 
 @pytest.fixture(autouse=True)
 def empty_memory():
-    frozen_features.MEMORY.clear()
+    frozen_features.IN_MEMORY.clear()
 
 
 @pytest.fixture
@@ -72,9 +74,10 @@ def computed(monkeypatch):
     counts = []
     compute = frozen_features._Rows.compute
 
-    def counting(rows, positions):
-        counts.append(len(positions))
-        return compute(rows, positions)
+    def counting(rows, batches):
+        for batch, found in zip(batches, compute(rows, batches), strict=True):
+            counts.append(len(batch))
+            yield found
 
     monkeypatch.setattr(frozen_features._Rows, "compute", counting)
     return counts
@@ -215,17 +218,91 @@ def test_files_are_shared_by_trainings_and_cache_features(tmp_path, computed):
 
 def test_what_is_too_large_for_memory_is_run_in_each_epoch(monkeypatch, computed):
     # 60 rows of 6 float32.
-    monkeypatch.setattr(frozen_features.MEMORY, "limit", 60 * 6 * 4 - 1)
+    monkeypatch.setattr(frozen_features.IN_MEMORY, "limit", 60 * 6 * 4 - 1)
     model = fused()
-    assert prepared(model)[0] is model
+    with pytest.warns(
+        UserWarning, match="60 rows take .* `feature_cache=True` keeps them in files"
+    ):
+        assert prepared(model)[0] is model
     assert not computed
-    monkeypatch.setattr(frozen_features.MEMORY, "limit", 60 * 6 * 4)
+    monkeypatch.setattr(frozen_features.IN_MEMORY, "limit", 60 * 6 * 4)
     assert prepared(model)[0] is not model
     assert sum(computed) == 60
 
 
+class CountedRows(LazyRows):
+    """Rows that tell how many were asked for at once."""
+
+    def __init__(self, array):
+        self.array, self.shape, self.dtype = array, array.shape, array.dtype
+        self.asked = []
+
+    def make(self, positions):
+        self.asked.append(len(positions))
+        return self.array[positions]
+
+    def take(self, rows):
+        return CountedRows(self.array[rows])
+
+
+def test_streamed_rows_are_read_in_parts_and_not_at_all_if_nothing_is_kept(monkeypatch, computed):
+    streamed = {**X, "image": CountedRows(X["image"])}
+    limit = frozen_features.IN_MEMORY.limit
+    monkeypatch.setattr(frozen_features.IN_MEMORY, "limit", 0)
+    with pytest.warns(UserWarning, match="is not kept"):
+        prepared(fused(), x=streamed)
+    assert streamed["image"].asked == []
+    monkeypatch.setattr(frozen_features.IN_MEMORY, "limit", limit)
+    _, inputs, _, _ = prepared(fused(), x=streamed)
+    assert streamed["image"].asked == [60, 60]
+    _, expected, _, _ = prepared(fused())
+    assert sum(computed) == 60
+    for name in expected:
+        np.testing.assert_array_equal(inputs[name], expected[name])
+
+
+def test_a_digest_is_of_one_row_in_all_arrays(monkeypatch):
+    arrays = [RANDOM.normal(size=(50, 4)), RANDOM.integers(0, 9, (50, 2, 3))]
+    whole = digest_rows(arrays)
+    expected = [
+        hashlib.blake2b(a.tobytes() + b.tobytes(), digest_size=16).digest()
+        for a, b in zip(*arrays, strict=True)
+    ]
+    assert [digest.tobytes() for digest in whole] == expected
+    monkeypatch.setattr(feature_store, "CHUNK_BYTES", 200)
+    np.testing.assert_array_equal(digest_rows([CountedRows(each) for each in arrays]), whole)
+
+
+def test_a_batch_of_wide_layers_is_small(monkeypatch, computed):
+    """A row is 4 x 4 numbers at its widest, given and taken: 128 bytes."""
+    monkeypatch.setattr(frozen_features, "CALL_BYTES_ON_CPU", 128 * 15)
+    monkeypatch.setattr(frozen_features, "CALL_BYTES_ELSEWHERE", 128 * 15)
+    prepared(fused())
+    assert computed == [15] * 4
+
+
+@pytest.mark.parametrize("in_files", [False, True])
+def test_half_precision_trains_to_the_same_bits(in_files, tmp_path, computed):
+    """The policy advised for newer accelerators; its numbers have no place in NumPy's files."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        whole, cut = fused(), fused()
+        trained(whole, False)
+        trained(cut, tmp_path if in_files else "auto")
+        branch = kf.branch_from(backbone(), dtype="uint8")
+        features = kf.cache_features(branch, X["image"], tmp_path, verbose=0)
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert sum(computed) == (60 if in_files else 120)
+    assert features.dtype == "bfloat16"
+    expected = keras.ops.convert_to_numpy(branch(X["image"]))
+    np.testing.assert_array_equal(features.view("uint16"), expected.view("uint16"))
+    np.testing.assert_array_equal(kf.predict(cut, X), kf.predict(whole, X))
+
+
 def test_what_was_used_longest_ago_goes_first(monkeypatch, computed):
-    monkeypatch.setattr(frozen_features.MEMORY, "limit", 2 * 60 * 6 * 4)
+    monkeypatch.setattr(frozen_features.IN_MEMORY, "limit", 2 * 60 * 6 * 4)
     models = [fused(kf.branch_from(backbone(seed), dtype="uint8")) for seed in range(3)]
     for number, rows in [(0, 60), (1, 60), (0, 0), (2, 60), (0, 0), (1, 60)]:
         computed.clear()
@@ -314,7 +391,7 @@ def test_a_layer_that_always_draws_is_found_by_running_it(tmp_path):
 
 def keys_of(model):
     rows = frozen_features._Rows(split_model(model).parts[0], [X])
-    return rows.key.text, rows.digests.tobytes()
+    return rows.key.text, rows.digests(verbose=0).tobytes()
 
 
 def rescaled(factor):
@@ -503,13 +580,14 @@ from kfusion.frozen.feature_store import FeatureFiles, Kind, digest_rows
 
 rows = np.arange(40.0).reshape(10, 4)
 
-def compute(positions):
-    print(positions.tolist(), flush=True)
-    if 6 in positions and sys.argv[2] == "stay":
-        open(sys.argv[1] + "/waiting", "w").close()
-        import time
-        time.sleep(600)
-    return [rows[positions] * 2, rows[positions].sum(axis=1)]
+def compute(batches):
+    for positions in batches:
+        print(positions.tolist(), flush=True)
+        if 6 in positions and sys.argv[2] == "stay":
+            open(sys.argv[1] + "/waiting", "w").close()
+            import time
+            time.sleep(600)
+        yield [rows[positions] * 2, rows[positions].sum(axis=1)]
 
 files = FeatureFiles(sys.argv[1])
 kinds = [Kind((4,), "float64"), Kind((), "float64")]
