@@ -376,15 +376,25 @@ class AlwaysNoisy(keras.layers.Layer):
 
 
 def noisy_branch():
-    inputs = keras.Input((4, 4, 1), name="image")
-    model = keras.Model(inputs, AlwaysNoisy()(backbone()(inputs)))
-    return kf.branch_from(model, dtype="uint8")
+    return ending_in(AlwaysNoisy())
 
 
-def test_a_layer_that_always_draws_is_found_by_running_it(tmp_path):
+def drawn(inputs):
+    return inputs + keras.random.normal((6,))
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        AlwaysNoisy,
+        lambda: keras.layers.Lambda(drawn),
+        lambda: keras.layers.Dense(6, activation=drawn),
+    ],
+)
+def test_what_always_draws_is_found_by_running_it(noise, tmp_path):
     with pytest.raises(ValueError, match="answers otherwise in training"):
-        kf.cache_features(noisy_branch(), X["image"], tmp_path, verbose=0)
-    model = fused(noisy_branch())
+        kf.cache_features(ending_in(noise()), X["image"], tmp_path, verbose=0)
+    model = fused(ending_in(noise()))
     assert split_model(model) is not None
     assert prepared(model)[0] is model
 

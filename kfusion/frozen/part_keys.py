@@ -19,7 +19,7 @@ class PartKey(NamedTuple):
 
     Attributes:
         text: A digest.
-        has_own_code: Whether there is code in the part of neither Keras nor kfusion.
+        has_own_code: Whether users gave functions or code of theirs to it.
     """
 
     text: str

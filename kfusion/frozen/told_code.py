@@ -75,7 +75,8 @@ class Told:
     hold. What a library's function reads by itself, such as a file, is not seen.
 
     Attributes:
-        has_own_code: Whether anything told so far is code of neither Keras nor kfusion.
+        has_own_code: Whether there was a function in anything told so far, or code of neither
+            Keras nor kfusion.
     """
 
     def __init__(self) -> None:
@@ -156,6 +157,7 @@ class Told:
 
     def _part(self, part: keras.Operation) -> list[Any]:
         told = [self.value(type(part), f"{part.name!r}"), _config(part)]
+        self.has_own_code |= isinstance(part, keras.layers.Lambda)
         if _name_in_library(type(part)) is not None:
             return [*told, self._given(part)]
         # Which attributes matter, only its code knows.
@@ -172,6 +174,7 @@ class Told:
             for name, value in vars(owner).items()
             if name not in ignored and any(map(_is_foreign, _leaves(value)))
         }
+        self.has_own_code |= bool(given)
         return self._attributes(given, owner)
 
     def _attributes(self, attributes: Mapping[str, Any], owner: Any) -> list[Any]:
