@@ -463,6 +463,17 @@ class Held:
 
 
 HELD_BY_OBJECT = Held()
+OF_ITSELF = [1.0]
+OF_ITSELF.append(OF_ITSELF)
+MASKED = np.ma.masked_array([1.0], [True])
+
+
+def scaled_by_what_holds_itself(inputs):
+    return inputs * OF_ITSELF[0]
+
+
+def scaled_by_masked(inputs):
+    return inputs * MASKED.sum()
 
 
 def scaled_by_object(inputs):
@@ -525,9 +536,79 @@ def test_an_attribute_that_no_config_tells_is_in_the_key():
     np.testing.assert_array_equal(features_of(ending_in(sevenfold)), 7 * features)
 
 
+@keras.saving.register_keras_serializable(package="tests")
+class Outer(keras.layers.Layer):
+    """Holds another layer, a list and a function, none of which its config tells."""
+
+    def __init__(self, factor=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = OwnDense(6, kernel_initializer="identity")
+        self.inner.factor = [factor]
+        self.steps = [times(1.0)]
+
+    def call(self, inputs):
+        for step in self.steps:
+            inputs = step(inputs)
+        return self.inner(inputs)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class OwnDense(keras.layers.Dense):
+    """A layer of Keras with more to it."""
+
+    factor = (1.0,)
+
+    def call(self, inputs):
+        return super().call(inputs) * self.factor[0]
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class OwnModel(keras.Model):
+    """Has no graph."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.outer = Outer()
+
+    def call(self, inputs):
+        return self.outer(inputs)
+
+
+def inner_factor(layer):
+    layer.inner.factor = [7.0]
+
+
+def added_step(layer):
+    layer.steps.append(times(7.0))
+
+
+def changed_step(layer):
+    layer.steps[0] = times(7.0)
+
+
+@pytest.mark.parametrize("change", [inner_factor, added_step, changed_step])
+@pytest.mark.parametrize("in_model", [False, True])
+def test_users_layers_are_found_again_until_they_change(change, in_model, computed):
+    def branch(change=None):
+        operation = OwnModel() if in_model else Outer()
+        if change is not None:
+            change(operation.outer if in_model else operation)
+        return ending_in(operation)
+
+    once = features_of(branch())
+    np.testing.assert_array_equal(features_of(branch()), once)
+    assert sum(computed) == 60
+    np.testing.assert_array_equal(features_of(branch(change)), 7 * once)
+
+
 @pytest.mark.parametrize(
     ("function", "why"),
-    [(scaled_by_object, "Held, of which nobody can tell"), (scaled_by_module, "module 'sys'")],
+    [
+        (scaled_by_object, "Held, of which nobody can tell"),
+        (scaled_by_module, "module 'sys'"),
+        (scaled_by_what_holds_itself, "contain themselves"),
+        (scaled_by_masked, "MaskedArray, of which nobody can tell"),
+    ],
 )
 def test_what_cannot_be_told_is_run_in_each_epoch_and_said(function, why, tmp_path, computed):
     for feature_cache in ("auto", tmp_path):

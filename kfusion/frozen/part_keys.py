@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import keras
 
 from kfusion.frozen.frozen_parts import Part, Step, Value, trace
-from kfusion.frozen.told_code import Told, library_version
+from kfusion.frozen.told_code import Told, UnknownPartError, library_version
 from kfusion.layers import Frozen
 
 
@@ -40,7 +40,10 @@ def part_key(part: Part, row_shapes: Sequence[tuple[int, ...]]) -> PartKey:
     """
     told = Told()
     dtypes = [value.tensor.dtype for value in part.inputs]
-    steps = _steps(told, part.inputs, part.steps, part.outputs)
+    try:
+        steps = _steps(told, part.inputs, part.steps, part.outputs)
+    except RecursionError as error:
+        raise UnknownPartError("it refers to data that contain themselves") from error
     about = [_versions(), _settings(), dtypes, list(map(list, row_shapes)), steps]
     digest = hashlib.blake2b(json.dumps(about).encode(), digest_size=16)
     return PartKey(digest.hexdigest(), told.has_own_code)

@@ -273,9 +273,9 @@ def library_version(name: str) -> str:
 
 
 def is_array(value: Any) -> bool:
-    """Whether a value is an array, a weight or a tensor, of which the numbers are known."""
+    """Whether a value is an array, a weight or a tensor, which its numbers tell whole."""
     return (
-        (isinstance(value, np.ndarray) and value.dtype != object)
+        (type(value) in (np.ndarray, np.memmap) and not value.dtype.hasobject)
         or isinstance(value, keras.Variable)
         or (keras.ops.is_tensor(value) and not isinstance(value, keras.KerasTensor))
     )
