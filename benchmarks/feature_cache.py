@@ -24,7 +24,7 @@ import keras
 import numpy as np
 
 import kfusion as kf
-from kfusion.frozen.frozen_features import MEMORY
+from kfusion.frozen.frozen_features import IN_MEMORY
 
 SIDE = 96
 
@@ -94,7 +94,7 @@ def one_head(network, data, epochs: int, repeats: int) -> tuple[dict, list[dict[
     """Both ways in turn, with nothing known before; also returns the trials that ran all."""
     whole, cached = [], []
     for turn in range(repeats + 1):
-        MEMORY.clear()
+        IN_MEMORY.clear()
         ours = run_trial(network, data, epochs, turn, "auto")
         if turn:
             cached.append(ours)
@@ -119,7 +119,7 @@ def one_head(network, data, epochs: int, repeats: int) -> tuple[dict, list[dict[
 
 def many_trials(network, data, epochs: int, trials: int, whole: list[dict[str, float]]) -> dict:
     """So many heads of which the first computes the features."""
-    MEMORY.clear()
+    IN_MEMORY.clear()
     cached = [run_trial(network, data, epochs, number, "auto") for number in range(trials)]
     total = sum(trial["seconds"] for trial in cached)
     total_cpu = sum(trial["cpu"] for trial in cached)

@@ -1,5 +1,6 @@
 """Frozen parts run once: the same training, found again by content, finished after a kill."""
 
+import hashlib
 import itertools
 import signal
 import subprocess
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 
 import kfusion as kf
-from kfusion.frozen import frozen_features
-from kfusion.frozen.feature_store import even_batches
+from kfusion.data.lazy_rows import LazyRows
+from kfusion.frozen import feature_store, frozen_features
+from kfusion.frozen.feature_store import digest_rows, even_batches
 from kfusion.frozen.frozen_parts import split_model
 from kfusion.layers import Frozen
 
@@ -63,7 +65,7 @@ def prepared(model, feature_cache="auto", x=X):
 
 @pytest.fixture(autouse=True)
 def empty_memory():
-    frozen_features.MEMORY.clear()
+    frozen_features.IN_MEMORY.clear()
 
 
 @pytest.fixture
@@ -72,9 +74,10 @@ def computed(monkeypatch):
     counts = []
     compute = frozen_features._Rows.compute
 
-    def counting(rows, positions):
-        counts.append(len(positions))
-        return compute(rows, positions)
+    def counting(rows, batches):
+        for batch, found in zip(batches, compute(rows, batches), strict=True):
+            counts.append(len(batch))
+            yield found
 
     monkeypatch.setattr(frozen_features._Rows, "compute", counting)
     return counts
@@ -215,17 +218,91 @@ def test_files_are_shared_by_trainings_and_cache_features(tmp_path, computed):
 
 def test_what_is_too_large_for_memory_is_run_in_each_epoch(monkeypatch, computed):
     # 60 rows of 6 float32.
-    monkeypatch.setattr(frozen_features.MEMORY, "limit", 60 * 6 * 4 - 1)
+    monkeypatch.setattr(frozen_features.IN_MEMORY, "limit", 60 * 6 * 4 - 1)
     model = fused()
-    assert prepared(model)[0] is model
+    with pytest.warns(
+        UserWarning, match="60 rows take .* `feature_cache=True` keeps them in files"
+    ):
+        assert prepared(model)[0] is model
     assert not computed
-    monkeypatch.setattr(frozen_features.MEMORY, "limit", 60 * 6 * 4)
+    monkeypatch.setattr(frozen_features.IN_MEMORY, "limit", 60 * 6 * 4)
     assert prepared(model)[0] is not model
     assert sum(computed) == 60
 
 
+class CountedRows(LazyRows):
+    """Rows that tell how many were asked for at once."""
+
+    def __init__(self, array):
+        self.array, self.shape, self.dtype = array, array.shape, array.dtype
+        self.asked = []
+
+    def make(self, positions):
+        self.asked.append(len(positions))
+        return self.array[positions]
+
+    def take(self, rows):
+        return CountedRows(self.array[rows])
+
+
+def test_streamed_rows_are_read_in_parts_and_not_at_all_if_nothing_is_kept(monkeypatch, computed):
+    streamed = {**X, "image": CountedRows(X["image"])}
+    limit = frozen_features.IN_MEMORY.limit
+    monkeypatch.setattr(frozen_features.IN_MEMORY, "limit", 0)
+    with pytest.warns(UserWarning, match="is not kept"):
+        prepared(fused(), x=streamed)
+    assert streamed["image"].asked == []
+    monkeypatch.setattr(frozen_features.IN_MEMORY, "limit", limit)
+    _, inputs, _, _ = prepared(fused(), x=streamed)
+    assert streamed["image"].asked == [60, 60]
+    _, expected, _, _ = prepared(fused())
+    assert sum(computed) == 60
+    for name in expected:
+        np.testing.assert_array_equal(inputs[name], expected[name])
+
+
+def test_a_digest_is_of_one_row_in_all_arrays(monkeypatch):
+    arrays = [RANDOM.normal(size=(50, 4)), RANDOM.integers(0, 9, (50, 2, 3))]
+    whole = digest_rows(arrays)
+    expected = [
+        hashlib.blake2b(a.tobytes() + b.tobytes(), digest_size=16).digest()
+        for a, b in zip(*arrays, strict=True)
+    ]
+    assert [digest.tobytes() for digest in whole] == expected
+    monkeypatch.setattr(feature_store, "CHUNK_BYTES", 200)
+    np.testing.assert_array_equal(digest_rows([CountedRows(each) for each in arrays]), whole)
+
+
+def test_a_batch_of_wide_layers_is_small(monkeypatch, computed):
+    """A row is 4 x 4 numbers at its widest, given and taken: 128 bytes."""
+    monkeypatch.setattr(frozen_features, "CALL_BYTES_ON_CPU", 128 * 15)
+    monkeypatch.setattr(frozen_features, "CALL_BYTES_ELSEWHERE", 128 * 15)
+    prepared(fused())
+    assert computed == [15] * 4
+
+
+@pytest.mark.parametrize("in_files", [False, True])
+def test_half_precision_trains_to_the_same_bits(in_files, tmp_path, computed):
+    """The policy advised for newer accelerators; its numbers have no place in NumPy's files."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        whole, cut = fused(), fused()
+        trained(whole, False)
+        trained(cut, tmp_path if in_files else "auto")
+        branch = kf.branch_from(backbone(), dtype="uint8")
+        features = kf.cache_features(branch, X["image"], tmp_path, verbose=0)
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert sum(computed) == (60 if in_files else 120)
+    assert features.dtype == "bfloat16"
+    expected = keras.ops.convert_to_numpy(branch(X["image"]))
+    np.testing.assert_array_equal(features.view("uint16"), expected.view("uint16"))
+    np.testing.assert_array_equal(kf.predict(cut, X), kf.predict(whole, X))
+
+
 def test_what_was_used_longest_ago_goes_first(monkeypatch, computed):
-    monkeypatch.setattr(frozen_features.MEMORY, "limit", 2 * 60 * 6 * 4)
+    monkeypatch.setattr(frozen_features.IN_MEMORY, "limit", 2 * 60 * 6 * 4)
     models = [fused(kf.branch_from(backbone(seed), dtype="uint8")) for seed in range(3)]
     for number, rows in [(0, 60), (1, 60), (0, 0), (2, 60), (0, 0), (1, 60)]:
         computed.clear()
@@ -299,22 +376,32 @@ class AlwaysNoisy(keras.layers.Layer):
 
 
 def noisy_branch():
-    inputs = keras.Input((4, 4, 1), name="image")
-    model = keras.Model(inputs, AlwaysNoisy()(backbone()(inputs)))
-    return kf.branch_from(model, dtype="uint8")
+    return ending_in(AlwaysNoisy())
 
 
-def test_a_layer_that_always_draws_is_found_by_running_it(tmp_path):
+def drawn(inputs):
+    return inputs + keras.random.normal((6,))
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        AlwaysNoisy,
+        lambda: keras.layers.Lambda(drawn),
+        lambda: keras.layers.Dense(6, activation=drawn),
+    ],
+)
+def test_what_always_draws_is_found_by_running_it(noise, tmp_path):
     with pytest.raises(ValueError, match="answers otherwise in training"):
-        kf.cache_features(noisy_branch(), X["image"], tmp_path, verbose=0)
-    model = fused(noisy_branch())
+        kf.cache_features(ending_in(noise()), X["image"], tmp_path, verbose=0)
+    model = fused(ending_in(noise()))
     assert split_model(model) is not None
     assert prepared(model)[0] is model
 
 
 def keys_of(model):
     rows = frozen_features._Rows(split_model(model).parts[0], [X])
-    return rows.key(), rows.digests.tobytes()
+    return rows.key.text, rows.digests(verbose=0).tobytes()
 
 
 def rescaled(factor):
@@ -338,6 +425,235 @@ def test_keys_tell_weights_and_preprocessing_apart():
     assert all(a != b for a, b in itertools.combinations(keys, 2))
 
 
+def times(factor):
+    def scaled(inputs):
+        return inputs * factor
+
+    return scaled
+
+
+FACTOR = 1.0
+SCALE = times(1.0)
+
+
+def scaled_by_global(inputs):
+    return inputs * FACTOR
+
+
+def scaled_by_helper(inputs):
+    return SCALE(inputs)
+
+
+def scaled_by_default(inputs, factor=1.0):
+    return inputs * factor
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Scaled(keras.layers.Layer):
+    """Has a factor that its config does not tell."""
+
+    factor = 1.0
+
+    def call(self, inputs):
+        return inputs * self.factor
+
+
+class Held:
+    factor = 1.0
+
+
+HELD_BY_OBJECT = Held()
+OF_ITSELF = [1.0]
+OF_ITSELF.append(OF_ITSELF)
+MASKED = np.ma.masked_array([1.0], [True])
+
+
+def scaled_by_what_holds_itself(inputs):
+    return inputs * OF_ITSELF[0]
+
+
+def scaled_by_masked(inputs):
+    return inputs * MASKED.sum()
+
+
+def scaled_by_object(inputs):
+    return inputs * HELD_BY_OBJECT.factor
+
+
+def scaled_by_module(inputs):
+    return sys.modules[__name__].FACTOR * inputs
+
+
+def ending_in(operation):
+    """A frozen branch whose values a user's function or layer changes at the end."""
+    inputs = keras.Input((4, 4, 1), name="image")
+    return kf.branch_from(keras.Model(inputs, operation(backbone()(inputs))), dtype="uint8")
+
+
+def with_activation(function):
+    layer = keras.layers.Dense(6, activation=function, kernel_initializer="identity")
+    return ending_in(layer)
+
+
+def with_lambda(function):
+    return ending_in(keras.layers.Lambda(function))
+
+
+def features_of(branch):
+    _, inputs, _, _ = prepared(fused(branch))
+    (features,) = (inputs[name] for name in inputs if name != "tabular")
+    return features
+
+
+@pytest.mark.parametrize("with_function", [with_activation, with_lambda])
+def test_functions_of_one_name_do_not_share_features(with_function):
+    """Closures are one name and one code, and differ by what they close over."""
+    once = features_of(with_function(times(1.0)))
+    np.testing.assert_array_equal(features_of(with_function(times(7.0))), 7 * once)
+
+
+@pytest.mark.parametrize(
+    ("function", "name", "changed"),
+    [
+        (scaled_by_global, "FACTOR", 7.0),
+        (scaled_by_helper, "SCALE", times(7.0)),
+        (scaled_by_default, "scaled_by_default.__defaults__", (7.0,)),
+    ],
+)
+def test_what_a_function_refers_to_is_in_the_key(function, name, changed, monkeypatch, computed):
+    branch = with_activation(function)
+    once = features_of(branch)
+    np.testing.assert_array_equal(features_of(with_activation(function)), once)
+    assert sum(computed) == 60
+    monkeypatch.setattr(f"{__name__}.{name}", changed)
+    np.testing.assert_array_equal(features_of(branch), 7 * once)
+
+
+def test_an_attribute_that_no_config_tells_is_in_the_key():
+    once, sevenfold = Scaled(), Scaled()
+    sevenfold.factor = 7.0
+    features = features_of(ending_in(once))
+    np.testing.assert_array_equal(features_of(ending_in(sevenfold)), 7 * features)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Outer(keras.layers.Layer):
+    """Holds another layer, a list and a function, none of which its config tells."""
+
+    def __init__(self, factor=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = OwnDense(6, kernel_initializer="identity")
+        self.inner.factor = [factor]
+        self.steps = [times(1.0)]
+
+    def call(self, inputs):
+        for step in self.steps:
+            inputs = step(inputs)
+        return self.inner(inputs)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class OwnDense(keras.layers.Dense):
+    """A layer of Keras with more to it."""
+
+    factor = (1.0,)
+
+    def call(self, inputs):
+        return super().call(inputs) * self.factor[0]
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class OwnModel(keras.Model):
+    """Has no graph."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.outer = Outer()
+
+    def call(self, inputs):
+        return self.outer(inputs)
+
+
+def inner_factor(layer):
+    layer.inner.factor = [7.0]
+
+
+def added_step(layer):
+    layer.steps.append(times(7.0))
+
+
+def changed_step(layer):
+    layer.steps[0] = times(7.0)
+
+
+@pytest.mark.parametrize("change", [inner_factor, added_step, changed_step])
+@pytest.mark.parametrize("in_model", [False, True])
+def test_users_layers_are_found_again_until_they_change(change, in_model, computed):
+    def branch(change=None):
+        operation = OwnModel() if in_model else Outer()
+        if change is not None:
+            change(operation.outer if in_model else operation)
+        return ending_in(operation)
+
+    once = features_of(branch())
+    np.testing.assert_array_equal(features_of(branch()), once)
+    assert sum(computed) == 60
+    np.testing.assert_array_equal(features_of(branch(change)), 7 * once)
+
+
+@pytest.mark.parametrize(
+    ("function", "why"),
+    [
+        (scaled_by_object, "Held, of which nobody can tell"),
+        (scaled_by_module, "module 'sys'"),
+        (scaled_by_what_holds_itself, "contain themselves"),
+        (scaled_by_masked, "MaskedArray, of which nobody can tell"),
+    ],
+)
+def test_what_cannot_be_told_is_run_in_each_epoch_and_said(function, why, tmp_path, computed):
+    for feature_cache in ("auto", tmp_path):
+        model = fused(with_activation(function))
+        with pytest.warns(UserWarning, match=f"frozen part is run in each epoch.*{why}"):
+            assert prepared(model, feature_cache)[0] is model
+    with pytest.raises(ValueError, match=f"cannot be cached: .*{why}"):
+        kf.cache_features(with_activation(function), X["image"], tmp_path, verbose=0)
+    assert not computed
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_was_refused_under_a_name_is_said(tmp_path):
+    model = fused(noisy_branch())
+    with pytest.warns(UserWarning, match="run in each epoch.*answers otherwise in training"):
+        assert prepared(model, tmp_path)[0] is model
+
+
+@pytest.mark.parametrize("library", [kf, keras, sys.modules[keras.backend.backend()]])
+def test_another_version_of_a_library_is_another_key(library, monkeypatch):
+    model = fused()
+    before = keys_of(model)[0]
+    monkeypatch.setattr(library, "__version__", "0.0.0")
+    assert keys_of(model)[0] != before
+
+
+def test_names_of_layers_at_any_depth_count_for_nothing():
+    """Keras counts them up, so that each network made anew has others."""
+
+    def branch():
+        inputs = keras.Input((4, 4, 1), name="image")
+        rows = keras.layers.Reshape((4, 4))(inputs)
+        row = keras.Input((4,))
+        dense = keras.layers.Dense(2, kernel_initializer="ones")
+        inner = keras.Model(row, keras.layers.Add()([dense(row), dense(row)]))
+        hidden = keras.layers.TimeDistributed(inner)(rows)
+        hidden = keras.layers.TimeDistributed(keras.layers.Dense(3, kernel_initializer="ones"))(
+            hidden
+        )
+        return keras.Model(inputs, keras.layers.Flatten()(hidden))
+
+    first, second = (kf.branch_from(branch(), dtype="uint8") for _ in range(2))
+    assert keys_of(fused(first)) == keys_of(fused(second))
+
+
 def test_a_changed_row_is_another_set_of_rows(tmp_path):
     branch = kf.freeze(backbone())
     first = kf.cache_features(branch, X["image"], tmp_path, verbose=0)
@@ -355,13 +671,14 @@ from kfusion.frozen.feature_store import FeatureFiles, Kind, digest_rows
 
 rows = np.arange(40.0).reshape(10, 4)
 
-def compute(positions):
-    print(positions.tolist(), flush=True)
-    if 6 in positions and sys.argv[2] == "stay":
-        open(sys.argv[1] + "/waiting", "w").close()
-        import time
-        time.sleep(600)
-    return [rows[positions] * 2, rows[positions].sum(axis=1)]
+def compute(batches):
+    for positions in batches:
+        print(positions.tolist(), flush=True)
+        if 6 in positions and sys.argv[2] == "stay":
+            open(sys.argv[1] + "/waiting", "w").close()
+            import time
+            time.sleep(600)
+        yield [rows[positions] * 2, rows[positions].sum(axis=1)]
 
 files = FeatureFiles(sys.argv[1])
 kinds = [Kind((4,), "float64"), Kind((), "float64")]

@@ -8,6 +8,7 @@ import pytest
 from keras import ops
 
 from kfusion import layers
+from kfusion.frozen.told_code import Told
 
 ROWS = 6
 TWO_VECTORS = [(3,), (5,)]
@@ -244,6 +245,18 @@ def test_the_example_sets_every_argument_off_its_default(name):
     own = {k: p for k, p in parameters.items() if k not in ("self", "kwargs")}
     assert set(EXAMPLES[name][0]) == set(own)
     assert all(EXAMPLES[name][0][key] != p.default for key, p in own.items())
+
+
+@every_layer
+def test_features_of_a_frozen_one_are_found_again_by_another(name):
+    """What it does is told by config and weights, which its name is none of."""
+    first, second = make(name), make(name)
+    build_model(name, first)
+    build_model(name, second)
+    second.set_weights(first.get_weights())
+    told = Told()
+    assert told.operation(first) == Told().operation(second)
+    assert not told.has_own_code
 
 
 @every_layer

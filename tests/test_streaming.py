@@ -277,5 +277,10 @@ def test_threads_are_ahead_but_answers_are_in_order():
         return item * item
 
     assert list(lazy_rows.in_advance(make, range(20), threads=4)) == [i * i for i in range(20)]
+    # Of half a gigabyte each, two wait beside the one that is asked for.
+    numbers = iter(range(20))
+    half = lazy_rows.MOST_BYTES // 2
+    assert next(lazy_rows.in_advance(make, numbers, threads=4, item_bytes=half)) == 0
+    assert next(numbers) == 3
     with pytest.raises(ZeroDivisionError):
         list(lazy_rows.in_advance(lambda i: 1 // i, [1, 0, 1], threads=2))

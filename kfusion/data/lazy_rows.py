@@ -105,16 +105,28 @@ def some_rows(array: Any, rows: Any) -> Any:
 
 
 def in_advance(
-    make: Callable[[Item], Made], items: Iterable[Item], *, threads: int | None = None
+    make: Callable[[Item], Made],
+    items: Iterable[Item],
+    *,
+    threads: int | None = None,
+    item_bytes: int = 0,
 ) -> Iterator[Made]:
-    """Yields what is made of each item, in order, while threads make the next ones."""
+    """Yields what is made of each item, in order, while threads make the next ones.
+
+    Args:
+        make: Called by several threads at once.
+        items: What to make it of.
+        threads: Int; None for one per core.
+        item_bytes: Int, of what is made of one: what waits takes no more than 1 GB.
+    """
     threads = threads or os.cpu_count() or 1
+    most = max(1, min(2 * threads, MOST_BYTES // max(1, item_bytes)))
     waiting: deque[Future[Made]] = deque()
     pool = ThreadPoolExecutor(threads)
     try:
         for item in items:
             waiting.append(pool.submit(make, item))
-            if len(waiting) > 2 * threads:
+            if len(waiting) > most:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

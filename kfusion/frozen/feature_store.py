@@ -8,20 +8,24 @@ import math
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import filelock
 import numpy as np
 
+from kfusion.data.lazy_rows import LazyRows, in_advance
 from kfusion.progress import progress
 
 ROWS_FILE = "rows.npy"
 DIGEST_BYTES = 16
+CHUNK_BYTES = 2**22
+# Of rows in memory; less is looked through in a moment.
+SHOWN_BYTES = 2**30
 
-# The features of some rows, by their positions: one array per output.
-Compute = Callable[[np.ndarray], list[np.ndarray]]
+# The features of batches of rows, each by its positions: one array per output.
+Compute = Callable[[Sequence[np.ndarray]], Iterator[list[np.ndarray]]]
 
 
 class Kind(NamedTuple):
@@ -33,7 +37,17 @@ class Kind(NamedTuple):
     @property
     def row_bytes(self) -> int:
         """Bytes of one row."""
-        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    @property
+    def file_dtype(self) -> str:
+        """What stands in a file: of bfloat16, which the format does not know, the bits."""
+        return "uint16" if self.dtype == "bfloat16" else self.dtype
+
+    def file_name(self, number: int) -> str:
+        """The file of an output, which tells the dtype where the format cannot."""
+        is_told = self.file_dtype == self.dtype
+        return f"{number}.npy" if is_told else f"{number}.{self.dtype}.npy"
 
 
 def even_batches(positions: np.ndarray, batch_size: int) -> list[np.ndarray]:
@@ -43,15 +57,39 @@ def even_batches(positions: np.ndarray, batch_size: int) -> list[np.ndarray]:
     return [positions[start : start + size] for start in range(0, len(positions), size)]
 
 
-def digest_rows(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """`(rows, 16)` uint8: a digest of each row's bytes in all of the arrays."""
-    digests = np.empty((len(arrays[0]), DIGEST_BYTES), np.uint8)
-    for i in range(len(digests)):
-        digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
-        for array in arrays:
-            digest.update(np.ascontiguousarray(array[i]).tobytes())
-        digests[i] = np.frombuffer(digest.digest(), np.uint8)
+def digest_rows(arrays: Sequence[Any], *, verbose: int | bool = 0) -> np.ndarray:
+    """`(rows, 16)` uint8: a digest of each row's bytes in all of the arrays.
+
+    Args:
+        arrays: NumPy arrays or `LazyRows` of as many rows, read in parts of a few MB, in parallel.
+        verbose: 0 hides the progress, which is shown where it takes long.
+    """
+    num_rows = len(arrays[0])
+    size = sum(array.nbytes for array in arrays)
+    per_part = max(1, CHUNK_BYTES * num_rows // max(1, size))
+    starts = range(0, num_rows, per_part)
+    takes_long = size > SHOWN_BYTES or any(isinstance(array, LazyRows) for array in arrays)
+
+    def read(start: int) -> np.ndarray:
+        return _digests([array[start : start + per_part] for array in arrays])
+
+    digests = np.empty((num_rows, DIGEST_BYTES), np.uint8)
+    shown = verbose if takes_long else 0
+    with progress(digests, description="rows looked up", verbose=shown) as bar:
+        for start, found in zip(starts, in_advance(read, starts), strict=True):
+            digests[start : start + len(found)] = found
+            bar.advance(len(found))
     return digests
+
+
+def _digests(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    found = []
+    for row in zip(*arrays, strict=True):
+        digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+        for part in row:
+            digest.update(np.ascontiguousarray(part).tobytes())
+        found.append(digest.digest())
+    return np.frombuffer(b"".join(found), np.uint8).reshape(-1, DIGEST_BYTES)
 
 
 class FeatureMemory:
@@ -72,32 +110,44 @@ class FeatureMemory:
             self._parts.clear()
 
     def features(
-        self, key: str, digests: np.ndarray, kinds: Sequence[Kind], compute: Compute
-    ) -> list[np.ndarray] | None:
-        """Features of rows, computed where they are not known; None if they are too large.
+        self,
+        key: str,
+        digests: np.ndarray,
+        kinds: Sequence[Kind],
+        compute: Compute,
+        *,
+        batch_size: int,
+        verbose: int | bool,
+    ) -> list[np.ndarray]:
+        """Features of rows, computed where they are not known.
 
         Args:
             key: What computes them.
             digests: As of `digest_rows`.
             kinds: `Kind` of each output.
-            compute: Callable from positions of rows to an array per output.
+            compute: Callable from batches of positions of rows to an array per output and batch.
+            batch_size: Int, most rows that are computed at once.
+            verbose: 0 hides the progress.
         """
         names = [digest.tobytes() for digest in digests]
-        size = len(set(names)) * sum(kind.row_bytes for kind in kinds)
-        if size > self.limit:
-            return None
         with self._lock:
             positions, arrays = self._parts.get(
                 key, ({}, [np.empty((0, *kind.shape), kind.dtype) for kind in kinds])
             )
         new = _first_of_each(names, positions)
         if new.size:
-            found = compute(new)
+            parts = [[array] for array in arrays]
+            batches = even_batches(new, batch_size)
+            with progress(new, description="frozen features", verbose=verbose) as bar:
+                for batch, found in zip(batches, compute(batches), strict=True):
+                    for output, array in zip(parts, found, strict=True):
+                        output.append(array)
+                    bar.advance(len(batch))
             positions = {
                 **positions,
                 **{names[row]: len(positions) + i for i, row in enumerate(new)},
             }
-            arrays = [np.concatenate(pair) for pair in zip(arrays, found, strict=True)]
+            arrays = [np.concatenate(output) for output in parts]
         with self._lock:
             self._parts[key] = positions, arrays
             self._parts.move_to_end(key)
@@ -136,9 +186,7 @@ class FeatureFiles:
         """Features of rows; those that no file has are computed into a new one.
 
         Args:
-            key, digests, kinds, compute: As of `FeatureMemory.features`.
-            batch_size: Int, most rows that are computed and written at once.
-            verbose: 0 hides the progress.
+            key, digests, kinds, compute, batch_size, verbose: As of `FeatureMemory.features`.
         """
         whole = self._path(key, digests)
         if whole.exists():
@@ -151,7 +199,7 @@ class FeatureFiles:
                 key,
                 digests[new],
                 kinds,
-                lambda rows: compute(new[rows]),
+                lambda batches: compute([new[batch] for batch in batches]),
                 batch_size=batch_size,
                 verbose=verbose,
             )
@@ -183,7 +231,8 @@ class FeatureFiles:
             work = path.with_name(f".{path.name}.unfinished")
             work.mkdir(exist_ok=True)
             files = [
-                _RowFile(work / f"{i}.npy", kind, len(digests)) for i, kind in enumerate(kinds)
+                _RowFile(work / kind.file_name(i), kind, len(digests))
+                for i, kind in enumerate(kinds)
             ]
             try:
                 _fill(files, len(digests), compute, batch_size, verbose)
@@ -213,7 +262,7 @@ class _RowFile:
     def __init__(self, path: Path, kind: Kind, num_rows: int):
         self.row_bytes = kind.row_bytes
         header = io.BytesIO()
-        descr = np.lib.format.dtype_to_descr(np.dtype(kind.dtype))
+        descr = np.lib.format.dtype_to_descr(np.dtype(kind.file_dtype))
         np.lib.format.write_array_header_1_0(
             header, {"descr": descr, "fortran_order": False, "shape": (num_rows, *kind.shape)}
         )
@@ -248,15 +297,19 @@ def _fill(
     numbers = np.arange(num_rows)
     with progress(numbers, description="frozen features", verbose=verbose) as bar:
         bar.count = bar.skipped = start
-        for rows in even_batches(numbers[start:], batch_size):
-            for file, found in zip(files, compute(rows), strict=True):
-                file.append(found)
-            bar.advance(len(rows))
+        batches = even_batches(numbers[start:], batch_size)
+        for batch, found in zip(batches, compute(batches), strict=True):
+            for file, array in zip(files, found, strict=True):
+                file.append(array)
+            bar.advance(len(batch))
 
 
 def read_features(path: Path, kinds: Sequence[Kind]) -> list[np.ndarray]:
     """The read-only memory maps of one set of rows."""
-    return [np.load(path / f"{i}.npy", mmap_mode="r") for i in range(len(kinds))]
+    return [
+        np.load(path / kind.file_name(i), mmap_mode="r").view(kind.dtype)
+        for i, kind in enumerate(kinds)
+    ]
 
 
 def _gather(places: Sequence[tuple[Path, int]], kinds: Sequence[Kind]) -> list[np.ndarray]:

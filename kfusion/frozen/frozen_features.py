@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,13 @@ import numpy as np
 
 from kfusion.data.image_cache import default_cache_folder
 from kfusion.data.inputs import select_inputs
-from kfusion.devices import predict_on_devices
+from kfusion.data.lazy_rows import LazyRows, in_advance
+from kfusion.devices import find_device, predict_on_devices
 from kfusion.frozen.feature_store import (
-    Compute,
     FeatureFiles,
     FeatureMemory,
     Kind,
     digest_rows,
-    even_batches,
     read_features,
 )
 from kfusion.frozen.frozen_parts import (
@@ -32,19 +33,26 @@ from kfusion.frozen.frozen_parts import (
     split_model,
     whole_part,
 )
-from kfusion.frozen.part_keys import UnknownPartError, part_key
+from kfusion.frozen.part_keys import PartKey, part_key
+from kfusion.frozen.told_code import UnknownPartError
 from kfusion.models.prediction import EVALUATION_BATCH, input_specs
-from kfusion.progress import progress
 
 AUTO = "auto"
-MEMORY = FeatureMemory(limit=2**30)
+IN_MEMORY = FeatureMemory(limit=2**30)
 NUM_PROBED = 4
+# What the widest layer takes and gives for a batch, by where it runs.
+CALL_BYTES_ON_CPU = 2**27
+CALL_BYTES_ELSEWHERE = 2**30
 
-Inputs = dict[str, np.ndarray]
+Inputs = dict[str, Any]
 
 
 class ChangingPartError(ValueError):
-    """A part that looks frozen answers otherwise in training."""
+    """A part that looks frozen answers otherwise in training, or by the shape of its rows."""
+
+
+class TooLargeError(ValueError):
+    """What a part gives is more than memory is taken for."""
 
 
 def cache_features(
@@ -52,7 +60,7 @@ def cache_features(
     x: Any,
     directory: str | os.PathLike | None = None,
     *,
-    batch_size: int = EVALUATION_BATCH,
+    batch_size: int | None = None,
     verbose: int | bool = 1,
 ) -> np.ndarray:
     """Computes what a frozen branch gives for each row, once, into a memory-mapped file.
@@ -68,7 +76,8 @@ def cache_features(
         x: Dict of arrays by input name; or an array, of a branch with one input.
         directory: Folder of all features; None for "features" in `$KFUSION_CACHE`, or in kfusion's
             folder of the user's cache.
-        batch_size: Int, most rows computed and written at once.
+        batch_size: Int, most rows computed and written at once; None for 256, or for as many as
+            the widest layer has 128 MB for (on an accelerator 1 GB) if these are fewer.
         verbose: 0 hides the progress.
 
     Returns:
@@ -105,7 +114,12 @@ def cache_features(
     rows = _Rows(part, [inputs])
     try:
         path = files.write(
-            rows.key(), rows.digests, kinds, rows.compute, batch_size=batch_size, verbose=verbose
+            rows.key.text,
+            rows.digests(verbose),
+            kinds,
+            rows.compute,
+            batch_size=batch_size or _batch_size(part),
+            verbose=verbose,
         )
     except (UnknownPartError, ChangingPartError) as error:
         raise ValueError(f"{branch.name!r} cannot be cached: {error}.") from error
@@ -221,22 +235,40 @@ class _Rows:
         names = [value.tensor.name for value in part.inputs]
         self.part = part
         self.columns = {name: [table[name] for table in tables] for name in names}
-        self.digests = np.concatenate([digest_rows([table[n] for n in names]) for table in tables])
-        self._model: StepsModel | None = None
-        self._batch_size = 0
+        self.lengths = [len(table[names[0]]) for table in tables]
 
-    def key(self) -> str:
+    def __len__(self) -> int:
+        return sum(self.lengths)
+
+    @functools.cached_property
+    def key(self) -> PartKey:
         """What the part is, and of what shape the rows are."""
         return part_key(self.part, [tables[0].shape[1:] for tables in self.columns.values()])
 
-    def compute(self, positions: np.ndarray) -> list[np.ndarray]:
-        """What the part gives for a batch of rows; the first one is the largest."""
-        if self._model is None:
-            self._model, self._batch_size = self._checked_model(), len(positions)
+    def digests(self, verbose: int | bool) -> np.ndarray:
+        """A digest of each row."""
+        tables = zip(*self.columns.values(), strict=True)
+        return np.concatenate([digest_rows(table, verbose=verbose) for table in tables])
+
+    def compute(self, batches: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
+        """What the part gives for each batch of rows; the first one is the largest."""
+        if not batches:
+            return
+        model, size = self._checked_model(), len(batches[0])
         # Of one size, so that nothing is compiled twice.
-        rows = self._take(np.resize(positions, self._batch_size))
-        outputs = predict_on_devices(self._model, rows)
-        return [np.asarray(output)[: len(positions)] for output in outputs]
+        filled = [np.resize(batch, size) for batch in batches]
+        taken: Iterable[Inputs] = map(self._take, filled)
+        arrays = [array for tables in self.columns.values() for array in tables]
+        if any(isinstance(array, LazyRows) for array in arrays):
+            row_bytes = sum(array.nbytes for array in arrays) // len(self)
+            taken = in_advance(self._take, filled, item_bytes=size * row_bytes)
+        dtypes = [value.tensor.dtype for value in self.part.outputs]
+        for batch, rows in zip(batches, taken, strict=True):
+            outputs = predict_on_devices(model, rows)
+            yield [
+                np.asarray(output)[: len(batch)].astype(dtype, copy=False)
+                for output, dtype in zip(outputs, dtypes, strict=True)
+            ]
 
     def _take(self, positions: np.ndarray) -> Inputs:
         return {name: _rows_of(tables, positions) for name, tables in self.columns.items()}
@@ -250,14 +282,14 @@ class _Rows:
         ]
         given = {value.tensor.name: value for value in self.part.inputs}
         model = StepsModel(given, self.part.steps, self.part.outputs, layers)
-        if not all(map(_is_known, layers)):
+        if self.key.has_own_code:
             self._check_answers(model)
         return model
 
     def _check_answers(self, model: StepsModel) -> None:
         """Runs a few rows as in training and not: nobody knows what users' layers do."""
         before = model.get_weights()
-        few = self._take(np.arange(min(NUM_PROBED, len(self.digests))))
+        few = self._take(np.arange(min(NUM_PROBED, len(self))))
         answers = [model(few, training=mode) for mode in (True, False)]
         after = model.get_weights()
         model.set_weights(before)
@@ -301,30 +333,54 @@ def _features(
     part: Part, tables: Sequence[Inputs], feature_cache: Any, verbose: int | bool
 ) -> list[np.ndarray] | None:
     """What a part gives for the rows of all tables; None if that cannot be kept."""
+    try:
+        return _kept_features(part, tables, feature_cache, verbose)
+    except (UnknownPartError, ChangingPartError, TooLargeError) as error:
+        # Nobody who asked for nothing wonders that augmentation is run in each epoch.
+        if feature_cache != AUTO or not isinstance(error, ChangingPartError):
+            warnings.warn(
+                f"A frozen part is run in each epoch, since what it gives is not kept: {error}. "
+                "`feature_cache=False` says that this is meant.",
+                stacklevel=5,
+            )
+        return None
+
+
+def _kept_features(
+    part: Part, tables: Sequence[Inputs], feature_cache: Any, verbose: int | bool
+) -> list[np.ndarray]:
     kinds = _kinds(part)
     names = [value.tensor.name for value in part.inputs]
     if kinds is None or any(len({t[name].shape[1:] for t in tables}) > 1 for name in names):
-        return None
+        raise ChangingPartError("rows have no shape in common")
     rows = _Rows(part, tables)
-    try:
-        key = rows.key()
-        if feature_cache == AUTO:
-            return MEMORY.features(key, rows.digests, kinds, _in_batches(rows, verbose))
-        files = FeatureFiles(_folder(None if feature_cache is True else feature_cache))
-        return files.features(
-            key, rows.digests, kinds, rows.compute, batch_size=EVALUATION_BATCH, verbose=verbose
-        )
-    except (UnknownPartError, ChangingPartError):
-        return None
+    key = rows.key.text
+    store: FeatureMemory | FeatureFiles = IN_MEMORY
+    if feature_cache == AUTO:
+        size = len(rows) * sum(kind.row_bytes for kind in kinds)
+        if size > IN_MEMORY.limit:
+            raise TooLargeError(
+                f'{len(rows):,} rows take {size / 2**30:.2g} GB and `feature_cache="auto"` keeps '
+                f"{IN_MEMORY.limit / 2**30:.2g} GB in memory. `feature_cache=True` keeps them in "
+                "files in kfusion's cache folder, a path in that folder"
+            )
+    else:
+        store = FeatureFiles(_folder(None if feature_cache is True else feature_cache))
+    return store.features(
+        key,
+        rows.digests(verbose),
+        kinds,
+        rows.compute,
+        batch_size=_batch_size(part),
+        verbose=verbose,
+    )
 
 
-def _in_batches(rows: _Rows, verbose: int | bool) -> Compute:
-    def compute(positions: np.ndarray) -> list[np.ndarray]:
-        batches = even_batches(positions, EVALUATION_BATCH)
-        shown = progress(batches, description="frozen features", verbose=verbose)
-        return [np.concatenate(parts) for parts in zip(*map(rows.compute, shown), strict=True)]
-
-    return compute
+def _batch_size(part: Part) -> int:
+    """Rows at once for which the widest layer has memory."""
+    is_cpu = find_device().kind == "cpu"
+    memory = CALL_BYTES_ON_CPU if is_cpu else CALL_BYTES_ELSEWHERE
+    return max(1, min(EVALUATION_BATCH, memory // max(1, part.widest_call())))
 
 
 def _checked_part(branch: keras.Model) -> Part:
@@ -376,15 +432,6 @@ def _rows_of(tables: Sequence[np.ndarray], positions: np.ndarray) -> np.ndarray:
         found[here] = table[positions[here] - start]
         start += len(table)
     return found
-
-
-def _is_known(layer: keras.layers.Layer) -> bool:
-    """Whether a layer and all within it are of Keras or kfusion, none with a function in it."""
-    return all(
-        type(part).__module__.split(".")[0] in ("keras", "kfusion")
-        and not isinstance(part, keras.layers.Lambda)
-        for part in layer._flatten_layers()
-    )
 
 
 def _is_close(a: Any, b: Any) -> bool:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from kfusion.layers import Frozen
 from kfusion.models.trained_models import plain_model
@@ -19,7 +21,7 @@ ALIKE = (
     keras.layers.EinsumDense,
     keras.layers.Resizing,
 )
-DTYPES = ("float16", "float32", "float64", "int32", "int64", "uint8", "bool")
+DTYPES = ("bfloat16", "float16", "float32", "float64", "int32", "int64", "uint8", "bool")
 
 
 @dataclasses.dataclass(eq=False, repr=False)
@@ -75,6 +77,10 @@ class Part:
     def operations(self) -> set[int]:
         """Ids of the operations that make it frozen."""
         return {id(step.operation) for step in self.steps if _is_frozen_by(step.operation)}
+
+    def widest_call(self) -> int:
+        """Bytes that the widest of its calls takes and gives for a row, sizes unknown left out."""
+        return max(map(_call_bytes, self.steps), default=0)
 
 
 @dataclasses.dataclass(eq=False, repr=False)
@@ -354,6 +360,18 @@ def _part(graph: Graph, outputs: list[Value]) -> Part:
         [step for step in graph.steps if step in steps],
         outputs,
     )
+
+
+def _call_bytes(step: Step) -> int:
+    graph = trace(step.operation.model) if isinstance(step.operation, Frozen) else None
+    if graph is not None:
+        return max(map(_call_bytes, graph.steps), default=0)
+    tensors = [value.tensor for value in (*step.taken, *step.outputs)]
+    return sum(math.prod(filter(None, t.shape)) * _item_bytes(t.dtype) for t in tensors)
+
+
+def _item_bytes(dtype: str) -> int:
+    return np.dtype(dtype).itemsize if dtype in DTYPES else 4
 
 
 def _values(structure: Any) -> list[Value]:

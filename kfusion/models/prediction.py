@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -100,7 +100,10 @@ def predict_batches(
         return {name: array[first : first + batch_size] for name, array in inputs.items()}
 
     streams = any(isinstance(array, LazyRows) for array in inputs.values())
-    batches = in_advance(make, firsts) if streams else map(make, firsts)
+    batches: Iterable[dict[str, np.ndarray]] = map(make, firsts)
+    if streams:
+        row_bytes = sum(array.nbytes for array in inputs.values()) // rows
+        batches = in_advance(make, firsts, item_bytes=batch_size * row_bytes)
     parts = []
     with _no_word_of_retracing():
         for start, first, batch in zip(starts, firsts, batches, strict=True):
