@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Mapping
+from typing import Any
 
 import keras
 
@@ -256,6 +257,11 @@ def answers_by_name(model: keras.Model) -> bool:
     """Whether a model gives a dict of predictions, as one with auxiliary heads does."""
     # A Sequential model has no `output`.
     return isinstance(getattr(model, "output", None), dict)
+
+
+def per_output(model: keras.Model, values: Any) -> Any:
+    """Targets or weights as a model takes them: once for each output that has a name."""
+    return dict.fromkeys(model.output, values) if answers_by_name(model) else values
 
 
 def holds_an_ensemble(model: keras.Model) -> bool:

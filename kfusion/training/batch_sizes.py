@@ -9,8 +9,9 @@ import keras
 import numpy as np
 
 from kfusion.devices import find_device
+from kfusion.models.building import per_output
 from kfusion.tasks import Task
-from kfusion.training.compiling import compile_model, per_output
+from kfusion.training.compiling import compile_model
 from kfusion.training.memory_batches import (
     MEMORY,
     SHARE,

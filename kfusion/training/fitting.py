@@ -18,13 +18,14 @@ from kfusion.data.training_rows import training_rows
 from kfusion.devices import check_compiling, find_distribution, num_devices, sharing
 from kfusion.doctor.before_training import warn_before_training
 from kfusion.frozen.frozen_features import AUTO, train_on_features
+from kfusion.models.building import per_output
 from kfusion.models.prediction import check_data, feed
 from kfusion.models.residual import starts_from_the_best
 from kfusion.optimizers import COSINE, StepDecay
 from kfusion.tasks import Task, as_task, check_variety
 from kfusion.training.backend_memory import traced_gradients_forgotten
 from kfusion.training.batch_sizes import largest_batch_size, read_batch_size
-from kfusion.training.compiling import balanced_loss, compile_model, per_output
+from kfusion.training.compiling import balanced_loss, compile_model
 from kfusion.training.epoch_callbacks import BestWeights, EpochBar, ExactScores, LearningRate
 from kfusion.training.memory_batches import MEMORY
 from kfusion.training.row_weights import row_weights

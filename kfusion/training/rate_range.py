@@ -10,7 +10,8 @@ import numpy as np
 
 from kfusion.doctor.case import make_rows
 from kfusion.doctor.model_runs import feed
-from kfusion.models.building import answers_by_name
+from kfusion.models.building import per_output
+from kfusion.optimizers import optimizer_at
 from kfusion.tasks import Task, as_task
 from kfusion.training.backend_memory import traced_gradients_forgotten
 from kfusion.training.compiling import compile_model
@@ -109,10 +110,10 @@ def learning_rate_range_test(
 
 def _train(model: keras.Model, batch: Any, targets: np.ndarray) -> float:
     """One step; returns the loss before it."""
-    y = dict.fromkeys(model.output, targets) if answers_by_name(model) else targets
     # Otherwise the mean over all batches so far would come back.
     model.reset_metrics()
-    return float(model.train_on_batch(batch, y, return_dict=True)["loss"])
+    logs = model.train_on_batch(batch, per_output(model, targets), return_dict=True)
+    return float(logs["loss"])
 
 
 def _compiled_copy(model: keras.Model, task: Task, rate: float) -> keras.Model:
@@ -121,9 +122,8 @@ def _compiled_copy(model: keras.Model, task: Task, rate: float) -> keras.Model:
     if getattr(model, "loss", None) is None:
         compile_model(copy, task=task, learning_rate=rate)
         return copy
-    config = {**model.optimizer.get_config(), "learning_rate": rate}
     copy.compile(
-        optimizer=type(model.optimizer).from_config(config),
+        optimizer=optimizer_at(model.optimizer, rate),
         loss=model.loss,
         loss_weights=model._compile_loss._user_loss_weights,
     )
