@@ -461,6 +461,21 @@ class TestErrorsBeforeTraining:
         with pytest.raises(TypeError, match=message):
             quick_fit(model, x, validation_data=validation)
 
+    @pytest.mark.parametrize(
+        ("batch_size", "error", "message"),
+        [
+            (0, ValueError, "`batch_size` must be 1 or more. Received: 0"),
+            (-1, ValueError, "`batch_size` must be 1 or more. Received: -1"),
+            (32.5, TypeError, r"`batch_size` must be an int, .* Received: 32.5 \(float\)"),
+            (True, TypeError, "`batch_size` must be an int"),
+        ],
+    )
+    def test_a_batch_size_that_no_step_can_have(self, model, batch_size, error, message):
+        before = model.get_weights()
+        with pytest.raises(error, match=message):
+            quick_fit(model, batch_size=batch_size)
+        assert all(map(np.array_equal, before, model.get_weights()))
+
     def test_a_model_that_was_never_built(self):
         unbuilt = keras.Sequential([keras.layers.Dense(1)], name="unbuilt")
         with pytest.raises(ValueError, match="'unbuilt' has no known inputs"):

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kfusion.data.row_batches import check_batch_size
 from kfusion.devices import find_device
 from kfusion.models.building import per_output
 from kfusion.tasks import Task
@@ -35,7 +36,12 @@ def default_batch_size(num_rows: int) -> int:
 
 
 def read_batch_size(batch_size: Any, num_rows: int, devices: int) -> int:
-    """The number given; the default where there is none, also until memory has been looked at."""
+    """The number given; the default where there is none, also until memory has been looked at.
+
+    Raises:
+        TypeError: If it is neither None, an int nor "memory".
+        ValueError: If it is below 1, another word, or "memory" with several devices.
+    """
     if batch_size == MEMORY and devices > 1:
         raise ValueError(
             f'`batch_size="{MEMORY}"` looks at one device. With a distribution give a number: what '
@@ -47,7 +53,7 @@ def read_batch_size(batch_size: Any, num_rows: int, devices: int) -> int:
         raise ValueError(
             f'`batch_size` must be None, a number or "{MEMORY}". Received: {batch_size!r}.'
         )
-    return batch_size
+    return check_batch_size(batch_size)
 
 
 def largest_batch_size(

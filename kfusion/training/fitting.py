@@ -124,8 +124,8 @@ def fit(
 
     Raises:
         TypeError, ValueError: If inputs, targets or weights do not fit the model or task; see
-            `select_inputs` and `Task.check_targets`; or the model, optimizer or batch size do not
-            fit the distribution. Raised before training.
+            `select_inputs` and `Task.check_targets`; the batch size is no int of 1 or more; or the
+            model, optimizer or batch size do not fit the distribution. Raised before training.
         RuntimeError: If the first epoch already ends with predictions that are not finite; or not
             one row fits in memory, where it was asked.
     """

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kfusion.data.row_batches import check_batch_size
 from kfusion.doctor.case import make_rows
 from kfusion.doctor.model_runs import feed
 from kfusion.models.building import per_output
@@ -67,15 +68,16 @@ def learning_rate_range_test(
         lowest: Float above 0, the first rate.
         highest: Float above `lowest`, the last rate.
         steps: Int, 10 or more.
-        batch_size: Int.
+        batch_size: Int, 1 or more.
         seed: Int, of the order of the rows.
 
     Returns:
         `RateRange`.
 
     Raises:
-        ValueError: If a rate or the number of steps is out of its range, lengths differ, or the
-            loss is not finite from the first step on.
+        TypeError: If `batch_size` is no int.
+        ValueError: If a rate, the number of steps or the batch size is out of its range, lengths
+            differ, or the loss is not finite from the first step on.
     """
     if not 0 < lowest < highest:
         raise ValueError(
@@ -83,6 +85,7 @@ def learning_rate_range_test(
         )
     if steps < 10:
         raise ValueError(f"`steps` must be 10 or more. Received: {steps}.")
+    batch_size = check_batch_size(batch_size)
     rows = make_rows(model, x, y)
     inputs, targets = rows.x, rows.y
     copy = _compiled_copy(model, as_task(task), lowest)
