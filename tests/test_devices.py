@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from kfusion.data.row_batches import ShuffledBatches
+from kfusion.devices import Device, find_device
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,6 +36,36 @@ def run_on(backend, part):
     assert not done.returncode, done.stderr[-3000:]
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     return {line.pop("name"): line for line in lines}
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="how TensorFlow tells them")
+class TestFindDevice:
+    @pytest.fixture(autouse=True)
+    def one_gpu(self, monkeypatch):
+        import tensorflow as tf
+
+        gpu = tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")
+        details = {"compute_capability": (7, 5)}
+        physical = tf.config.list_physical_devices
+        monkeypatch.setattr(
+            tf.config,
+            "list_physical_devices",
+            lambda kind=None: [gpu] if kind == "GPU" else physical(kind),
+        )
+        monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda _: details)
+        return gpu
+
+    def test_a_gpu_that_is_hidden_is_none(self, monkeypatch):
+        import tensorflow as tf
+
+        monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind=None: [])
+        assert find_device() == Device("cpu")
+
+    def test_a_gpu_that_is_seen_has_its_capability(self, monkeypatch, one_gpu):
+        import tensorflow as tf
+
+        monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind=None: [one_gpu])
+        assert find_device() == Device("gpu", (7, 5))
 
 
 BACKENDS = ["tensorflow", pytest.param("jax", marks=pytest.mark.slow)]

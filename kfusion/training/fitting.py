@@ -78,7 +78,8 @@ def fit(
         batch_size: Int, rows per step; by default 64, or less (16 at least) so that an epoch of
             a small table has 30 steps. "memory" takes the largest power of two whose training step
             fits: by trying on a GPU or TPU, by an estimate and half of what is free on a CPU. An
-            epoch then has few steps: give more epochs, or a higher rate.
+            epoch then has few steps: give more epochs, or a higher rate. Where the last batch would
+            be of one row, both are changed a little.
         optimizer: Any Keras optimizer by name, or an instance, whose own rate then counts.
         learning_rate: Float, the highest rate; a Keras schedule to use as it is; or None for a
             usual rate of the optimizer named.
