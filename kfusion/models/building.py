@@ -95,8 +95,8 @@ def build_fusion_model(
 
     Raises:
         TypeError: If `branches` is no mapping of Keras models, or the fusion no layer.
-        ValueError: If there are fewer than two branches, one gives no vector, two that share an
-            input disagree on its shape, or the fusion is unknown.
+        ValueError: If there are fewer than two branches, one gives no vector or is named as an
+            input, two that share an input disagree on its shape, or the fusion is unknown.
 
     Example:
         >>> from kfusion import image_branch, tabular_branch
@@ -171,7 +171,8 @@ def build_unimodal_model(
         one, to `(rows, task.units)`, or to a dict with it.
 
     Raises:
-        TypeError, ValueError: If the branch is no model from one input to a vector.
+        TypeError, ValueError: If the branch is no model from one input to a vector, or is named as
+            its input.
     """
     task = as_task(task)
     inputs, features = join_branches({branch.name: branch})
@@ -310,6 +311,12 @@ def join_branches(branches: Mapping[str, keras.Model]):
                 "another `input_name=` to one of their builders."
             )
         features[name] = branch(shared)
+    for name, branch in branches.items():
+        if branch.name in inputs:
+            raise ValueError(
+                f"Branch {name!r} is named as the input {branch.name!r}, but parts of a model have "
+                "different names: pass another `name=` or `input_name=` to its builder."
+            )
     return inputs, features
 
 
