@@ -231,7 +231,7 @@ def find_device() -> Device:
 
         if tf.config.list_logical_devices("TPU"):
             return Device("tpu")
-        for gpu in tf.config.list_physical_devices("GPU"):
+        for gpu in tf.config.get_visible_devices("GPU"):
             details = tf.config.experimental.get_device_details(gpu)
             return Device("gpu", details.get("compute_capability"))
     return Device("cpu")

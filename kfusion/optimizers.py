@@ -136,6 +136,20 @@ def _cosine_rate(
     return highest * ((1 - alpha) * cosine + alpha)
 
 
+def optimizer_at(
+    optimizer: keras.optimizers.Optimizer, learning_rate: float
+) -> keras.optimizers.Optimizer:
+    """A fresh optimizer like the one given, but at a constant rate.
+
+    Under "mixed_float16" that may be one which scales the loss; the rate is that of the one within.
+    """
+    config = optimizer.get_config()
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        within = optimizer_at(optimizer.inner_optimizer, learning_rate)
+        return type(optimizer)(**{**config, "inner_optimizer": within})
+    return type(optimizer).from_config({**config, "learning_rate": learning_rate})
+
+
 def highest_rate(optimizer: str, learning_rate: float | None, factor: float) -> float:
     """The rate given, or a usual one of the optimizer named times a factor.
 

@@ -1,14 +1,8 @@
 """Everything but the export works on every backend of Keras, each in a process of its own."""
 
-import importlib.util
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+from backend_runs import run_on
 
-ROOT = Path(__file__).parents[1]
 # Tests that every backend must pass; a file, or a class or function in it. Models are compiled anew
 # on each, which takes long: one of each kind is enough.
 EVERYWHERE = [
@@ -28,31 +22,12 @@ EVERYWHERE = [
 KINDS = "not image and not multiclass and not sequential"
 
 
-def run_on(backend, *command):
-    if backend != "tensorflow" and not importlib.util.find_spec(backend):
-        pytest.skip(f"needs pip install kfusion[{backend}]")
-    done = subprocess.run(
-        [sys.executable, *command],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={
-            **os.environ,
-            "KERAS_BACKEND": backend,
-            "PYTHONPATH": str(ROOT),
-            # Compiling takes longer than what is compiled.
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        },
-        check=False,
-    )
-    assert not done.returncode, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_what_holds_on_tensorflow_holds_on_others(backend):
     files = [f"tests/{name}" for name in EVERYWHERE]
     options = ["-n0", "-m", "", "-p", "no:cacheprovider", "-k", KINDS]
-    printed = run_on(backend, "-m", "pytest", *options, *files)
+    # Compiling takes longer than what is compiled.
+    settings = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    printed = run_on(backend, "-m", "pytest", *options, *files, **settings)
     assert "[100%]" in printed

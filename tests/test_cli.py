@@ -72,6 +72,11 @@ def test_fit_export_and_predict_hand_over_to_each_other(folder, tmp_path, capsys
     # Told before anything is written.
     assert main(["export", run, "--out", f"{model} again", "--onnx", str(page)]) == 2
     assert f"{page} exists. Choose another file" in capsys.readouterr().err
+    described = tmp_path / "again.onnx.json"
+    described.write_text("mine")
+    beside = str(tmp_path / "again.onnx")
+    assert main(["export", run, "--out", f"{model} again", "--onnx", beside]) == 2
+    assert f"{described} exists. Choose another file" in capsys.readouterr().err
     assert not (tmp_path / "model again").exists()
 
     kept = next(c for c in fitted["candidates"] if c["name"] == fitted["kept"])

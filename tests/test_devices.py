@@ -1,40 +1,52 @@
 """Two devices that share each batch train what one device trains, and say what they need."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from backend_runs import run_on
 
 from kfusion.data.row_batches import ShuffledBatches
+from kfusion.devices import Device, find_device
 
-ROOT = Path(__file__).parents[1]
 
-
-def run_on(backend, part):
-    """What the program tells, by name."""
-    if backend != "tensorflow":
-        pytest.importorskip(backend)
-    done = subprocess.run(
-        [sys.executable, "tests/two_devices.py", part],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={
-            **os.environ,
-            "KERAS_BACKEND": backend,
-            "PYTHONPATH": str(ROOT),
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-        },
-        check=False,
-    )
-    assert not done.returncode, done.stderr[-3000:]
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+def told_on(backend, part):
+    """What the program of two devices tells, by name."""
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    printed = run_on(backend, "tests/two_devices.py", part, **flags)
+    lines = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
     return {line.pop("name"): line for line in lines}
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="how TensorFlow tells them")
+class TestFindDevice:
+    @pytest.fixture(autouse=True)
+    def one_gpu(self, monkeypatch):
+        import tensorflow as tf
+
+        gpu = tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")
+        details = {"compute_capability": (7, 5)}
+        physical = tf.config.list_physical_devices
+        monkeypatch.setattr(
+            tf.config,
+            "list_physical_devices",
+            lambda kind=None: [gpu] if kind == "GPU" else physical(kind),
+        )
+        monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda _: details)
+        return gpu
+
+    def test_a_gpu_that_is_hidden_is_none(self, monkeypatch):
+        import tensorflow as tf
+
+        monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind=None: [])
+        assert find_device() == Device("cpu")
+
+    def test_a_gpu_that_is_seen_has_its_capability(self, monkeypatch, one_gpu):
+        import tensorflow as tf
+
+        monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind=None: [one_gpu])
+        assert find_device() == Device("gpu", (7, 5))
 
 
 BACKENDS = ["tensorflow", pytest.param("jax", marks=pytest.mark.slow)]
@@ -42,7 +54,7 @@ BACKENDS = ["tensorflow", pytest.param("jax", marks=pytest.mark.slow)]
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_two_devices_train_what_one_does_and_say_what_they_need(backend):
-    told = run_on(backend, "plain")
+    told = told_on(backend, "plain")
     plain = told["a last batch that two cannot share"]
     assert plain["moved"] > 0.01
     assert plain["weights"] < 1e-6
@@ -59,7 +71,7 @@ def test_two_devices_train_what_one_does_and_say_what_they_need(backend):
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_batches_are_normalised_whole_and_folds_and_searches_use_both_devices(backend):
-    told = run_on(backend, "rest")
+    told = told_on(backend, "rest")
     for name in ("normalised batches, the last one smaller", "frozen features"):
         assert told[name]["moved"] > 0.01
         assert told[name]["predictions"] < 1e-5, name

@@ -117,3 +117,9 @@ class TestRangeTest:
             kfusion.learning_rate_range_test(
                 network(), PIXELS, DIGITS, task="binary", lowest=1.0, highest=0.1
             )
+
+    def test_rejects_batches_of_no_rows(self):
+        with pytest.raises(ValueError, match="`batch_size` must be 1 or more. Received: 0"):
+            kfusion.learning_rate_range_test(
+                network(), PIXELS, DIGITS, task="multiclass", batch_size=0
+            )

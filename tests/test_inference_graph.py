@@ -185,6 +185,30 @@ class TestWholeModels:
         x = {"tabular": np.random.default_rng(0).normal(size=(4, 4)).astype("float32")}
         assert set(kinds_of(check_equal(model, x))) == {"InputLayer", "Dense"}
 
+    @pytest.mark.parametrize("make", [lambda inner: inner, freeze], ids=["inner", "frozen"])
+    @pytest.mark.parametrize("answers", [["wide", "narrow"], ["narrow"]], ids=["two", "one"])
+    def test_models_within_that_answer_by_name(self, make, answers):
+        inputs = keras.Input((4,))
+        hidden = NormalizedDense(5)(inputs)
+        widths = {"wide": 3, "narrow": 2}
+        inner = keras.Model(inputs, {name: LAYERS.Dense(widths[name])(hidden) for name in answers})
+        inputs = keras.Input((4,), name="tabular")
+        found = make(inner)(inputs)
+        joined = LAYERS.Concatenate()([*found.values(), inputs])
+        model = move_off_the_start(keras.Model({"tabular": inputs}, LAYERS.Dense(1)(joined)))
+        x = {"tabular": np.random.default_rng(0).normal(size=(4, 4)).astype("float32")}
+        assert "NormalizedDense" not in kinds_of(check_equal(model, x))
+
+    def test_a_list_of_answers_of_a_model_within(self):
+        inputs = keras.Input((4,))
+        inner = keras.Model(inputs, [NormalizedDense(3)(inputs), LAYERS.Dense(2)(inputs)])
+        inputs = keras.Input((4,), name="tabular")
+        first, second = inner(inputs)
+        answer = LAYERS.Dense(1)(LAYERS.Concatenate()([second, first]))
+        model = move_off_the_start(keras.Model({"tabular": inputs}, answer))
+        x = {"tabular": np.random.default_rng(0).normal(size=(4, 4)).astype("float32")}
+        assert "NormalizedDense" not in kinds_of(check_equal(model, x))
+
     def test_sequences_with_steps_that_are_not_there(self):
         branch = sequence_branch((12, 2), units=4, dropout=0.3)
         model = move_off_the_start(build_unimodal_model(branch, task="binary", head_units=4))

@@ -151,6 +151,16 @@ class TestFit:
         for a, b in zip(before, model.get_weights(), strict=True):
             np.testing.assert_array_equal(a, b)
 
+    @pytest.mark.parametrize(("rows", "expected"), [(256, 256), (257, 255), (259, 256), (241, 128)])
+    def test_no_batch_is_left_with_one_row(self, monkeypatch, rows, expected):
+        monkeypatch.setattr(batch_sizes, "free_memory", lambda: 10**9)
+        monkeypatch.setattr(batch_sizes, "find_device", lambda: Device("cpu"))
+        size = batch_sizes.largest_batch_size(
+            small_model(), X, np.zeros(rows), as_task("binary"), "auto"
+        )
+        assert size == expected
+        assert rows % size != 1
+
     def test_another_word_is_an_error(self):
         with pytest.raises(ValueError, match='must be None, a number or "memory"'):
             fit(small_model(), X, Y, batch_size="large", **SETTINGS)

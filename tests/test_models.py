@@ -13,6 +13,7 @@ from kfusion import (
     build_unimodal_model,
     compile_model,
     edge_branch,
+    embedding_branch,
     evaluate,
     fit,
     image_branch,
@@ -233,6 +234,18 @@ class TestSharedInputs:
             build_fusion_model(same, task="binary")
         renamed = {"first": tabular_branch(2), "second": tabular_branch(2, name="other")}
         assert list(build_fusion_model(renamed, task="binary").input) == ["tabular"]
+
+    def test_a_branch_named_as_an_input_is_refused(self):
+        table = tabular_branch(2)
+        own = embedding_branch(4, input_name="sound", name="sound")
+        message = "Branch 'heard' is named as the input 'sound'.*another `name=` or `input_name=`"
+        with pytest.raises(ValueError, match=message):
+            build_fusion_model({"heard": own, "table": table}, task="binary")
+        other = embedding_branch(4, input_name="voice", name="tabular")
+        with pytest.raises(ValueError, match="Branch 'voice' is named as the input 'tabular'"):
+            build_fusion_model({"voice": other, "table": table}, task="binary")
+        with pytest.raises(ValueError, match="Branch 'sound' is named as the input 'sound'"):
+            build_unimodal_model(own, task="binary")
 
     def test_features_that_are_no_vector_are_refused(self):
         inputs = keras.Input((6, 2), name="sound")

@@ -111,6 +111,17 @@ class TestFiles:
         with pytest.raises(FileExistsError, match="pass `overwrite=True`"):
             export(folder, path)
 
+    def test_a_description_that_is_there_already_is_not_lost(
+        self, export, folder, tmp_path, monkeypatch
+    ):
+        monkeypatch.setattr(portable_formats, "check_packages", lambda kind: None)
+        described = tmp_path / "model.json"
+        described.write_text("mine")
+        with pytest.raises(FileExistsError, match=r"model.json exists. .* pass `overwrite=True`"):
+            export(folder, tmp_path / "model")
+        assert [path.name for path in tmp_path.iterdir()] == ["model.json"]
+        assert described.read_text() == "mine"
+
     def test_a_file_that_answers_otherwise_is_not_left(self, export, folder, tmp_path, monkeypatch):
         skip_without(export)
         monkeypatch.setattr(portable_formats, "_MOST_DIFFERENCE", -1.0)

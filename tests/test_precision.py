@@ -9,6 +9,7 @@ from kfusion import (
     choose_precision,
     fit,
     image_branch,
+    learning_rate_range_test,
     predict,
     tabular_branch,
 )
@@ -68,3 +69,23 @@ def test_a_fusion_learns_in_half_precision_with_scores_in_full(policy):
     scales_its_loss = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
     assert scales_its_loss == (policy == "mixed_float16")
     assert history["learning_rate"][0] > 0
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"], indirect=True)
+def test_the_range_test_in_half_precision_finds_what_full_precision_does(policy):
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(128, 3)).astype("float32")
+    y = (x[:, 0] > 0).astype(int)
+    losses = []
+    for dtype in (policy, "float32"):
+        keras.config.set_dtype_policy(dtype)
+        keras.utils.set_random_seed(0)
+        layers = [keras.layers.Dense(8, "relu"), keras.layers.Dense(1, "sigmoid", dtype="float32")]
+        model = keras.Sequential([keras.Input((3,)), *layers])
+        model.compile("adam", "binary_crossentropy")
+        found = learning_rate_range_test(
+            model, x, y, task="binary", lowest=1e-4, highest=1e-1, steps=20
+        )
+        losses.append(found.losses)
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+    assert losses[0][-1] < 0.9 * losses[0][0]

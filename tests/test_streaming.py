@@ -23,7 +23,7 @@ from kfusion.data.images import BadImageError
 from kfusion.data.loading import load_table
 from kfusion.data.row_batches import ShuffledBatches
 from kfusion.data.rows import take_rows
-from kfusion.data.streamed_images import StreamedImages
+from kfusion.data.streamed_images import StreamedImages, stream_images
 from kfusion.doctor import examine
 
 pytestmark = pytest.mark.usefixtures("eagerly")
@@ -220,6 +220,15 @@ def test_a_file_damaged_behind_its_header_stops_training_and_is_named(frame, wit
     assert [bad.row for bad in raised.value.bad_images] == [7]
     with pytest.raises(BadImageError, match="bad.jpg"):
         np.asarray(data.images)
+
+
+@pytest.mark.parametrize("rows", [64, 65, 127, 1000])
+def test_the_first_and_the_last_files_are_decoded_before_training(frame, tmp_path, rows):
+    damaged = tmp_path / "damaged.jpg"
+    damaged.write_bytes(Path(frame["photo"][7]).read_bytes()[:-100])
+    files = [damaged, *[frame["photo"][0]] * (rows - 2), damaged]
+    _, bad = stream_images(files, (8, 8, 3), verbose=0)
+    assert [each.row for each in bad] == [0, rows - 1]
 
 
 def test_what_needs_all_pixels_gets_few_and_is_told_of_many(both, monkeypatch):

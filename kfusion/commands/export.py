@@ -21,7 +21,12 @@ def add_parser(commands: Any) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> dict[str, Any]:
-    from kfusion.exports.portable_formats import check_packages, export_litert, export_onnx
+    from kfusion.exports.portable_formats import (
+        check_packages,
+        export_litert,
+        export_onnx,
+        files_at,
+    )
     from kfusion.runs.run_folders import export_run, load_run
 
     files = {"onnx": arguments.onnx, "litert": arguments.litert}
@@ -29,7 +34,8 @@ def _export(arguments: argparse.Namespace) -> dict[str, Any]:
     with user_input((*CHECK_ERRORS, ImportError)):
         out = _new_folder(arguments.out, arguments.overwrite)
         for name, file in files.items():
-            _check_file(file, arguments.overwrite)
+            for written in files_at(file):
+                _check_file(written, arguments.overwrite)
             check_packages(name)
         run = load_run(arguments.run)
     path = export_run(run, out, overwrite=arguments.overwrite)
@@ -48,7 +54,6 @@ def _new_folder(text: str, overwrite: bool) -> Path:
     return path
 
 
-def _check_file(text: str, overwrite: bool) -> None:
-    path = Path(text)
+def _check_file(path: Path, overwrite: bool) -> None:
     if path.exists() and not (overwrite and path.is_file()):
         raise ValueError(f"{path} exists. Choose another file, or pass --overwrite for a file.")

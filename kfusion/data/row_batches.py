@@ -5,7 +5,6 @@ from __future__ import annotations
 import abc
 import contextlib
 import math
-import operator
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -59,9 +58,7 @@ class RowBatches(keras.utils.PyDataset):
         multiple: int = 1,
         **kwargs,
     ):
-        self.batch_size = operator.index(batch_size)
-        if self.batch_size < 1:
-            raise ValueError(f"`batch_size` must be 1 or more. Received: {batch_size}.")
+        self.batch_size = check_batch_size(batch_size)
         if self.batch_size % multiple:
             raise ValueError(
                 f"`batch_size` is that of all devices together: {multiple} of them share a batch "
@@ -148,6 +145,23 @@ class ShuffledBatches(RowBatches):
         if not self._shuffle:
             return np.arange(self.num_rows)
         return self._generator.permutation(self.num_rows)
+
+
+def check_batch_size(batch_size: Any) -> int:
+    """The number of rows per step that was given.
+
+    Raises:
+        TypeError: If it is no int.
+        ValueError: If it is below 1.
+    """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)):
+        raise TypeError(
+            "`batch_size` must be an int, the rows per step. Received: "
+            f"{batch_size!r} ({type(batch_size).__name__})."
+        )
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` must be 1 or more. Received: {batch_size}.")
+    return int(batch_size)
 
 
 @contextlib.contextmanager

@@ -149,7 +149,8 @@ def _look_at_some(
 ) -> list[BadImage]:
     """Decodes a few images, evenly spaced: which are bad, and a warning if all are dark."""
     rows = np.setdiff1d(np.arange(len(files)), bad_rows)
-    rows = rows[:: max(1, len(rows) // _LOOKED_AT)][:_LOOKED_AT]
+    if len(rows) > _LOOKED_AT:
+        rows = rows[np.linspace(0, len(rows) - 1, _LOOKED_AT).astype(int)]
     results = read_batch([files[row] for row in rows], shape)
     good = [result for result in results if not isinstance(result, str)]
     if good:

@@ -103,7 +103,7 @@ class _Treatment:
 
 
 class _InnerCall(Pending):
-    """A model within the model, about to be called."""
+    """A model within the model, of one output, about to be called."""
 
     def __init__(self, treatment: _Treatment, model: keras.Model, graph: keras.Model, given: Any):
         self._treatment = treatment
@@ -113,7 +113,9 @@ class _InnerCall(Pending):
         self.shape = tuple(graph.outputs[0].shape)
 
     def made(self):
-        return self._treatment.of(self._model)(self.given)
+        # It may give its output in a list or by name.
+        (output,) = keras.tree.flatten(self._treatment.of(self._model)(self.given))
+        return output
 
 
 class _Graph:
@@ -252,6 +254,8 @@ class _Graph:
             return None
         if _only_trains(graph):
             return given
+        if len(graph.outputs) > 1:
+            return self._treatment.of(model)(made(given))
         return _InnerCall(self._treatment, model, graph, made(given))
 
     def _trees(self, layer, given):

@@ -45,14 +45,15 @@ def export_onnx(
     Args:
         model: Folder of `export_saved_model`, or a trained `keras.Model`.
         path: File to write.
-        overwrite: Whether to replace a file that exists.
+        overwrite: Whether to replace files that exist.
 
     Returns:
         The path.
 
     Raises:
-        FileExistsError: If `path` exists and `overwrite` is false.
-        FileNotFoundError, ValueError: If the folder is none, or holds something else.
+        FileExistsError: If `path` or `PATH.json` exists and `overwrite` is false.
+        FileNotFoundError, ValueError: If the folder is none, or holds something else; or `path` or
+            `PATH.json` is a folder.
         ImportError: If the packages are not installed.
         RuntimeError: If the model cannot be converted, or answers invented rows (usual, missing
             and unseen values) otherwise than the SavedModel by more than 1e-4 of the largest
@@ -75,13 +76,19 @@ def export_litert(
     Args:
         model: As of `export_onnx`, as are the other arguments, the file beside, and the errors.
         path: File to write.
-        overwrite: Whether to replace a file that exists.
+        overwrite: Whether to replace files that exist.
 
     Returns:
         The path.
     """
     check_packages("litert")
     return _export(model, path, overwrite, _convert_to_litert, _litert_runner)
+
+
+def files_at(path: str | os.PathLike) -> tuple[Path, Path]:
+    """What an export to `path` writes: the model, and beside it what it takes."""
+    path = Path(path)
+    return path, path.with_name(f"{path.name}.json")
 
 
 def check_packages(kind: str) -> None:
@@ -93,11 +100,12 @@ def check_packages(kind: str) -> None:
 def _export(
     model: Any, path: str | os.PathLike, overwrite: bool, convert: Callable, make_runner: Callable
 ) -> Path:
-    path = Path(path)
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists. Choose another path or pass `overwrite=True`.")
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; a file is written.")
+    path, description = files_at(path)
+    for file in (path, description):
+        if file.exists() and not overwrite:
+            raise FileExistsError(f"{file} exists. Choose another path or pass `overwrite=True`.")
+        if file.is_dir():
+            raise ValueError(f"{file} is a folder; a file is written.")
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
         folder = model
@@ -108,8 +116,10 @@ def _export(
         convert(exported, written)
         _check(exported, make_runner(written, _answer_name(exported)))
         text = json.dumps(describe_encoding(exported), ensure_ascii=False, indent=1)
+        described = Path(scratch) / "described"
+        described.write_text(text + "\n", encoding="utf-8")
+        os.replace(described, description)
         os.replace(written, path)
-        path.with_name(f"{path.name}.json").write_text(text + "\n", encoding="utf-8")
     return path
 
 

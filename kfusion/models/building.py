@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Mapping
+from typing import Any
 
 import keras
 
@@ -94,8 +95,8 @@ def build_fusion_model(
 
     Raises:
         TypeError: If `branches` is no mapping of Keras models, or the fusion no layer.
-        ValueError: If there are fewer than two branches, one gives no vector, two that share an
-            input disagree on its shape, or the fusion is unknown.
+        ValueError: If there are fewer than two branches, one gives no vector or is named as an
+            input, two that share an input disagree on its shape, or the fusion is unknown.
 
     Example:
         >>> from kfusion import image_branch, tabular_branch
@@ -170,7 +171,8 @@ def build_unimodal_model(
         one, to `(rows, task.units)`, or to a dict with it.
 
     Raises:
-        TypeError, ValueError: If the branch is no model from one input to a vector.
+        TypeError, ValueError: If the branch is no model from one input to a vector, or is named as
+            its input.
     """
     task = as_task(task)
     inputs, features = join_branches({branch.name: branch})
@@ -258,6 +260,11 @@ def answers_by_name(model: keras.Model) -> bool:
     return isinstance(getattr(model, "output", None), dict)
 
 
+def per_output(model: keras.Model, values: Any) -> Any:
+    """Targets or weights as a model takes them: once for each output that has a name."""
+    return dict.fromkeys(model.output, values) if answers_by_name(model) else values
+
+
 def holds_an_ensemble(model: keras.Model) -> bool:
     """Whether a model's members predict by themselves, as those of a TabM branch do."""
     return answers_by_name(model) and MEMBER_PREDICTIONS in model.output
@@ -304,6 +311,12 @@ def join_branches(branches: Mapping[str, keras.Model]):
                 "another `input_name=` to one of their builders."
             )
         features[name] = branch(shared)
+    for name, branch in branches.items():
+        if branch.name in inputs:
+            raise ValueError(
+                f"Branch {name!r} is named as the input {branch.name!r}, but parts of a model have "
+                "different names: pass another `name=` or `input_name=` to its builder."
+            )
     return inputs, features
 
 

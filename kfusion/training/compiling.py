@@ -9,7 +9,12 @@ import keras
 import numpy as np
 
 from kfusion.losses import FocalCrossentropy, MeanOverMembers, PriorShiftedCrossentropy
-from kfusion.models.building import MEMBER_PREDICTIONS, PREDICTION, answers_by_name
+from kfusion.models.building import (
+    MEMBER_PREDICTIONS,
+    PREDICTION,
+    answers_by_name,
+    per_output,
+)
 from kfusion.optimizers import CONSTANT, StepDecay, make_optimizer
 from kfusion.tasks import Task, as_task
 
@@ -90,13 +95,6 @@ def compile_model(
         jit_compile=jit_compile,
     )
     _make_all_variables(model)
-
-
-def per_output(model: keras.Model, values: np.ndarray):
-    """Targets or weights as a model takes them: once for each output that has a name."""
-    if answers_by_name(model):
-        return dict.fromkeys(model.output, values)
-    return values
 
 
 def balanced_loss(task: Task, labels: np.ndarray, loss) -> PriorShiftedCrossentropy:

@@ -18,13 +18,14 @@ from kfusion.data.training_rows import training_rows
 from kfusion.devices import check_compiling, find_distribution, num_devices, sharing
 from kfusion.doctor.before_training import warn_before_training
 from kfusion.frozen.frozen_features import AUTO, train_on_features
+from kfusion.models.building import per_output
 from kfusion.models.prediction import check_data, feed
 from kfusion.models.residual import starts_from_the_best
 from kfusion.optimizers import COSINE, StepDecay
 from kfusion.tasks import Task, as_task, check_variety
 from kfusion.training.backend_memory import traced_gradients_forgotten
 from kfusion.training.batch_sizes import largest_batch_size, read_batch_size
-from kfusion.training.compiling import balanced_loss, compile_model, per_output
+from kfusion.training.compiling import balanced_loss, compile_model
 from kfusion.training.epoch_callbacks import BestWeights, EpochBar, ExactScores, LearningRate
 from kfusion.training.memory_batches import MEMORY
 from kfusion.training.row_weights import row_weights
@@ -77,7 +78,8 @@ def fit(
         batch_size: Int, rows per step; by default 64, or less (16 at least) so that an epoch of
             a small table has 30 steps. "memory" takes the largest power of two whose training step
             fits: by trying on a GPU or TPU, by an estimate and half of what is free on a CPU. An
-            epoch then has few steps: give more epochs, or a higher rate.
+            epoch then has few steps: give more epochs, or a higher rate. Where the last batch would
+            be of one row, both are changed a little.
         optimizer: Any Keras optimizer by name, or an instance, whose own rate then counts.
         learning_rate: Float, the highest rate; a Keras schedule to use as it is; or None for a
             usual rate of the optimizer named.
@@ -123,8 +125,8 @@ def fit(
 
     Raises:
         TypeError, ValueError: If inputs, targets or weights do not fit the model or task; see
-            `select_inputs` and `Task.check_targets`; or the model, optimizer or batch size do not
-            fit the distribution. Raised before training.
+            `select_inputs` and `Task.check_targets`; the batch size is no int of 1 or more; or the
+            model, optimizer or batch size do not fit the distribution. Raised before training.
         RuntimeError: If the first epoch already ends with predictions that are not finite; or not
             one row fits in memory, where it was asked.
     """

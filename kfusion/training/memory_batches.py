@@ -81,6 +81,9 @@ def estimate_step(model: keras.Model, inputs: Any) -> Callable[[int], int]:
 
     Returns:
         Bytes as a function of the rows in a batch.
+
+    Raises:
+        ValueError: If the inputs are not what the model takes.
     """
     with _recorded(model) as calls, keras.StatelessScope():
         model(keras.tree.map_structure(lambda array: np.asarray(array[:1]), inputs), training=True)

@@ -8,9 +8,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from kfusion.data.row_batches import check_batch_size
 from kfusion.doctor.case import make_rows
 from kfusion.doctor.model_runs import feed
-from kfusion.models.building import answers_by_name
+from kfusion.models.building import per_output
+from kfusion.optimizers import optimizer_at
 from kfusion.tasks import Task, as_task
 from kfusion.training.backend_memory import traced_gradients_forgotten
 from kfusion.training.compiling import compile_model
@@ -66,15 +68,16 @@ def learning_rate_range_test(
         lowest: Float above 0, the first rate.
         highest: Float above `lowest`, the last rate.
         steps: Int, 10 or more.
-        batch_size: Int.
+        batch_size: Int, 1 or more.
         seed: Int, of the order of the rows.
 
     Returns:
         `RateRange`.
 
     Raises:
-        ValueError: If a rate or the number of steps is out of its range, lengths differ, or the
-            loss is not finite from the first step on.
+        TypeError: If `batch_size` is no int.
+        ValueError: If a rate, the number of steps or the batch size is out of its range, lengths
+            differ, or the loss is not finite from the first step on.
     """
     if not 0 < lowest < highest:
         raise ValueError(
@@ -82,6 +85,7 @@ def learning_rate_range_test(
         )
     if steps < 10:
         raise ValueError(f"`steps` must be 10 or more. Received: {steps}.")
+    batch_size = check_batch_size(batch_size)
     rows = make_rows(model, x, y)
     inputs, targets = rows.x, rows.y
     copy = _compiled_copy(model, as_task(task), lowest)
@@ -109,10 +113,10 @@ def learning_rate_range_test(
 
 def _train(model: keras.Model, batch: Any, targets: np.ndarray) -> float:
     """One step; returns the loss before it."""
-    y = dict.fromkeys(model.output, targets) if answers_by_name(model) else targets
     # Otherwise the mean over all batches so far would come back.
     model.reset_metrics()
-    return float(model.train_on_batch(batch, y, return_dict=True)["loss"])
+    logs = model.train_on_batch(batch, per_output(model, targets), return_dict=True)
+    return float(logs["loss"])
 
 
 def _compiled_copy(model: keras.Model, task: Task, rate: float) -> keras.Model:
@@ -121,9 +125,8 @@ def _compiled_copy(model: keras.Model, task: Task, rate: float) -> keras.Model:
     if getattr(model, "loss", None) is None:
         compile_model(copy, task=task, learning_rate=rate)
         return copy
-    config = {**model.optimizer.get_config(), "learning_rate": rate}
     copy.compile(
-        optimizer=type(model.optimizer).from_config(config),
+        optimizer=optimizer_at(model.optimizer, rate),
         loss=model.loss,
         loss_weights=model._compile_loss._user_loss_weights,
     )
