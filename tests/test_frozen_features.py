@@ -387,7 +387,7 @@ def drawn(inputs):
     "noise",
     [
         AlwaysNoisy,
-        lambda: keras.layers.Lambda(drawn),
+        lambda: keras.layers.Lambda(drawn, output_shape=(6,)),
         lambda: keras.layers.Dense(6, activation=drawn),
     ],
 )
