@@ -5,6 +5,7 @@ import functools
 import keras
 import numpy as np
 import pytest
+from stack_cases import train_alone
 
 import kfusion
 from kfusion.models.prediction import predict
@@ -12,8 +13,6 @@ from kfusion.stacked import many_fits
 from kfusion.stacked.many_fits import fit_many
 from kfusion.stacked.model_dials import structure_of
 from kfusion.stacked.programs import Programs
-from kfusion.training.compiling import compile_model
-from kfusion.training.fitting import seed_layers
 
 ROWS, BATCH, EPOCHS = 70, 16, 3
 BACKENDS = ("tensorflow", "jax")
@@ -60,42 +59,18 @@ def fits():
     )  # fmt: skip
 
 
-def orders_of(seed, rows=ROWS, epochs=EPOCHS):
-    """NumPy's draws from the seed, as Keras takes them on jax: the first one for building."""
-    random = np.random.RandomState(seed)
-    return [random.permutation(rows) for _ in range(epochs + 1)][1:]
-
-
-def train_alone(member, positions=None, rows=TRAIN, optimizer="adam"):
-    """Plain Keras steps of one compiled model over a member's batches; returns it and losses."""
-    x, y = rows
-    positions = np.arange(len(y)) if positions is None else positions
-    settings = dict(member)
-    seed = settings.pop("seed")
-    keras.utils.set_random_seed(seed)
-    model = build(**{k: settings.pop(k) for k in ("dropout", "l2") if k in settings})
-    seed_layers(model, seed)
-    steps = -(-len(positions) // BATCH)
-    compile_model(
-        model, task="binary", optimizer=optimizer, learning_rate_schedule="cosine",
-        num_steps=EPOCHS * steps, steps_per_epoch=steps, **settings,
+def train_member(member, positions=None, **fit):
+    settings = {**member, **fit}
+    dials = {k: settings.pop(k) for k in ("dropout", "l2") if k in settings}
+    return train_alone(
+        functools.partial(build, **dials), *TRAIN, task="binary", batch_size=BATCH, epochs=EPOCHS,
+        positions=positions, judge=JUDGE[0], **settings,
     )  # fmt: skip
-    losses, predictions = [], []
-    for order in orders_of(seed, len(positions)):
-        total = 0.0
-        for start in range(0, len(order), BATCH):
-            batch = positions[order[start : start + BATCH]]
-            model.reset_metrics()
-            told = model.train_on_batch({k: v[batch] for k, v in x.items()}, y[batch])
-            total += len(batch) * float(told[0])
-        losses.append(total / len(order))
-        predictions.append(predict(model, JUDGE[0]))
-    return losses, predictions
 
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_member_is_what_it_would_be_alone_dropout_included(fits, number):
-    losses, predictions = train_alone(MEMBERS[number])
+    losses, predictions = train_member(MEMBERS[number])
     assert fits[number].history["loss"] == pytest.approx(losses, abs=1e-5)
     best = predictions[fits[number].best_epoch]
     assert predict(fits.model(number), JUDGE[0]) == pytest.approx(best, abs=1e-5)
@@ -131,7 +106,7 @@ def test_optimizers_are_those_of_keras_and_folds_their_own_rows():
         build, x, y, task="binary", members=members, epochs=EPOCHS, batch_size=BATCH,
         optimizer="nadam", verbose=0,
     )  # fmt: skip
-    losses, _ = train_alone(MEMBERS[1], np.arange(1, 64, 2), optimizer="nadam")
+    losses, _ = train_member(MEMBERS[1], np.arange(1, 64, 2), optimizer="nadam")
     assert fits[1].history["loss"] == pytest.approx(losses, abs=1e-5)
     held = np.arange(0, 64, 2)
     held_x = {name: values[held] for name, values in x.items()}
@@ -227,27 +202,10 @@ def test_heads_weights_and_inner_randomness_are_those_of_one_model(fusion, keywo
         batch_size=BATCH, members=[{"seed": 1}, {"seed": 2}], validation_data=(x, y), verbose=0,
         class_weight={0: 1.0, 1: 2.0, 2: 0.5}, learning_rate=1e-3,
     )  # fmt: skip
-    keras.utils.set_random_seed(2)
-    model = build_heads(fusion, **keywords)
-    seed_layers(model, 2)
-    steps = -(-ROWS // BATCH)
-    compile_model(
-        model, task=task, learning_rate=1e-3, learning_rate_schedule="cosine",
-        num_steps=EPOCHS * steps, steps_per_epoch=steps,
+    losses, _ = train_alone(
+        functools.partial(build_heads, fusion, **keywords), x, y, task=task, seed=2, epochs=EPOCHS,
+        batch_size=BATCH, weights=np.array([1.0, 2.0, 0.5], "float32")[y], learning_rate=1e-3,
     )  # fmt: skip
-    weights, losses = np.array([1.0, 2.0, 0.5], "float32")[y], []
-    for order in orders_of(2):
-        total = 0.0
-        for start in range(0, ROWS, BATCH):
-            batch = order[start : start + BATCH]
-            model.reset_metrics()
-            given = [y[batch], weights[batch]]
-            if isinstance(model.output, dict):
-                given = [dict.fromkeys(model.output, values) for values in given]
-            inputs = {name: values[batch] for name, values in x.items()}
-            told = model.train_on_batch(inputs, *given, return_dict=True)
-            total += len(batch) * float(told["loss"])
-        losses.append(total / ROWS)
     assert fits[1].at_once == 2
     assert fits[1].history["loss"] == pytest.approx(losses, abs=1e-5)
 
