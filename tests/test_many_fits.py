@@ -132,6 +132,17 @@ def test_one_that_diverges_leaves_the_others_alone(fits):
         fits.model(DIVERGES)
 
 
+def test_without_patience_a_member_goes_on_while_it_improves_as_fit_does():
+    y = (TRAIN[0]["image"][:, 0] > 0).astype(int)
+    data = {"task": "binary", "validation_data": (TRAIN[0], y), "epochs": 8, "batch_size": ROWS}
+    member = {"learning_rate": 1e-2, "seed": 3, "patience": 0}
+    fits = fit_many(build, TRAIN[0], y, members=[member], verbose=0, **data)
+    keras.utils.set_random_seed(3)
+    history = kfusion.fit(build(), TRAIN[0], y, **data, **member, verbose=0, doctor=False)
+    assert len(fits[0].history["val_auc"]) == len(history.history["val_auc"]) > 2
+    assert fits[0].best_epoch == history.best_epoch
+
+
 @pytest.mark.slow
 def test_structures_are_grouped_and_members_need_not_fit_in_at_once():
     members = [{**MEMBERS[0], "units": units} for units in (4, 2, 4, 4)]
@@ -160,6 +171,70 @@ def test_what_cannot_share_a_program_is_trained_alone_and_says_why():
     assert "whole variables" in fits[0].alone_because
     scores = kfusion.evaluate(fits.model(0), *JUDGE, task="binary")
     assert scores["auc"] == pytest.approx(fits[0].history["val_auc"][0])
+
+
+def test_an_optimizer_given_is_a_new_one_for_each_member():
+    given = keras.optimizers.SGD(0.1, momentum=0.9)
+    data = {"task": "binary", "validation_data": JUDGE, "epochs": 2, "batch_size": ROWS}
+    with pytest.warns(UserWarning, match="trained by itself: the optimizer"):
+        fits = fit_many(
+            build, *TRAIN, members=[{"seed": 1}, {"seed": 2}], optimizer=given, **data, verbose=0
+        )
+    assert not given.built
+    keras.utils.set_random_seed(2)
+    history = kfusion.fit(
+        build(), *TRAIN, optimizer=given, **data, seed=2, verbose=0, doctor=False
+    ).history
+    assert fits[1].history["val_loss"] == pytest.approx(history["val_loss"], rel=1e-6)
+
+
+def test_a_residual_fusion_that_ends_as_it_started_has_no_best_epoch():
+    def build_residual():
+        parts = {
+            name: kfusion.build_unimodal_model(
+                kfusion.embedding_branch(width, units=2, input_name=name, name=f"{name}_branch"),
+                task="binary",
+                name=f"{name}_model",
+            )
+            for name, width in {"image": 6, "tabular": 3}.items()
+        }
+        return kfusion.build_residual_model(
+            parts, task="binary", best="image", input_names={name: name for name in parts}
+        )
+
+    # Judged by the opposite of what is learned, so that each epoch is worse than the one before.
+    keras.utils.set_random_seed(1)
+    learned = (predict(build_residual(), TRAIN[0])[:, 0] < 0.5).astype(int)
+    with pytest.warns(UserWarning, match="the start of a residual fusion competes"):
+        fits = fit_many(
+            build_residual, TRAIN[0], learned, task="binary", members=[{"seed": 1}], epochs=2,
+            batch_size=BATCH, validation_data=(TRAIN[0], 1 - learned), verbose=0,
+        )  # fmt: skip
+    assert fits[0].best_epoch is None
+    scores = kfusion.evaluate(fits.model(0), TRAIN[0], 1 - learned, task="binary")
+    assert scores["loss"] < min(fits[0].history["val_loss"])
+
+
+def test_what_a_member_alone_cannot_is_its_failure_and_a_mistake_ends_the_call(monkeypatch):
+    class ResourceExhaustedError(Exception):
+        pass
+
+    errors = [ResourceExhaustedError("too large"), TypeError("no such thing")]
+    monkeypatch.setattr(many_fits, "fit", lambda *_, **__: (_ for _ in ()).throw(errors.pop(0)))
+
+    def train():
+        return fit_many(
+            build, *TRAIN, task="binary", members=[{"optimizer": "adafactor"}], epochs=1, verbose=0
+        )
+
+    with pytest.warns(UserWarning, match="adafactor"):
+        assert train()[0].failure == "too large"
+    with (
+        pytest.warns(UserWarning, match="adafactor"),
+        pytest.raises(TypeError, match="no such") as raised,
+    ):
+        train()
+    assert raised.value.__notes__ == ["This was member 0, which was trained by itself."]
 
 
 def test_dials_names_and_weights_are_no_structure():

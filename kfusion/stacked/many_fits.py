@@ -35,8 +35,8 @@ from kfusion.stacked.stacked_fit import (
 )
 from kfusion.tasks import Task, as_task, check_variety
 from kfusion.training.batch_sizes import default_batch_size
-from kfusion.training.epoch_callbacks import BestEpoch
 from kfusion.training.fitting import check_can_score, fit, seed_layers
+from kfusion.training.memory_batches import is_out_of_memory
 
 
 @dataclasses.dataclass
@@ -100,7 +100,11 @@ def fit_many(
     share a program (an optimizer that is no name from `kfusion.optimizers.LEARNING_RATES`, a
     residual fusion, weights under constraints, half precision, a subclassed model; on tensorflow
     an ensemble within a network; the torch backend) are trained one by one by `fit`, with a
-    warning; their `alone_because` says why.
+    warning; their `alone_because` says why. An optimizer given as an instance is copied for each.
+
+    A member whose training diverges in its first epoch has a `failure` in place of weights, and
+    so has one trained by itself for which memory does not suffice; the others are trained none the
+    less. Any other error is a mistake that others share, and ends the call.
 
     Args:
         build: Callable that returns an uncompiled model, such as a function that calls
@@ -174,7 +178,7 @@ def fit_many(
                 fits[number] = dataclasses.replace(done, structure=group)
                 bar.advance()
         for number, reason in alone.items():
-            fits[number] = _fit_alone(read[number], data, build, reason)
+            fits[number] = _fit_alone(number, read[number], data, build, reason)
             bar.advance()
     return ManyFits([fits[number] for number in range(len(read))], build)
 
@@ -250,24 +254,27 @@ def _fit_group(
         yield from ((each.number, fit) for each, fit in zip(chunk, done, strict=True))
 
 
-def _fit_alone(settings: MemberSettings, data: FitData, build, reason: str) -> MemberFit:
-    """Trains a member with `fit`."""
+def _fit_alone(
+    number: int, settings: MemberSettings, data: FitData, build, reason: str
+) -> MemberFit:
+    """Trains a member with `fit`; a divergence, or memory that does not suffice, is its failure."""
     keras.utils.set_random_seed(settings.seed)
     model = build(**settings.build)
     keywords = {k: v for k, v in settings.fit.items() if k not in ("rows", "validation_rows")}
     if keywords["sample_weight"] is not None:
         keywords["sample_weight"] = np.asarray(keywords["sample_weight"])[settings.rows]
+    given = keywords["optimizer"]
+    if isinstance(given, keras.optimizers.Optimizer):
+        # Another member may be given the same one, which then holds this one's variables.
+        keywords["optimizer"] = type(given).from_config(given.get_config())
     own = {"task": data.task, "validation_data": data.judges(settings), "doctor": False}
     x, y = take_rows(data.x, settings.rows), data.y[settings.rows]
     try:
-        history = fit(model, x, y, **own, **keywords, verbose=0).history
-    except RuntimeError as error:
-        return MemberFit(settings, {}, 0, 1, reason, failure=str(error))
-    best = BestEpoch(data.task.objective, settings.fit["epochs"])
-    best_epoch = len(history["loss"]) - 1
-    if own["validation_data"] is not None:
-        for epoch in range(len(history["loss"])):
-            if best.judge({name: values[epoch] for name, values in history.items()}):
-                best_epoch = epoch
-    weights = model.get_weights()
-    return MemberFit(settings, history, best_epoch, 1, reason, weights=weights)
+        history = fit(model, x, y, **own, **keywords, verbose=0)
+    except Exception as error:
+        if isinstance(error, RuntimeError) or is_out_of_memory(error):
+            return MemberFit(settings, {}, None, 1, reason, failure=str(error))
+        error.add_note(f"This was member {number}, which was trained by itself.")
+        raise
+    best_epoch, weights = history.best_epoch, model.get_weights()
+    return MemberFit(settings, history.history, best_epoch, 1, reason, weights=weights)

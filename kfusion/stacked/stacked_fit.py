@@ -39,17 +39,19 @@ class MemberFit:
     Attributes:
         settings: `MemberSettings`.
         history: Dict of lists by name, one value an epoch, as of `fit`.
-        best_epoch: Int from 0, the epoch whose weights are kept.
+        best_epoch: Int from 0, the epoch whose weights are kept; None if training failed, or if a
+            residual fusion is best as it started.
         at_once: Int, how many members its program trained; 1 for a training by itself.
         alone_because: Why it was trained by itself, or None.
-        failure: What went wrong, or None: predictions that were not finite in the first epoch.
+        failure: What went wrong, or None: predictions that were not finite in the first epoch, or,
+            of a training by itself, memory that did not suffice.
         weights: The weights of the best epoch, in the order of the model's.
         structure: Text that members of one structure share; None of a training by itself.
     """
 
     settings: MemberSettings
     history: dict[str, list[float]]
-    best_epoch: int
+    best_epoch: int | None
     at_once: int
     alone_because: str | None = None
     failure: str | None = None
@@ -245,7 +247,7 @@ class _Course:
     best: BestEpoch | None
     history: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     weights: list[np.ndarray] | None = None
-    best_epoch: int = -1
+    best_epoch: int | None = None
     is_over: bool = False
 
     def log(self, logs: Mapping[str, float]) -> None:
@@ -347,7 +349,7 @@ def _finished(course: _Course, at_once: int) -> MemberFit:
     return MemberFit(
         course.member.settings,
         course.history,
-        max(course.best_epoch, 0),
+        course.best_epoch,
         at_once,
         failure=failure,
         weights=[course.weights[i] for i in course.member.weight_order] if course.weights else [],
