@@ -173,6 +173,23 @@ def test_what_cannot_share_a_program_is_trained_alone_and_says_why():
     assert scores["auc"] == pytest.approx(fits[0].history["val_auc"][0])
 
 
+def test_members_may_take_other_inputs_of_the_same_rows():
+    def build_one(which):
+        width = TRAIN[0][which].shape[1]
+        branch = kfusion.embedding_branch(width, units=2, input_name=which)
+        return kfusion.build_unimodal_model(branch, task="binary", head_depth=0)
+
+    names = ["image", "tabular", "tabular"]
+    data = {"task": "binary", "validation_data": JUDGE, "epochs": 1, "batch_size": BATCH}
+    fits = fit_many(
+        build_one, *TRAIN, members=[{"which": name} for name in names], **data, verbose=0
+    )
+    assert [each.at_once for each in fits] == [1, 2, 2]
+    for index in range(3):
+        scores = kfusion.evaluate(fits.model(index), *JUDGE, task="binary")
+        assert scores["auc"] == pytest.approx(fits[index].history["val_auc"][0])
+
+
 def test_an_optimizer_given_is_a_new_one_for_each_member():
     given = keras.optimizers.SGD(0.1, momentum=0.9)
     data = {"task": "binary", "validation_data": JUDGE, "epochs": 2, "batch_size": ROWS}
@@ -334,5 +351,12 @@ def test_members_that_come_later_share_what_was_compiled(monkeypatch):
     assert len(made) == 2
     for one, two in zip(first, again, strict=False):
         assert one.history["val_loss"] == pytest.approx(two.history["val_loss"], rel=1e-5)
-    train(members, x=dict(TRAIN[0]))
+    # By what they hold, not by which objects they are.
+    changed = {name: values.copy() for name, values in TRAIN[0].items()}
+    train(members, x=changed)
+    assert len(made) == 2
+    changed["image"][:] = changed["image"][::-1].copy()
+    anew = train(members, x=changed)
     assert len(made) == 3
+    losses = [each.history["val_loss"] for each in (anew[0], first[0])]
+    assert losses[0] != pytest.approx(losses[1], rel=1e-3)

@@ -16,6 +16,7 @@ from kfusion.data.rows import take_rows
 from kfusion.models.building import holds_an_ensemble
 from kfusion.models.residual import starts_from_the_best
 from kfusion.progress import progress
+from kfusion.stacked.fit_data import FitData
 from kfusion.stacked.member_settings import (
     MemberSettings,
     check_settings,
@@ -27,7 +28,6 @@ from kfusion.stacked.programs import Programs
 from kfusion.stacked.stacked_epochs import BACKENDS
 from kfusion.stacked.stacked_fit import (
     BuiltMember,
-    FitData,
     MemberFit,
     fit_stack,
     make_stack,
@@ -156,7 +156,8 @@ def fit_many(
     if at_once != "auto" and (not isinstance(at_once, int) or at_once < 1):
         raise ValueError(f'`at_once` must be "auto" or 1 or more. Received: {at_once!r}.')
     programs = Programs() if programs is None else programs
-    data = programs.of_rows(FitData(task, x, y, validation_data))
+    data = FitData(task, x, y, validation_data)
+    programs.keep_to(data)
     groups: dict[str, list[BuiltMember]] = collections.defaultdict(list)
     # One of each structure; the others are free to go.
     models: dict[str, keras.Model] = {}
@@ -174,7 +175,7 @@ def fit_many(
     fits: dict[int, MemberFit] = {}
     with progress(range(len(read)), description="members", verbose=verbose) as bar:
         for group, starts in groups.items():
-            for number, done in _fit_group(group, models[group], starts, programs, at_once):
+            for number, done in _fit_group(group, models[group], starts, data, programs, at_once):
                 fits[number] = dataclasses.replace(done, structure=group)
                 bar.advance()
         for number, reason in alone.items():
@@ -190,10 +191,10 @@ def _build_checked(build, settings: MemberSettings, data: FitData) -> keras.Mode
     check_settings(settings)
     keras.utils.set_random_seed(settings.seed)
     model = build(**settings.build)
-    data.check(model)
-    check_variety(data.y[settings.rows])
+    labels = data.of(model).y
+    check_variety(labels[settings.rows])
     if settings.validation_rows is not None:
-        check_can_score(data.task, data.y[settings.validation_rows])
+        check_can_score(data.task, labels[settings.validation_rows])
     return model
 
 
@@ -237,6 +238,7 @@ def _fit_group(
     key: str,
     model: keras.Model,
     group: list[BuiltMember],
+    data: FitData,
     programs: Programs,
     at_once: int | str,
 ) -> Iterator[tuple[int, MemberFit]]:
@@ -245,12 +247,13 @@ def _fit_group(
     if isinstance(most, str):
         most = members_at_once(model, group[0].settings.fit["batch_size"])
     size = math.ceil(len(group) / math.ceil(len(group) / most))
-    stack, size = programs.find(key, group, size, lambda: make_stack(model, group, programs.data))
+    rows = data.of(model)
+    stack, size = programs.find(key, group, size, lambda: make_stack(model, group, data.task, rows))
     for start in range(0, len(group), size):
         chunk = group[start : start + size]
         # One program serves all: what fills the last stack up is trained in vain.
         filled = chunk + [chunk[-1]] * (size - len(chunk))
-        done = fit_stack(stack, filled, programs.data)[: len(chunk)]
+        done = fit_stack(stack, filled, rows)[: len(chunk)]
         yield from ((each.number, fit) for each, fit in zip(chunk, done, strict=True))
 
 
@@ -267,10 +270,13 @@ def _fit_alone(
     if isinstance(given, keras.optimizers.Optimizer):
         # Another member may be given the same one, which then holds this one's variables.
         keywords["optimizer"] = type(given).from_config(given.get_config())
-    own = {"task": data.task, "validation_data": data.judges(settings), "doctor": False}
-    x, y = take_rows(data.x, settings.rows), data.y[settings.rows]
+    rows = data.of(model)
+    x, y = take_rows(rows.x, settings.rows), rows.y[settings.rows]
+    judges = rows.judges(settings)
     try:
-        history = fit(model, x, y, **own, **keywords, verbose=0)
+        history = fit(
+            model, x, y, task=data.task, validation_data=judges, **keywords, doctor=False, verbose=0
+        )
     except Exception as error:
         if isinstance(error, RuntimeError) or is_out_of_memory(error):
             return MemberFit(settings, {}, None, 1, reason, failure=str(error))

@@ -107,11 +107,11 @@ class StackedEpochs(abc.ABC):
         self.model, self.task, self.optimizer, self.rates = model, task, optimizer, rates
         self._shapes = [tuple(v.shape) for v in model.model.trainable_variables]
         self._ends = np.cumsum([math.prod(shape) for shape in self._shapes])[:-1].tolist()
-        x = {name: ops.convert_to_tensor(array) for name, array in rows.x.items()}
+        x = {name: _copied(array) for name, array in rows.x.items()}
         judging = x
         if rows.judging is not rows.x:
-            judging = {name: ops.convert_to_tensor(each) for name, each in rows.judging.items()}
-        self.rows = Rows(x, ops.convert_to_tensor(rows.y), judging)
+            judging = {name: _copied(array) for name, array in rows.judging.items()}
+        self.rows = Rows(x, _copied(rows.y), judging)
 
     def seeds_of(self, members: Members) -> np.ndarray:
         """Random states of dropouts, of the type that the backend has for them."""
@@ -220,6 +220,11 @@ class StackedEpochs(abc.ABC):
     @abc.abstractmethod
     def _vectorized_map(self, function, elements):
         """The backend's."""
+
+
+def _copied(array):
+    """A tensor that stays as it is when the array is changed; jax may share an array's memory."""
+    return ops.convert_to_tensor(np.array(array))
 
 
 def take_batch(x, y, orders, row_weights=None):
