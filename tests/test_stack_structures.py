@@ -10,8 +10,11 @@ from stack_cases import train_alone
 
 import kfusion
 from kfusion import layers
+from kfusion.devices import Device
+from kfusion.stacked import stacked_fit
 from kfusion.stacked.many_fits import fit_many
 from kfusion.stacked.model_dials import dropouts, states_but_dropouts, structure_of
+from kfusion.stacked.stacked_fit import members_at_once
 
 ROWS, BATCH, EPOCHS = 40, 16, 2
 pytestmark = pytest.mark.skipif(
@@ -138,3 +141,13 @@ def test_layers_one_behind_another_are_of_one_structure():
         return keras.Sequential([*layers, keras.layers.Dropout(rate), keras.layers.Dense(1)])
 
     assert structure_of(build(0.1)) == structure_of(build(0.2))
+
+
+def test_no_more_members_than_half_of_the_free_memory_holds(monkeypatch):
+    # 8 copies of 4 weights, and 4 of the 3 + 1 values of each of 16 rows, of 4 bytes each.
+    bytes_each = 4 * (8 * 4 + 4 * 4 * 16)
+    monkeypatch.setattr(stacked_fit, "find_device", lambda: Device("cpu"))
+    monkeypatch.setattr(stacked_fit, "free_memory", lambda: 2 * 5 * bytes_each)
+    assert members_at_once(of_layers(), 16) == 5
+    monkeypatch.setattr(stacked_fit, "free_memory", lambda: 0)
+    assert members_at_once(of_layers(), 16) == 1

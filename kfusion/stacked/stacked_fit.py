@@ -20,10 +20,11 @@ from kfusion.stacked.stacked_epochs import MemberRates, Members, Rows, StackedEp
 from kfusion.tasks import Task
 from kfusion.training.compiling import compile_model
 from kfusion.training.epoch_callbacks import BestEpoch
+from kfusion.training.memory_batches import SHARE, free_memory
 from kfusion.training.row_weights import row_weights
 
-# Bytes that a stack may take, and members beyond which nothing is gained.
-MEMORY = {"cpu": 2**30, "gpu": 8 * 2**30}
+# Bytes that a stack may take at most, and members beyond which nothing is gained.
+STACK_BYTES = {"cpu": 2**30, "gpu": 8 * 2**30}
 MOST_AT_ONCE = {"cpu": 32, "gpu": 256}
 # Copies of weights: values, gradients, two slots of the optimizer, the start, the best, two spare.
 _COPIES = 8
@@ -83,7 +84,11 @@ class BuiltMember:
 
 
 def members_at_once(model: keras.Model, batch_size: int) -> int:
-    """How many members of a model's structure fit into the memory set aside for a stack."""
+    """How many members of a model's structure fit into the memory set aside for a stack.
+
+    What layers make within other layers is not counted: to run a row for that, as `estimate_step`
+    does, would take longer than many a stack trains.
+    """
     features = sum(
         math.prod(n or 1 for n in tensor.shape[1:])
         for layer in model._flatten_layers()
@@ -91,7 +96,10 @@ def members_at_once(model: keras.Model, batch_size: int) -> int:
     )
     # Forward, backward and what is kept between them.
     bytes_each = 4 * (_COPIES * model.count_params() + 4 * batch_size * features)
-    return int(max(1, min(most_at_once(), MEMORY[_device()] // bytes_each)))
+    memory = STACK_BYTES[_device()]
+    if _device() == "cpu":
+        memory = min(memory, int(SHARE * free_memory()))
+    return int(max(1, min(most_at_once(), memory // bytes_each)))
 
 
 def most_at_once() -> int:
