@@ -190,6 +190,24 @@ def test_members_may_take_other_inputs_of_the_same_rows():
         assert scores["auc"] == pytest.approx(fits[index].history["val_auc"][0])
 
 
+def test_a_model_of_a_users_own_class_is_trained_by_its_own_step():
+    steps = []
+
+    class Counting(keras.Model):
+        def train_step(self, *given):
+            steps.append(1)
+            return super().train_step(*given)
+
+    def build_counting():
+        model = build()
+        return Counting(model.inputs, model.outputs)
+
+    with pytest.warns(UserWarning, match="a Counting may train in a way of its own"):
+        fits = fit_many(build_counting, *TRAIN, task="binary", members=[{}], epochs=1, verbose=0)
+    assert fits[0].at_once == 1
+    assert steps
+
+
 def test_an_optimizer_given_is_a_new_one_for_each_member():
     given = keras.optimizers.SGD(0.1, momentum=0.9)
     data = {"task": "binary", "validation_data": JUDGE, "epochs": 2, "batch_size": ROWS}
@@ -251,7 +269,7 @@ def test_what_a_member_alone_cannot_is_its_failure_and_a_mistake_ends_the_call(m
         pytest.raises(TypeError, match="no such") as raised,
     ):
         train()
-    assert raised.value.__notes__ == ["This was member 0, which was trained by itself."]
+    assert raised.value.__notes__ == ["This was member 0."]
 
 
 def test_dials_names_and_weights_are_no_structure():

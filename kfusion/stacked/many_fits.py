@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import math
 import warnings
@@ -98,9 +99,10 @@ def fit_many(
 
     It pays for small networks on vectors, whose training is mostly overhead. Members that cannot
     share a program (an optimizer that is no name from `kfusion.optimizers.LEARNING_RATES`, a
-    residual fusion, weights under constraints, half precision, a subclassed model; on tensorflow
-    an ensemble within a network; the torch backend) are trained one by one by `fit`, with a
-    warning; their `alone_because` says why. An optimizer given as an instance is copied for each.
+    residual fusion, weights under constraints, half precision, a model of a user's own class; on
+    tensorflow an ensemble within a network; the torch backend) are trained one by one by `fit`,
+    with a warning; their `alone_because` says why. An optimizer given as an instance is copied for
+    each.
 
     A member whose training diverges in its first epoch has a `failure` in place of weights, and
     so has one trained by itself for which memory does not suffice; the others are trained none the
@@ -132,7 +134,7 @@ def fit_many(
         `ManyFits`.
 
     Raises:
-        TypeError, ValueError: If data, task or settings do not fit; names the member.
+        TypeError, ValueError: If data, task or settings do not fit; a note names the member.
 
     Example:
         >>> import numpy as np
@@ -155,15 +157,18 @@ def fit_many(
     read = read_members(members, defaults, seed, len(y), validation_data is not None)
     if at_once != "auto" and (not isinstance(at_once, int) or at_once < 1):
         raise ValueError(f'`at_once` must be "auto" or 1 or more. Received: {at_once!r}.')
-    programs = Programs() if programs is None else programs
     data = FitData(task, x, y, validation_data)
-    programs.keep_to(data)
+    if programs is None:
+        programs = Programs()
+    else:
+        programs.keep_to(data)
     groups: dict[str, list[BuiltMember]] = collections.defaultdict(list)
     # One of each structure; the others are free to go.
     models: dict[str, keras.Model] = {}
     alone: dict[int, str] = {}
     for number, settings in enumerate(read):
-        model = _build_checked(build, settings, data)
+        with _named_in_errors(number):
+            model = _build_checked(build, settings, data)
         reason = _why_alone(model, settings)
         if reason is None:
             group = f"{structure_of(model)} {settings.common()}"
@@ -179,9 +184,20 @@ def fit_many(
                 fits[number] = dataclasses.replace(done, structure=group)
                 bar.advance()
         for number, reason in alone.items():
-            fits[number] = _fit_alone(number, read[number], data, build, reason)
+            with _named_in_errors(number):
+                fits[number] = _fit_alone(read[number], data, build, reason)
             bar.advance()
     return ManyFits([fits[number] for number in range(len(read))], build)
+
+
+@contextlib.contextmanager
+def _named_in_errors(number: int) -> Iterator[None]:
+    """Adds to whatever is raised within which member it is of."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"This was member {number}.")
+        raise
 
 
 def _build_checked(build, settings: MemberSettings, data: FitData) -> keras.Model:
@@ -218,8 +234,8 @@ def _why_alone(model: keras.Model, settings: MemberSettings) -> str | None:
         return f"the {keras.backend.backend()} backend trains one model at a time"
     if not is_elementwise(settings.fit["optimizer"]):
         return f"the optimizer {settings.fit['optimizer']!r} may work on whole variables"
-    if not getattr(model, "inputs", None):
-        return "the inside of a subclassed model is not known"
+    if not type(model).__module__.startswith("keras."):
+        return f"a {type(model).__name__} may train in a way of its own"
     if keras.backend.backend() == "tensorflow" and holds_an_ensemble(model):
         # `BiasAdd` of channels in front, which Keras makes of a bias for each member of it.
         return "TensorFlow's vectorising map adds biases of an ensemble along the wrong axis"
@@ -257,9 +273,7 @@ def _fit_group(
         yield from ((each.number, fit) for each, fit in zip(chunk, done, strict=True))
 
 
-def _fit_alone(
-    number: int, settings: MemberSettings, data: FitData, build, reason: str
-) -> MemberFit:
+def _fit_alone(settings: MemberSettings, data: FitData, build, reason: str) -> MemberFit:
     """Trains a member with `fit`; a divergence, or memory that does not suffice, is its failure."""
     keras.utils.set_random_seed(settings.seed)
     model = build(**settings.build)
@@ -278,9 +292,8 @@ def _fit_alone(
             model, x, y, task=data.task, validation_data=judges, **keywords, doctor=False, verbose=0
         )
     except Exception as error:
-        if isinstance(error, RuntimeError) or is_out_of_memory(error):
-            return MemberFit(settings, {}, None, 1, reason, failure=str(error))
-        error.add_note(f"This was member {number}, which was trained by itself.")
-        raise
+        if not (isinstance(error, RuntimeError) or is_out_of_memory(error)):
+            raise
+        return MemberFit(settings, {}, None, 1, reason, failure=str(error))
     best_epoch, weights = history.best_epoch, model.get_weights()
     return MemberFit(settings, history.history, best_epoch, 1, reason, weights=weights)
