@@ -89,7 +89,7 @@ class DialledModel:
 
     Args:
         model: Functional `keras.Model`.
-        is_dropped: `(dropouts,)` bools: whether the rate of each is ever above 0.
+        is_dropped: `(dropouts,)` bools: whether the rate of each is above 0 for any member.
         is_penalised: `(trainable variables,)` bools: the same of each one's penalty.
     """
 

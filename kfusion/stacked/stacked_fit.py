@@ -120,7 +120,7 @@ class DialsInUse:
     """Which dials of a group a program has to have.
 
     Attributes:
-        is_dropped: Whether any member drops anything, for each `Dropout`.
+        is_dropped: Whether any member drops anything, for each layer that `dropouts` finds.
         is_penalised: Whether any member has an L2 penalty, for each trainable variable.
         decays: Whether any member's weights decay.
         weighs: Whether rows weigh differently for any member.
@@ -262,7 +262,7 @@ def fit_stack(
     return [_finished(course, len(group)) for course in courses]
 
 
-def _log_training(courses, told: np.ndarray, stack: StackedEpochs, step: int):
+def _log_training(courses, told: np.ndarray, stack: StackedEpochs, step: int) -> None:
     """What is known of the training rows, and the rate that the epoch leaves."""
     unit = stack.rates.unit
     rate = rate_at(unit, step) if callable(unit) else unit
@@ -287,11 +287,9 @@ def _judge(courses, predictions: np.ndarray, task: Task, epoch: int) -> None:
             continue
         scores = {f"val_{k}": v for k, v in task.scores(course.labels, answers).items()}
         course.log(scores)
-        if not np.isfinite(answers).all():
-            course.is_over = True
         if course.best.judge(scores):
             course.best_epoch = epoch
-        course.is_over = course.is_over or course.best.is_over
+        course.is_over = course.best.is_over or not np.isfinite(answers).all()
 
 
 def _keep(courses, stack: StackedEpochs, epoch: int) -> None:
