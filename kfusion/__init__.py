@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from kfusion.reports.page import report
     from kfusion.search import FusionHyperModel, OptunaTuner, analyse, refit, search_fusion
     from kfusion.stacked.many_fits import ManyFits, fit_many
+    from kfusion.stacked.programs import Programs
     from kfusion.tasks import Task, task
     from kfusion.training.compiling import compile_model
     from kfusion.training.fitting import fit
@@ -113,6 +114,7 @@ _MODULES = {
     "kfusion.data.loading": ["load_images", "load_table"],
     "kfusion.evidence.modality_shapley": ["shapley_values"],
     "kfusion.stacked.many_fits": ["ManyFits", "fit_many"],
+    "kfusion.stacked.programs": ["Programs"],
     "kfusion.models.building": ["build_fusion_model", "build_unimodal_model", "prediction_model"],
     "kfusion.evidence.paired_comparison": ["compare_predictions"],
     "kfusion.exports.portable_formats": ["export_litert", "export_onnx"],

@@ -5,6 +5,7 @@ import functools
 import keras
 import numpy as np
 import pytest
+from stack_cases import train_alone
 
 import kfusion
 from kfusion.models.prediction import predict
@@ -12,8 +13,6 @@ from kfusion.stacked import many_fits
 from kfusion.stacked.many_fits import fit_many
 from kfusion.stacked.model_dials import structure_of
 from kfusion.stacked.programs import Programs
-from kfusion.training.compiling import compile_model
-from kfusion.training.fitting import seed_layers
 
 ROWS, BATCH, EPOCHS = 70, 16, 3
 BACKENDS = ("tensorflow", "jax")
@@ -60,42 +59,18 @@ def fits():
     )  # fmt: skip
 
 
-def orders_of(seed, rows=ROWS, epochs=EPOCHS):
-    """NumPy's draws from the seed, as Keras takes them on jax: the first one for building."""
-    random = np.random.RandomState(seed)
-    return [random.permutation(rows) for _ in range(epochs + 1)][1:]
-
-
-def train_alone(member, positions=None, rows=TRAIN, optimizer="adam"):
-    """Plain Keras steps of one compiled model over a member's batches; returns it and losses."""
-    x, y = rows
-    positions = np.arange(len(y)) if positions is None else positions
-    settings = dict(member)
-    seed = settings.pop("seed")
-    keras.utils.set_random_seed(seed)
-    model = build(**{k: settings.pop(k) for k in ("dropout", "l2") if k in settings})
-    seed_layers(model, seed)
-    steps = -(-len(positions) // BATCH)
-    compile_model(
-        model, task="binary", optimizer=optimizer, learning_rate_schedule="cosine",
-        num_steps=EPOCHS * steps, steps_per_epoch=steps, **settings,
+def train_member(member, positions=None, **fit):
+    settings = {**member, **fit}
+    dials = {k: settings.pop(k) for k in ("dropout", "l2") if k in settings}
+    return train_alone(
+        functools.partial(build, **dials), *TRAIN, task="binary", batch_size=BATCH, epochs=EPOCHS,
+        positions=positions, judge=JUDGE[0], **settings,
     )  # fmt: skip
-    losses, predictions = [], []
-    for order in orders_of(seed, len(positions)):
-        total = 0.0
-        for start in range(0, len(order), BATCH):
-            batch = positions[order[start : start + BATCH]]
-            model.reset_metrics()
-            told = model.train_on_batch({k: v[batch] for k, v in x.items()}, y[batch])
-            total += len(batch) * float(told[0])
-        losses.append(total / len(order))
-        predictions.append(predict(model, JUDGE[0]))
-    return losses, predictions
 
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_member_is_what_it_would_be_alone_dropout_included(fits, number):
-    losses, predictions = train_alone(MEMBERS[number])
+    losses, predictions = train_member(MEMBERS[number])
     assert fits[number].history["loss"] == pytest.approx(losses, abs=1e-5)
     best = predictions[fits[number].best_epoch]
     assert predict(fits.model(number), JUDGE[0]) == pytest.approx(best, abs=1e-5)
@@ -131,7 +106,7 @@ def test_optimizers_are_those_of_keras_and_folds_their_own_rows():
         build, x, y, task="binary", members=members, epochs=EPOCHS, batch_size=BATCH,
         optimizer="nadam", verbose=0,
     )  # fmt: skip
-    losses, _ = train_alone(MEMBERS[1], np.arange(1, 64, 2), optimizer="nadam")
+    losses, _ = train_member(MEMBERS[1], np.arange(1, 64, 2), optimizer="nadam")
     assert fits[1].history["loss"] == pytest.approx(losses, abs=1e-5)
     held = np.arange(0, 64, 2)
     held_x = {name: values[held] for name, values in x.items()}
@@ -155,6 +130,17 @@ def test_one_that_diverges_leaves_the_others_alone(fits):
     assert np.isfinite([each.history["val_loss"] for each in fits[:DIVERGES]]).all()
     with pytest.raises(RuntimeError, match="Member 3 has no weights: .*not finite"):
         fits.model(DIVERGES)
+
+
+def test_without_patience_a_member_goes_on_while_it_improves_as_fit_does():
+    y = (TRAIN[0]["image"][:, 0] > 0).astype(int)
+    data = {"task": "binary", "validation_data": (TRAIN[0], y), "epochs": 8, "batch_size": ROWS}
+    member = {"learning_rate": 1e-2, "seed": 3, "patience": 0}
+    fits = fit_many(build, TRAIN[0], y, members=[member], verbose=0, **data)
+    keras.utils.set_random_seed(3)
+    history = kfusion.fit(build(), TRAIN[0], y, **data, **member, verbose=0, doctor=False)
+    assert len(fits[0].history["val_auc"]) == len(history.history["val_auc"]) > 2
+    assert fits[0].best_epoch == history.best_epoch
 
 
 @pytest.mark.slow
@@ -185,6 +171,105 @@ def test_what_cannot_share_a_program_is_trained_alone_and_says_why():
     assert "whole variables" in fits[0].alone_because
     scores = kfusion.evaluate(fits.model(0), *JUDGE, task="binary")
     assert scores["auc"] == pytest.approx(fits[0].history["val_auc"][0])
+
+
+def test_members_may_take_other_inputs_of_the_same_rows():
+    def build_one(which):
+        width = TRAIN[0][which].shape[1]
+        branch = kfusion.embedding_branch(width, units=2, input_name=which)
+        return kfusion.build_unimodal_model(branch, task="binary", head_depth=0)
+
+    names = ["image", "tabular", "tabular"]
+    data = {"task": "binary", "validation_data": JUDGE, "epochs": 1, "batch_size": BATCH}
+    fits = fit_many(
+        build_one, *TRAIN, members=[{"which": name} for name in names], **data, verbose=0
+    )
+    assert [each.at_once for each in fits] == [1, 2, 2]
+    for index in range(3):
+        scores = kfusion.evaluate(fits.model(index), *JUDGE, task="binary")
+        assert scores["auc"] == pytest.approx(fits[index].history["val_auc"][0])
+
+
+def test_a_model_of_a_users_own_class_is_trained_by_its_own_step():
+    steps = []
+
+    class Counting(keras.Model):
+        def train_step(self, *given):
+            steps.append(1)
+            return super().train_step(*given)
+
+    def build_counting():
+        model = build()
+        return Counting(model.inputs, model.outputs)
+
+    with pytest.warns(UserWarning, match="a Counting may train in a way of its own"):
+        fits = fit_many(build_counting, *TRAIN, task="binary", members=[{}], epochs=1, verbose=0)
+    assert fits[0].at_once == 1
+    assert steps
+
+
+def test_an_optimizer_given_is_a_new_one_for_each_member():
+    given = keras.optimizers.SGD(0.1, momentum=0.9)
+    data = {"task": "binary", "validation_data": JUDGE, "epochs": 2, "batch_size": ROWS}
+    with pytest.warns(UserWarning, match="trained by itself: the optimizer"):
+        fits = fit_many(
+            build, *TRAIN, members=[{"seed": 1}, {"seed": 2}], optimizer=given, **data, verbose=0
+        )
+    assert not given.built
+    keras.utils.set_random_seed(2)
+    history = kfusion.fit(
+        build(), *TRAIN, optimizer=given, **data, seed=2, verbose=0, doctor=False
+    ).history
+    assert fits[1].history["val_loss"] == pytest.approx(history["val_loss"], rel=1e-6)
+
+
+def test_a_residual_fusion_that_ends_as_it_started_has_no_best_epoch():
+    def build_residual():
+        parts = {
+            name: kfusion.build_unimodal_model(
+                kfusion.embedding_branch(width, units=2, input_name=name, name=f"{name}_branch"),
+                task="binary",
+                name=f"{name}_model",
+            )
+            for name, width in {"image": 6, "tabular": 3}.items()
+        }
+        return kfusion.build_residual_model(
+            parts, task="binary", best="image", input_names={name: name for name in parts}
+        )
+
+    # Judged by the opposite of what is learned, so that each epoch is worse than the one before.
+    keras.utils.set_random_seed(1)
+    learned = (predict(build_residual(), TRAIN[0])[:, 0] < 0.5).astype(int)
+    with pytest.warns(UserWarning, match="the start of a residual fusion competes"):
+        fits = fit_many(
+            build_residual, TRAIN[0], learned, task="binary", members=[{"seed": 1}], epochs=2,
+            batch_size=BATCH, validation_data=(TRAIN[0], 1 - learned), verbose=0,
+        )  # fmt: skip
+    assert fits[0].best_epoch is None
+    scores = kfusion.evaluate(fits.model(0), TRAIN[0], 1 - learned, task="binary")
+    assert scores["loss"] < min(fits[0].history["val_loss"])
+
+
+def test_what_a_member_alone_cannot_is_its_failure_and_a_mistake_ends_the_call(monkeypatch):
+    class ResourceExhaustedError(Exception):
+        pass
+
+    errors = [ResourceExhaustedError("too large"), TypeError("no such thing")]
+    monkeypatch.setattr(many_fits, "fit", lambda *_, **__: (_ for _ in ()).throw(errors.pop(0)))
+
+    def train():
+        return fit_many(
+            build, *TRAIN, task="binary", members=[{"optimizer": "adafactor"}], epochs=1, verbose=0
+        )
+
+    with pytest.warns(UserWarning, match="adafactor"):
+        assert train()[0].failure == "too large"
+    with (
+        pytest.warns(UserWarning, match="adafactor"),
+        pytest.raises(TypeError, match="no such") as raised,
+    ):
+        train()
+    assert raised.value.__notes__ == ["This was member 0."]
 
 
 def test_dials_names_and_weights_are_no_structure():
@@ -227,27 +312,10 @@ def test_heads_weights_and_inner_randomness_are_those_of_one_model(fusion, keywo
         batch_size=BATCH, members=[{"seed": 1}, {"seed": 2}], validation_data=(x, y), verbose=0,
         class_weight={0: 1.0, 1: 2.0, 2: 0.5}, learning_rate=1e-3,
     )  # fmt: skip
-    keras.utils.set_random_seed(2)
-    model = build_heads(fusion, **keywords)
-    seed_layers(model, 2)
-    steps = -(-ROWS // BATCH)
-    compile_model(
-        model, task=task, learning_rate=1e-3, learning_rate_schedule="cosine",
-        num_steps=EPOCHS * steps, steps_per_epoch=steps,
+    losses, _ = train_alone(
+        functools.partial(build_heads, fusion, **keywords), x, y, task=task, seed=2, epochs=EPOCHS,
+        batch_size=BATCH, weights=np.array([1.0, 2.0, 0.5], "float32")[y], learning_rate=1e-3,
     )  # fmt: skip
-    weights, losses = np.array([1.0, 2.0, 0.5], "float32")[y], []
-    for order in orders_of(2):
-        total = 0.0
-        for start in range(0, ROWS, BATCH):
-            batch = order[start : start + BATCH]
-            model.reset_metrics()
-            given = [y[batch], weights[batch]]
-            if isinstance(model.output, dict):
-                given = [dict.fromkeys(model.output, values) for values in given]
-            inputs = {name: values[batch] for name, values in x.items()}
-            told = model.train_on_batch(inputs, *given, return_dict=True)
-            total += len(batch) * float(told["loss"])
-        losses.append(total / ROWS)
     assert fits[1].at_once == 2
     assert fits[1].history["loss"] == pytest.approx(losses, abs=1e-5)
 
@@ -301,5 +369,12 @@ def test_members_that_come_later_share_what_was_compiled(monkeypatch):
     assert len(made) == 2
     for one, two in zip(first, again, strict=False):
         assert one.history["val_loss"] == pytest.approx(two.history["val_loss"], rel=1e-5)
-    train(members, x=dict(TRAIN[0]))
+    # By what they hold, not by which objects they are.
+    changed = {name: values.copy() for name, values in TRAIN[0].items()}
+    train(members, x=changed)
+    assert len(made) == 2
+    changed["image"][:] = changed["image"][::-1].copy()
+    anew = train(members, x=changed)
     assert len(made) == 3
+    losses = [each.history["val_loss"] for each in (anew[0], first[0])]
+    assert losses[0] != pytest.approx(losses[1], rel=1e-3)

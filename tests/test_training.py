@@ -149,8 +149,9 @@ class TestStopping:
         assert len(history["val_auc"]) == 3
 
     def test_without_validation_rows_all_epochs_are_trained(self, model):
-        history = quick_fit(model, epochs=3, patience=1, validation_data=None).history
-        assert len(history["loss"]) == 3
+        told = quick_fit(model, epochs=3, patience=1, validation_data=None)
+        history = told.history
+        assert len(history["loss"]) == told.best_epoch + 1 == 3
         assert not [name for name in history if name.startswith("val_")]
 
     def test_divergence_in_the_first_epoch_is_an_error(self):
@@ -163,8 +164,9 @@ class TestStopping:
             keras.optimizers.schedules.PiecewiseConstantDecay([4], [0.01, 1e38])
         )
         with pytest.warns(UserWarning, match="diverged in epoch 2 and was stopped"):
-            history = quick_fit(model, optimizer=optimizer, epochs=6).history
-        assert len(history["val_auc"]) == 2
+            told = quick_fit(model, optimizer=optimizer, epochs=6)
+        history = told.history
+        assert (len(history["val_auc"]), told.best_epoch) == (2, 0)
         assert evaluate(model, *VALIDATION, task="binary")["auc"] == history["val_auc"][0]
 
 
@@ -308,7 +310,8 @@ class TestCountStart:
         trained = small_model()
         quick_fit(trained, epochs=15)
         start = trained.get_weights()
-        quick_fit(trained, epochs=3, learning_rate=5.0, count_start=True)
+        told = quick_fit(trained, epochs=3, learning_rate=5.0, count_start=True)
+        assert told.best_epoch is None
         for before, after in zip(start, trained.get_weights(), strict=True):
             np.testing.assert_array_equal(before, after)
 

@@ -21,10 +21,11 @@ class OtherWorkError(ValueError):
     """A folder of results belongs to other work."""
 
 
-def fingerprint(arrays: Mapping[str, Any]) -> str:
+def fingerprint(arrays: Mapping[str, Any], *, every_row: bool = False) -> str:
     """A digest of named arrays and DataFrames: the same data, the same text.
 
-    Of an array above 256 MB, such as images, about ten thousand rows, evenly spaced, stand for all.
+    Of an array above 256 MB, such as images, about ten thousand rows, evenly spaced, stand for all,
+    unless every row is asked for.
     """
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(arrays, key=str):
@@ -35,7 +36,8 @@ def fingerprint(arrays: Mapping[str, Any]) -> str:
         else:
             values = as_rows(values)
             digest.update(f"{name} {values.shape} {values.dtype}".encode())
-            step = max(1, len(values) // 10_000) if values.nbytes > WHOLE else 1
+            is_sampled = values.nbytes > WHOLE and not every_row
+            step = max(1, len(values) // 10_000) if is_sampled else 1
             if isinstance(values, LazyRows):
                 for part in values.chunks(slice(None, None, step)):
                     digest.update(part.tobytes())

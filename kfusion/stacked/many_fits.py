@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import math
 import warnings
@@ -16,6 +17,7 @@ from kfusion.data.rows import take_rows
 from kfusion.models.building import holds_an_ensemble
 from kfusion.models.residual import starts_from_the_best
 from kfusion.progress import progress
+from kfusion.stacked.fit_data import FitData
 from kfusion.stacked.member_settings import (
     MemberSettings,
     check_settings,
@@ -27,7 +29,6 @@ from kfusion.stacked.programs import Programs
 from kfusion.stacked.stacked_epochs import BACKENDS
 from kfusion.stacked.stacked_fit import (
     BuiltMember,
-    FitData,
     MemberFit,
     fit_stack,
     make_stack,
@@ -35,8 +36,8 @@ from kfusion.stacked.stacked_fit import (
 )
 from kfusion.tasks import Task, as_task, check_variety
 from kfusion.training.batch_sizes import default_batch_size
-from kfusion.training.epoch_callbacks import BestEpoch
 from kfusion.training.fitting import check_can_score, fit, seed_layers
+from kfusion.training.memory_batches import is_out_of_memory
 
 
 @dataclasses.dataclass
@@ -98,9 +99,14 @@ def fit_many(
 
     It pays for small networks on vectors, whose training is mostly overhead. Members that cannot
     share a program (an optimizer that is no name from `kfusion.optimizers.LEARNING_RATES`, a
-    residual fusion, weights under constraints, half precision, a subclassed model; on tensorflow
-    an ensemble within a network; the torch backend) are trained one by one by `fit`, with a
-    warning; their `alone_because` says why.
+    residual fusion, weights under constraints, half precision, a model of a user's own class; on
+    tensorflow an ensemble within a network; the torch backend) are trained one by one by `fit`,
+    with a warning; their `alone_because` says why. An optimizer given as an instance is copied for
+    each.
+
+    A member whose training diverges in its first epoch has a `failure` in place of weights, and
+    so has one trained by itself for which memory does not suffice; the others are trained none the
+    less. Any other error is a mistake that others share, and ends the call.
 
     Args:
         build: Callable that returns an uncompiled model, such as a function that calls
@@ -128,7 +134,7 @@ def fit_many(
         `ManyFits`.
 
     Raises:
-        TypeError, ValueError: If data, task or settings do not fit; names the member.
+        TypeError, ValueError: If data, task or settings do not fit; a note names the member.
 
     Example:
         >>> import numpy as np
@@ -151,14 +157,18 @@ def fit_many(
     read = read_members(members, defaults, seed, len(y), validation_data is not None)
     if at_once != "auto" and (not isinstance(at_once, int) or at_once < 1):
         raise ValueError(f'`at_once` must be "auto" or 1 or more. Received: {at_once!r}.')
-    programs = Programs() if programs is None else programs
-    data = programs.of_rows(FitData(task, x, y, validation_data))
+    data = FitData(task, x, y, validation_data)
+    if programs is None:
+        programs = Programs()
+    else:
+        programs.keep_to(data)
     groups: dict[str, list[BuiltMember]] = collections.defaultdict(list)
     # One of each structure; the others are free to go.
     models: dict[str, keras.Model] = {}
     alone: dict[int, str] = {}
     for number, settings in enumerate(read):
-        model = _build_checked(build, settings, data)
+        with _named_in_errors(number):
+            model = _build_checked(build, settings, data)
         reason = _why_alone(model, settings)
         if reason is None:
             group = f"{structure_of(model)} {settings.common()}"
@@ -170,13 +180,24 @@ def fit_many(
     fits: dict[int, MemberFit] = {}
     with progress(range(len(read)), description="members", verbose=verbose) as bar:
         for group, starts in groups.items():
-            for number, done in _fit_group(group, models[group], starts, programs, at_once):
+            for number, done in _fit_group(group, models[group], starts, data, programs, at_once):
                 fits[number] = dataclasses.replace(done, structure=group)
                 bar.advance()
         for number, reason in alone.items():
-            fits[number] = _fit_alone(read[number], data, build, reason)
+            with _named_in_errors(number):
+                fits[number] = _fit_alone(read[number], data, build, reason)
             bar.advance()
     return ManyFits([fits[number] for number in range(len(read))], build)
+
+
+@contextlib.contextmanager
+def _named_in_errors(number: int) -> Iterator[None]:
+    """Adds to whatever is raised within which member it is of."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"This was member {number}.")
+        raise
 
 
 def _build_checked(build, settings: MemberSettings, data: FitData) -> keras.Model:
@@ -186,10 +207,10 @@ def _build_checked(build, settings: MemberSettings, data: FitData) -> keras.Mode
     check_settings(settings)
     keras.utils.set_random_seed(settings.seed)
     model = build(**settings.build)
-    data.check(model)
-    check_variety(data.y[settings.rows])
+    labels = data.of(model).y
+    check_variety(labels[settings.rows])
     if settings.validation_rows is not None:
-        check_can_score(data.task, data.y[settings.validation_rows])
+        check_can_score(data.task, labels[settings.validation_rows])
     return model
 
 
@@ -213,8 +234,8 @@ def _why_alone(model: keras.Model, settings: MemberSettings) -> str | None:
         return f"the {keras.backend.backend()} backend trains one model at a time"
     if not is_elementwise(settings.fit["optimizer"]):
         return f"the optimizer {settings.fit['optimizer']!r} may work on whole variables"
-    if not getattr(model, "inputs", None):
-        return "the inside of a subclassed model is not known"
+    if not type(model).__module__.startswith("keras."):
+        return f"a {type(model).__name__} may train in a way of its own"
     if keras.backend.backend() == "tensorflow" and holds_an_ensemble(model):
         # `BiasAdd` of channels in front, which Keras makes of a bias for each member of it.
         return "TensorFlow's vectorising map adds biases of an ensemble along the wrong axis"
@@ -233,6 +254,7 @@ def _fit_group(
     key: str,
     model: keras.Model,
     group: list[BuiltMember],
+    data: FitData,
     programs: Programs,
     at_once: int | str,
 ) -> Iterator[tuple[int, MemberFit]]:
@@ -241,33 +263,37 @@ def _fit_group(
     if isinstance(most, str):
         most = members_at_once(model, group[0].settings.fit["batch_size"])
     size = math.ceil(len(group) / math.ceil(len(group) / most))
-    stack, size = programs.find(key, group, size, lambda: make_stack(model, group, programs.data))
+    rows = data.of(model)
+    stack, size = programs.find(key, group, size, lambda: make_stack(model, group, data.task, rows))
     for start in range(0, len(group), size):
         chunk = group[start : start + size]
         # One program serves all: what fills the last stack up is trained in vain.
         filled = chunk + [chunk[-1]] * (size - len(chunk))
-        done = fit_stack(stack, filled, programs.data)[: len(chunk)]
+        done = fit_stack(stack, filled, rows)[: len(chunk)]
         yield from ((each.number, fit) for each, fit in zip(chunk, done, strict=True))
 
 
 def _fit_alone(settings: MemberSettings, data: FitData, build, reason: str) -> MemberFit:
-    """Trains a member with `fit`."""
+    """Trains a member with `fit`; a divergence, or memory that does not suffice, is its failure."""
     keras.utils.set_random_seed(settings.seed)
     model = build(**settings.build)
     keywords = {k: v for k, v in settings.fit.items() if k not in ("rows", "validation_rows")}
     if keywords["sample_weight"] is not None:
         keywords["sample_weight"] = np.asarray(keywords["sample_weight"])[settings.rows]
-    own = {"task": data.task, "validation_data": data.judges(settings), "doctor": False}
-    x, y = take_rows(data.x, settings.rows), data.y[settings.rows]
+    given = keywords["optimizer"]
+    if isinstance(given, keras.optimizers.Optimizer):
+        # Another member may be given the same one, which then holds this one's variables.
+        keywords["optimizer"] = type(given).from_config(given.get_config())
+    rows = data.of(model)
+    x, y = take_rows(rows.x, settings.rows), rows.y[settings.rows]
+    judges = rows.judges(settings)
     try:
-        history = fit(model, x, y, **own, **keywords, verbose=0).history
-    except RuntimeError as error:
-        return MemberFit(settings, {}, 0, 1, reason, failure=str(error))
-    best = BestEpoch(data.task.objective, settings.fit["epochs"])
-    best_epoch = len(history["loss"]) - 1
-    if own["validation_data"] is not None:
-        for epoch in range(len(history["loss"])):
-            if best.judge({name: values[epoch] for name, values in history.items()}):
-                best_epoch = epoch
-    weights = model.get_weights()
-    return MemberFit(settings, history, best_epoch, 1, reason, weights=weights)
+        history = fit(
+            model, x, y, task=data.task, validation_data=judges, **keywords, doctor=False, verbose=0
+        )
+    except Exception as error:
+        if not (isinstance(error, RuntimeError) or is_out_of_memory(error)):
+            raise
+        return MemberFit(settings, {}, None, 1, reason, failure=str(error))
+    best_epoch, weights = history.best_epoch, model.get_weights()
+    return MemberFit(settings, history.history, best_epoch, 1, reason, weights=weights)

@@ -92,9 +92,8 @@ class MemberSettings:
             name: self.fit[name]
             for name in ("optimizer", "learning_rate_schedule", "batch_size", "epochs")
         }
-        named = None if loss is None or isinstance(loss, str) else keras.losses.serialize(loss)
-        shared = [fit, named or loss, None if rate is None else [repr(rate), rate.get_config()]]
-        return json.dumps([*shared, len(self.rows), judges], default=repr)
+        shared = [fit, loss, None if rate is None else [repr(rate), rate.get_config()]]
+        return json.dumps([*shared, len(self.rows), judges], default=_as_told_apart)
 
 
 def read_members(
@@ -179,6 +178,16 @@ def _usual_decay(optimizer: str) -> float | None:
 def is_elementwise(optimizer: Any) -> bool:
     """Whether an optimizer is a name of one that treats each number by itself."""
     return isinstance(optimizer, str) and optimizer.lower() in LEARNING_RATES
+
+
+def _as_told_apart(value: Any) -> Any:
+    """What JSON can hold of a value and no other value has; of an unknown object, that it is it."""
+    if isinstance(value, keras.losses.Loss):
+        # Its config may lack arguments: that of Keras' Huber has no delta.
+        return [type(value).__module__, type(value).__qualname__, vars(value)]
+    if hasattr(value, "__array__"):
+        return np.asarray(value).tolist()
+    return repr(value)
 
 
 def _positions(rows: Any, num_rows: int, name: str) -> np.ndarray:

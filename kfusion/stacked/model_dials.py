@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-# Arguments of this package's layers that become a `Dropout` or an `L2` within them.
+_OF_CHANNELS = (
+    keras.layers.SpatialDropout1D,
+    keras.layers.SpatialDropout2D,
+    keras.layers.SpatialDropout3D,
+)
+_DROPOUTS = (keras.layers.Dropout, *_OF_CHANNELS)
+# Arguments of this package's layers that become one of these, or an `L2`, within them.
 _OWN_DIALS = ("dropout", "l2")
+# Where a config has the names of layers.
+_NAMES_AT = ("name", "keras_history", "input_layers", "output_layers")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,9 +28,9 @@ class Dials:
     """The dials of one model, or of several with an axis for these in front.
 
     Attributes:
-        rates: `(dropouts,)` rate of each `Dropout`.
+        rates: `(dropouts,)` rate of each layer that `dropouts` finds.
         penalties: `(trainable variables,)` factor of each one's L2 penalty; 0 is none.
-        seeds: `(dropouts, 2)` random state of each `Dropout`; zeros where nothing is dropped.
+        seeds: `(dropouts, 2)` random state of each; zeros where nothing is dropped.
     """
 
     rates: Any
@@ -38,9 +46,9 @@ def structure_of(model: keras.Model) -> str:
     """
     if not getattr(model, "inputs", None):
         raise ValueError(f"{model.name!r} is no Functional model: its structure is not known.")
-    config = model.get_config()
+    config = {**model.get_config(), "name": None}
     names: dict[str, str] = {}
-    _number_names(config, names)
+    _number_names(config, {tensor.name for tensor in model.inputs}, names)
     config = _without_dials(config, names)
     weights = [[list(v.shape), str(v.dtype), v.trainable] for v in model.weights]
     return json.dumps([config, weights], default=repr)
@@ -64,8 +72,8 @@ def dials_of(model: keras.Model) -> Dials:
 
 
 def dropouts(model: keras.Model) -> list[keras.layers.Dropout]:
-    """All `Dropout` layers of a model, those inside of other layers too."""
-    return [layer for layer in model._flatten_layers() if type(layer) is keras.layers.Dropout]
+    """All layers of a model that drop values or whole channels, also those inside of others."""
+    return [layer for layer in model._flatten_layers() if type(layer) in _DROPOUTS]
 
 
 def states_but_dropouts(model: keras.Model) -> list[keras.Variable]:
@@ -81,7 +89,7 @@ class DialledModel:
 
     Args:
         model: Functional `keras.Model`.
-        is_dropped: `(dropouts,)` bools: whether the rate of each is ever above 0.
+        is_dropped: `(dropouts,)` bools: whether the rate of each is above 0 for any member.
         is_penalised: `(trainable variables,)` bools: the same of each one's penalty.
     """
 
@@ -109,8 +117,11 @@ class DialledModel:
         def call(inputs, training=False):
             if not training:
                 return inputs
-            shape = layer.noise_shape or (None,) * len(inputs.shape)
-            shape = [ops.shape(inputs)[i] if n is None else n for i, n in enumerate(shape)]
+            if isinstance(layer, _OF_CHANNELS):
+                shape = layer._get_noise_shape(inputs)
+            else:
+                shape = layer.noise_shape or (None,) * len(inputs.shape)
+                shape = [ops.shape(inputs)[i] if n is None else n for i, n in enumerate(shape)]
             rate = ops.cast(self.dials.rates[position], inputs.dtype)
             drawn = keras.random.uniform(shape, dtype=inputs.dtype, seed=self.generators[position])
             # The same rows and units as the backend's own dropout drops with this state.
@@ -131,34 +142,57 @@ def _is_l2(regularizer: Any) -> bool:
     return type(regularizer) is keras.regularizers.L2
 
 
-def _number_names(config: Any, names: dict[str, str]) -> None:
-    """Numbers the layers and operations of a config; inputs keep their names, as data has them."""
+def _number_names(config: Any, kept: Collection[str], names: dict[str, str]) -> None:
+    """Numbers the layers and operations of a config, but for the inputs that data goes by."""
     if isinstance(config, (list, tuple)):
         for each in config:
-            _number_names(each, names)
+            _number_names(each, kept, names)
     if isinstance(config, Mapping):
-        if "inbound_nodes" in config and config.get("class_name") != "InputLayer":
-            names.setdefault(config["name"], f"layer {len(names)}")
+        inner = config.get("config")
+        if isinstance(inner, Mapping) and config.get("class_name") != "DTypePolicy":
+            name = inner.get("name")
+            if isinstance(name, str) and name not in kept:
+                names.setdefault(name, f"layer {len(names)}")
         for each in config.values():
-            _number_names(each, names)
+            _number_names(each, kept, names)
 
 
-def _without_dials(config: Any, names: Mapping[str, str]) -> Any:
-    """A config in which nothing is left of dials, nor of the names of layers."""
+def _without_dials(config: Any, names: Mapping[str, str], key: str = "") -> Any:
+    """A config in which nothing is left of dials, nor of the names of layers.
+
+    Args:
+        config: What is found in a config under a key.
+        names: What stands for the name of each layer.
+        key: Text.
+    """
     if isinstance(config, str):
-        return names.get(config, config)
+        return names.get(config, config) if key in _NAMES_AT else config
     if isinstance(config, (list, tuple)):
-        return [_without_dials(each, names) for each in config]
-    if not isinstance(config, Mapping):
+        return [_without_dials(each, names, key) for each in config]
+    if not isinstance(config, Mapping) or config.get("class_name") == "DTypePolicy":
         return config
-    if config.get("module") == "keras.regularizers" and config.get("class_name") == "L2":
-        return None
-    left = {key: _without_dials(value, names) for key, value in config.items()}
+    left = {
+        # By the names of inputs and outputs there may be dicts of layers.
+        own: _without_dials(value, names, key if key in _NAMES_AT else own)
+        for own, value in config.items()
+        if own != "compile_config"
+    }
     inner = left.get("config")
     if isinstance(inner, dict):
-        if (left.get("module"), left.get("class_name")) == ("keras.layers", "Dropout"):
-            inner.update(rate=None, seed=None)
+        if left.get("module") == "keras.layers":
+            if left.get("class_name") in [kind.__name__ for kind in _DROPOUTS]:
+                inner.update(rate=None, seed=None)
+            inner.update((own, None) for own, value in inner.items() if _is_on_weights(own, value))
         if str(left.get("registered_name")).startswith("kfusion>"):
-            inner.update((key, None) for key in _OWN_DIALS if key in inner)
-    left.pop("compile_config", None)
+            inner.update((own, None) for own in _OWN_DIALS if own in inner)
     return left
+
+
+def _is_on_weights(argument: str, config: Any) -> bool:
+    """Whether an argument of one of Keras' layers is an L2 penalty on weights of it."""
+    return (
+        argument.endswith("_regularizer")
+        and argument != "activity_regularizer"
+        and isinstance(config, Mapping)
+        and (config.get("module"), config.get("class_name")) == ("keras.regularizers", "L2")
+    )

@@ -16,6 +16,7 @@ from kfusion.models.building import PREDICTION
 from kfusion.models.prediction import EVALUATION_BATCH, feed
 from kfusion.stacked.model_dials import DialledModel, Dials
 from kfusion.tasks import Task
+from kfusion.training.compiling import per_output
 
 BACKENDS = ("tensorflow", "jax")
 
@@ -96,6 +97,9 @@ class StackedEpochs(abc.ABC):
         rows: `Rows`.
     """
 
+    # Of `Members`, whom `start` took last.
+    _judged: np.ndarray
+
     def __init__(
         self,
         model: DialledModel,
@@ -107,11 +111,11 @@ class StackedEpochs(abc.ABC):
         self.model, self.task, self.optimizer, self.rates = model, task, optimizer, rates
         self._shapes = [tuple(v.shape) for v in model.model.trainable_variables]
         self._ends = np.cumsum([math.prod(shape) for shape in self._shapes])[:-1].tolist()
-        x = {name: ops.convert_to_tensor(array) for name, array in rows.x.items()}
+        x = {name: _copied(array) for name, array in rows.x.items()}
         judging = x
         if rows.judging is not rows.x:
-            judging = {name: ops.convert_to_tensor(each) for name, each in rows.judging.items()}
-        self.rows = Rows(x, ops.convert_to_tensor(rows.y), judging)
+            judging = {name: _copied(array) for name, array in rows.judging.items()}
+        self.rows = Rows(x, _copied(rows.y), judging)
 
     def seeds_of(self, members: Members) -> np.ndarray:
         """Random states of dropouts, of the type that the backend has for them."""
@@ -147,9 +151,23 @@ class StackedEpochs(abc.ABC):
             `(2, members)`: mean loss, and mean metric, over the rows.
         """
 
-    @abc.abstractmethod
     def predict(self) -> np.ndarray:
         """`(members, rows, units)` predictions of the validation rows."""
+        num_rows = self._judged.shape[-1]
+        starts, size = _batch_starts(num_rows)
+        positions = np.stack([self._judged[..., start : start + size] for start in starts])
+        return _joined(self._predict_batches(positions), starts, num_rows)
+
+    @abc.abstractmethod
+    def _predict_batches(self, positions: np.ndarray) -> np.ndarray:
+        """Predicts batches of one size.
+
+        Args:
+            positions: `(batches, size)` of validation rows, or `(batches, members, size)`.
+
+        Returns:
+            `(batches, members, size, units)`.
+        """
 
     @abc.abstractmethod
     def weights(self) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -167,13 +185,8 @@ class StackedEpochs(abc.ABC):
         self.model.dials = Dials(member["rates"], member["penalties"], None)
         mapping = self.model.mapping(member["trainables"], member["states"], member["seeds"])
         x, y = feed(model, member["x"]), member["y"]
-        if isinstance(getattr(model, "output", None), dict):
-            targets = dict.fromkeys(model.output, y)
-            weights = (
-                dict.fromkeys(model.output, member["weights"]) if "weights" in member else None
-            )
-        else:
-            targets, weights = y, member.get("weights")
+        targets = per_output(model, y)
+        weights = per_output(model, member["weights"]) if "weights" in member else None
         with keras.StatelessScope(mapping, collect_losses=True) as scope:
             predictions = model(x, training=True)
             loss = model.compute_loss(x, targets, predictions, weights)
@@ -222,6 +235,11 @@ class StackedEpochs(abc.ABC):
         """The backend's."""
 
 
+def _copied(array):
+    """A tensor that stays as it is when the array is changed; jax may share an array's memory."""
+    return ops.convert_to_tensor(np.array(array))
+
+
 def take_batch(x, y, orders, row_weights=None):
     """Each member's rows at `(members, batch)` positions."""
     taken = {
@@ -244,14 +262,14 @@ def _metric(task: Task, y, predictions):
     return ops.mean(ops.cast(ops.equal(answers, y), "float32"))
 
 
-def batch_starts(num_rows: int) -> tuple[np.ndarray, int]:
+def _batch_starts(num_rows: int) -> tuple[np.ndarray, int]:
     """Where batches of one size begin that cover all rows, the last one earlier; and that size."""
     size = min(EVALUATION_BATCH, num_rows)
     starts = np.minimum(np.arange(0, num_rows, size), num_rows - size)
     return starts.astype(np.int32), size
 
 
-def joined(parts: np.ndarray, starts: np.ndarray, num_rows: int) -> np.ndarray:
+def _joined(parts: np.ndarray, starts: np.ndarray, num_rows: int) -> np.ndarray:
     """`(batches, members, size, units)` -> `(members, rows, units)`."""
     whole = np.empty((parts.shape[1], num_rows, parts.shape[3]), parts.dtype)
     for part, start in zip(parts, starts, strict=True):

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from kfusion.devices import find_device
-from kfusion.stacked.stacked_epochs import Members, StackedEpochs, batch_starts, joined, take_batch
+from kfusion.stacked.stacked_epochs import Members, StackedEpochs, take_batch
 
 
 def _compiler_options() -> dict[str, Any] | None:
@@ -49,13 +49,9 @@ class JaxEpochs(StackedEpochs):
         )
         return np.asarray(told) / num_rows
 
-    def predict(self) -> np.ndarray:
+    def _predict_batches(self, positions: np.ndarray) -> np.ndarray:
         flat, _, states, seeds = self._state
-        num_rows = self._judged.shape[-1]
-        starts, size = batch_starts(num_rows)
-        positions = np.stack([self._judged[..., start : start + size] for start in starts])
-        parts = self._predict((flat, states, seeds), self.rows.judging, positions)
-        return joined(np.asarray(parts), starts, num_rows)
+        return np.asarray(self._predict((flat, states, seeds), self.rows.judging, positions))
 
     def weights(self) -> tuple[np.ndarray, list[np.ndarray]]:
         flat, _, states, _ = self._state

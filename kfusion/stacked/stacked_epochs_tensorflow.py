@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kfusion.stacked.stacked_epochs import Members, StackedEpochs, batch_starts, joined, take_batch
+from kfusion.stacked.stacked_epochs import Members, StackedEpochs, take_batch
 
 
 class TensorflowEpochs(StackedEpochs):
@@ -45,12 +45,8 @@ class TensorflowEpochs(StackedEpochs):
         told = self._train(ops.convert_to_tensor(orders), batch_size)
         return told.numpy() / orders.shape[1]
 
-    def predict(self) -> np.ndarray:
-        num_rows = self._judged.shape[-1]
-        starts, size = batch_starts(num_rows)
-        positions = np.stack([self._judged[..., start : start + size] for start in starts])
-        parts = self._predict(ops.convert_to_tensor(positions))
-        return joined(parts.numpy(), starts, num_rows)
+    def _predict_batches(self, positions: np.ndarray) -> np.ndarray:
+        return self._predict(ops.convert_to_tensor(positions)).numpy()
 
     def weights(self) -> tuple[np.ndarray, list[np.ndarray]]:
         return self._flat.numpy(), [v.numpy() for v in self._rest["states"]]

@@ -10,23 +10,21 @@ from typing import Any
 import keras
 import numpy as np
 
-from kfusion.data.inputs import check_same_keys
-from kfusion.data.rows import take_rows
 from kfusion.devices import find_device
 from kfusion.models.building import PREDICTION, answers_by_name
-from kfusion.models.prediction import check_data
 from kfusion.optimizers import make_optimizer, rate_at
+from kfusion.stacked.fit_data import ModelRows
 from kfusion.stacked.member_settings import MemberSettings, weight_decay_of
 from kfusion.stacked.model_dials import DialledModel, Dials
 from kfusion.stacked.stacked_epochs import MemberRates, Members, Rows, StackedEpochs
 from kfusion.tasks import Task
 from kfusion.training.compiling import compile_model
 from kfusion.training.epoch_callbacks import BestEpoch
-from kfusion.training.fitting import check_can_score
+from kfusion.training.memory_batches import SHARE, free_memory
 from kfusion.training.row_weights import row_weights
 
-# Bytes that a stack may take, and members beyond which nothing is gained.
-MEMORY = {"cpu": 2**30, "gpu": 8 * 2**30}
+# Bytes that a stack may take at most, and members beyond which nothing is gained.
+STACK_BYTES = {"cpu": 2**30, "gpu": 8 * 2**30}
 MOST_AT_ONCE = {"cpu": 32, "gpu": 256}
 # Copies of weights: values, gradients, two slots of the optimizer, the start, the best, two spare.
 _COPIES = 8
@@ -39,56 +37,24 @@ class MemberFit:
     Attributes:
         settings: `MemberSettings`.
         history: Dict of lists by name, one value an epoch, as of `fit`.
-        best_epoch: Int from 0, the epoch whose weights are kept.
+        best_epoch: Int from 0, the epoch whose weights are kept; None if training failed, or if a
+            residual fusion is best as it started.
         at_once: Int, how many members its program trained; 1 for a training by itself.
         alone_because: Why it was trained by itself, or None.
-        failure: What went wrong, or None: predictions that were not finite in the first epoch.
+        failure: What went wrong, or None: predictions that were not finite in the first epoch, or,
+            of a training by itself, memory that did not suffice.
         weights: The weights of the best epoch, in the order of the model's.
         structure: Text that members of one structure share; None of a training by itself.
     """
 
     settings: MemberSettings
     history: dict[str, list[float]]
-    best_epoch: int
+    best_epoch: int | None
     at_once: int
     alone_because: str | None = None
     failure: str | None = None
     weights: list[np.ndarray] = dataclasses.field(default_factory=list, repr=False)
     structure: str | None = dataclasses.field(default=None, repr=False)
-
-
-class FitData:
-    """The rows of all members, checked against the first model."""
-
-    def __init__(self, task: Task, x, y, validation_data):
-        self.task, self.given = task, (x, y, validation_data)
-        self.is_checked = False
-        if validation_data is not None:
-            check_same_keys(x, validation_data[0])
-
-    def is_same(self, other: FitData) -> bool:
-        """Whether another one was given the same objects."""
-        given = zip(self.given, other.given, strict=True)
-        return self.task == other.task and all(one is two for one, two in given)
-
-    def check(self, model: keras.Model) -> None:
-        """Takes the rows as the first model asks for them."""
-        if self.is_checked:
-            return
-        x, y, validation_data = self.given
-        self.x, self.y = check_data(model, x, y, self.task)
-        self.validation = None
-        if validation_data is not None:
-            x, y = validation_data
-            self.validation = check_data(model, x, y, self.task, prefix="validation ")
-            check_can_score(self.task, self.validation[1])
-        self.is_checked = True
-
-    def judges(self, settings: MemberSettings):
-        """Inputs and targets that judge a member, or None."""
-        if settings.validation_rows is None:
-            return self.validation
-        return take_rows(self.x, settings.validation_rows), self.y[settings.validation_rows]
 
 
 @dataclasses.dataclass
@@ -118,7 +84,11 @@ class BuiltMember:
 
 
 def members_at_once(model: keras.Model, batch_size: int) -> int:
-    """How many members of a model's structure fit into the memory set aside for a stack."""
+    """How many members of a model's structure fit into the memory set aside for a stack.
+
+    What layers make within other layers is not counted: to run a row for that, as `estimate_step`
+    does, would take longer than many a stack trains.
+    """
     features = sum(
         math.prod(n or 1 for n in tensor.shape[1:])
         for layer in model._flatten_layers()
@@ -126,7 +96,10 @@ def members_at_once(model: keras.Model, batch_size: int) -> int:
     )
     # Forward, backward and what is kept between them.
     bytes_each = 4 * (_COPIES * model.count_params() + 4 * batch_size * features)
-    return int(max(1, min(most_at_once(), MEMORY[_device()] // bytes_each)))
+    memory = STACK_BYTES[_device()]
+    if _device() == "cpu":
+        memory = min(memory, int(SHARE * free_memory()))
+    return int(max(1, min(most_at_once(), memory // bytes_each)))
 
 
 def most_at_once() -> int:
@@ -147,7 +120,7 @@ class DialsInUse:
     """Which dials of a group a program has to have.
 
     Attributes:
-        is_dropped: Whether any member drops anything, for each `Dropout`.
+        is_dropped: Whether any member drops anything, for each layer that `dropouts` finds.
         is_penalised: Whether any member has an L2 penalty, for each trainable variable.
         decays: Whether any member's weights decay.
         weighs: Whether rows weigh differently for any member.
@@ -170,19 +143,22 @@ def dials_in_use(group: Sequence[BuiltMember]) -> DialsInUse:
     )
 
 
-def make_stack(model: keras.Model, group: Sequence[BuiltMember], data: FitData) -> StackedEpochs:
+def make_stack(
+    model: keras.Model, group: Sequence[BuiltMember], task: Task, rows: ModelRows
+) -> StackedEpochs:
     """The program of a group, made from the model of one of them, which is changed for good."""
     settings = group[0].settings
     used = dials_in_use(group)
     # While its penalties are numbers, for it is tried on a row.
-    compile_model(model, task=data.task, loss=settings.fit["loss"])
+    compile_model(model, task=task, loss=settings.fit["loss"])
     dialled = DialledModel(model, np.array(used.is_dropped), np.array(used.is_penalised))
     decay = 0.0 if used.decays else None
     rates = MemberRates(settings.unit_schedule())
     optimizer = make_optimizer(settings.fit["optimizer"], rates, 1.0, decay)
-    judging = data.x if settings.validation_rows is not None else (data.validation or [data.x])[0]
-    epochs = _epochs_class()
-    return epochs(dialled, data.task, optimizer, rates, Rows(data.x, data.y, judging))
+    judging = rows.x
+    if settings.validation_rows is None and rows.validation is not None:
+        judging = rows.validation[0]
+    return _epochs_class()(dialled, task, optimizer, rates, Rows(rows.x, rows.y, judging))
 
 
 def _epochs_class() -> type[StackedEpochs]:
@@ -195,14 +171,14 @@ def _epochs_class() -> type[StackedEpochs]:
     return TensorflowEpochs
 
 
-def _stacked(group: Sequence[BuiltMember], data: FitData) -> Members:
+def _stacked(group: Sequence[BuiltMember], task: Task, rows: ModelRows) -> Members:
     """What the members start from, side by side."""
     first = group[0].settings
     judged = np.zeros(0, np.int32)
     if first.validation_rows is not None:
         judged = np.stack([np.asarray(each.settings.validation_rows, np.int32) for each in group])
-    elif data.validation is not None:
-        judged = np.arange(len(data.validation[1]), dtype=np.int32)
+    elif rows.validation is not None:
+        judged = np.arange(len(rows.validation[1]), dtype=np.int32)
     weighted = dials_in_use(group).weighs
     return Members(
         np.stack([np.concatenate([v.ravel() for v in each.trainables]) for each in group]),
@@ -214,7 +190,7 @@ def _stacked(group: Sequence[BuiltMember], data: FitData) -> Members:
         ),
         _column([each.settings.highest_rate for each in group]),
         _column([weight_decay_of(each.settings) or 0.0 for each in group]),
-        np.stack([_weights(each.settings, data) for each in group]) if weighted else None,
+        np.stack([_weights(each.settings, task, rows.y) for each in group]) if weighted else None,
         judged,
     )
 
@@ -223,29 +199,28 @@ def _column(numbers: Iterable[float]) -> np.ndarray:
     return np.array(list(numbers), np.float32)[:, None]
 
 
-def _weights(settings: MemberSettings, data: FitData) -> np.ndarray:
+def _weights(settings: MemberSettings, task: Task, labels: np.ndarray) -> np.ndarray:
     """Weights of all rows; those that a member does not learn from count for nothing."""
     sample_weight = settings.fit["sample_weight"]
     if sample_weight is not None:
         sample_weight = np.asarray(sample_weight)[settings.rows]
-    of_rows = row_weights(
-        data.task, data.y[settings.rows], settings.fit["class_weight"], sample_weight
-    )
-    weights = np.zeros(len(data.y), np.float32)
+    of_rows = row_weights(task, labels[settings.rows], settings.fit["class_weight"], sample_weight)
+    weights = np.zeros(len(labels), np.float32)
     weights[settings.rows] = 1 if of_rows is None else of_rows
     return weights
 
 
 @dataclasses.dataclass
 class _Course:
-    """How far one member of a stack is."""
+    """How far one member of a stack is; `best` and `labels` are None where nothing judges."""
 
     member: BuiltMember
     order: np.random.RandomState
     best: BestEpoch | None
+    labels: np.ndarray | None
     history: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     weights: list[np.ndarray] | None = None
-    best_epoch: int = -1
+    best_epoch: int | None = None
     is_over: bool = False
 
     def log(self, logs: Mapping[str, float]) -> None:
@@ -253,19 +228,22 @@ class _Course:
             self.history.setdefault(name, []).append(value)
 
 
-def fit_stack(stack: StackedEpochs, group: Sequence[BuiltMember], data: FitData) -> list[MemberFit]:
+def fit_stack(
+    stack: StackedEpochs, group: Sequence[BuiltMember], rows: ModelRows
+) -> list[MemberFit]:
     """Trains members of one structure until the last of them is done."""
-    stack.start(_stacked(group, data))
+    task = stack.task
+    stack.start(_stacked(group, task, rows))
     courses = []
     for each in group:
         patience = each.settings.fit["patience"]
         epochs = each.settings.fit["epochs"]
-        judged = data.judges(each.settings) is not None
-        best = BestEpoch(data.task.objective, epochs if patience is None else patience)
+        labels = rows.judging_labels(each.settings)
+        best = BestEpoch(task.objective, epochs if patience is None else patience)
         order = np.random.RandomState(each.settings.seed % 2**32)
         # On jax Keras draws each epoch's order so, and one before, for a batch to build with.
         order.permutation(len(each.settings.rows))
-        courses.append(_Course(each, order, best if judged else None))
+        courses.append(_Course(each, order, None if labels is None else best, labels))
     settings = group[0].settings
     for epoch in range(settings.fit["epochs"]):
         orders = np.stack(
@@ -275,20 +253,20 @@ def fit_stack(stack: StackedEpochs, group: Sequence[BuiltMember], data: FitData)
             ]
         )
         told = stack.train(orders.astype(np.int32), settings.fit["batch_size"])
-        _log_training(courses, told, stack, data, (epoch + 1) * settings.steps_per_epoch)
+        _log_training(courses, told, stack, (epoch + 1) * settings.steps_per_epoch)
         if courses[0].best is not None:
-            _judge(courses, stack.predict(), data, epoch)
+            _judge(courses, stack.predict(), task, epoch)
         _keep(courses, stack, epoch)
         if all(course.is_over for course in courses):
             break
     return [_finished(course, len(group)) for course in courses]
 
 
-def _log_training(courses, told: np.ndarray, stack: StackedEpochs, data: FitData, step: int):
+def _log_training(courses, told: np.ndarray, stack: StackedEpochs, step: int) -> None:
     """What is known of the training rows, and the rate that the epoch leaves."""
     unit = stack.rates.unit
     rate = rate_at(unit, step) if callable(unit) else unit
-    metric = "mae" if data.task.kind == "regression" else "accuracy"
+    metric = "mae" if stack.task.kind == "regression" else "accuracy"
     if answers_by_name(stack.model.model):
         metric = f"{PREDICTION}_{metric}"
     for course, loss, value in zip(courses, *told, strict=True):
@@ -302,19 +280,16 @@ def _log_training(courses, told: np.ndarray, stack: StackedEpochs, data: FitData
             )
 
 
-def _judge(courses, predictions: np.ndarray, data: FitData, epoch: int) -> None:
+def _judge(courses, predictions: np.ndarray, task: Task, epoch: int) -> None:
     """Scores each member that is not done, as `ExactScores` does."""
     for course, answers in zip(courses, predictions, strict=True):
         if course.is_over:
             continue
-        _, labels = data.judges(course.member.settings)
-        scores = {f"val_{k}": v for k, v in data.task.scores(labels, answers).items()}
+        scores = {f"val_{k}": v for k, v in task.scores(course.labels, answers).items()}
         course.log(scores)
-        if not np.isfinite(answers).all():
-            course.is_over = True
         if course.best.judge(scores):
             course.best_epoch = epoch
-        course.is_over = course.is_over or course.best.is_over
+        course.is_over = course.best.is_over or not np.isfinite(answers).all()
 
 
 def _keep(courses, stack: StackedEpochs, epoch: int) -> None:
@@ -347,7 +322,7 @@ def _finished(course: _Course, at_once: int) -> MemberFit:
     return MemberFit(
         course.member.settings,
         course.history,
-        max(course.best_epoch, 0),
+        course.best_epoch,
         at_once,
         failure=failure,
         weights=[course.weights[i] for i in course.member.weight_order] if course.weights else [],

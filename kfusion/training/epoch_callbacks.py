@@ -52,7 +52,7 @@ class BestEpoch:
     Of epochs with one objective (an AUC of 1 is soon reached) the one of lower loss is better.
 
     Attributes:
-        is_over: Whether the last `patience` epochs were no better.
+        is_over: Whether the last `patience` epochs, and the last one, were no better.
     """
 
     def __init__(self, objective: Any, patience: int):
@@ -62,7 +62,7 @@ class BestEpoch:
 
     @property
     def is_over(self) -> bool:
-        return self.waited >= self.patience
+        return self.waited >= max(1, self.patience)
 
     def judge(self, logs: Mapping[str, float]) -> bool:
         """Whether these scores are better than all before."""
@@ -80,7 +80,10 @@ class BestEpoch:
 class BestWeights(keras.callbacks.Callback):
     """Ends with the weights of the best epoch, and stops when there was none for a while.
 
-    With a scorer for the start, the weights before training compete as those of an epoch 0 do.
+    With a scorer for the start, the weights before training compete as those of an epoch do.
+
+    Attributes:
+        best_epoch: Int from 0, the epoch whose weights are left; None if those of the start are.
     """
 
     def __init__(self, task: Task, patience: int, start: ExactScores | None = None):
@@ -90,17 +93,22 @@ class BestWeights(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self.epochs = BestEpoch(self.objective, self.patience)
         self.weights: list[np.ndarray] | None = None
+        self.best_epoch: int | None = None
         if self.start is not None:
             self._judge(self.start.score()[0])
 
     def on_epoch_end(self, epoch, logs=None):
-        self._judge(logs)
+        # Where no score is finite, the last epoch's weights are left.
+        if self._judge(logs) or self.weights is None:
+            self.best_epoch = epoch
 
-    def _judge(self, logs):
-        if self.epochs.judge(logs):
+    def _judge(self, logs) -> bool:
+        is_better = self.epochs.judge(logs)
+        if is_better:
             self.weights = self.model.get_weights()
         elif self.epochs.is_over:
             self.model.stop_training = True
+        return is_better
 
     def on_train_end(self, logs=None):
         if self.weights is not None:

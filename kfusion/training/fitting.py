@@ -121,7 +121,8 @@ def fit(
         **keywords: Further arguments of `keras.Model.fit`.
 
     Returns:
-        `keras.callbacks.History`.
+        `keras.callbacks.History`, whose `best_epoch` is the number, from 0, of the epoch whose
+        weights the model ends with; None if those before training are kept (`count_start`).
 
     Raises:
         TypeError, ValueError: If inputs, targets or weights do not fit the model or task; see
@@ -231,6 +232,7 @@ def fit(
             "the weights are the best ones before.",
             stacklevel=2,
         )
+    history.best_epoch = keeper.best_epoch if keeper else max(history.epoch, default=None)
     return history
 
 
