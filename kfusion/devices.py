@@ -89,9 +89,15 @@ def check_compiling(distribution: Any, optimizer: Any, jit_compile: bool | str) 
             "`jit_compile=True` compiles for one device on the tensorflow backend: leave it at "
             '"auto" with a distribution, or use the jax backend.'
         )
-    if isinstance(optimizer, keras.optimizers.Optimizer) and not _is_shared(
-        optimizer.iterations, distribution
-    ):
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        return
+    if optimizer.gradient_accumulation_steps and keras.backend.backend() == "tensorflow":
+        raise ValueError(
+            f"The optimizer {optimizer.name!r} accumulates gradients, which Keras cannot do on "
+            "several devices on the tensorflow backend: leave `gradient_accumulation_steps` out "
+            "and give a larger `batch_size`, or use the jax backend."
+        )
+    if not _is_shared(optimizer.variables[0], distribution):
         raise ValueError(
             f"The optimizer {optimizer.name!r} was not made within the distribution's scope: make "
             'it there as well, or name it (`optimizer="adam"`).'

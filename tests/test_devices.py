@@ -54,7 +54,9 @@ def test_two_devices_train_what_one_does_and_say_what_they_need(backend):
     assert "was not made within the distribution's scope" in errors["optimizer"]
     assert "share a batch of 2, 4, 6 and so on. Received: 33." in errors["odd batches"]
     assert "TypeError: `distribution` must be " in errors["not one"]
-    assert ("compiles for one device" in errors["compiled"]) == (backend == "tensorflow")
+    on_tensorflow = backend == "tensorflow"
+    assert ("compiles for one device" in errors["compiled"]) == on_tensorflow
+    assert ("accumulates gradients" in errors["accumulated"]) == on_tensorflow
 
 
 @pytest.mark.slow

@@ -148,6 +148,11 @@ def devices_of(model):
     return model.distribute_strategy.num_replicas_in_sync
 
 
+def accumulating():
+    with DEVICES.scope():
+        return keras.optimizers.SGD(gradient_accumulation_steps=2)
+
+
 def check_plain():
     # It has all that looks at a batch: statistics of observed values, of steps and of features.
     check_branch("sequence")
@@ -156,6 +161,7 @@ def check_plain():
     told = {
         "not built in the scope": message(train, one, 64, distribution=DEVICES),
         "optimizer": message(train_two, optimizer=keras.optimizers.Adam(), distribution=DEVICES),
+        "accumulated": message(train_two, optimizer=accumulating(), distribution=DEVICES),
         "compiled": message(train_two, jit_compile=True, distribution=DEVICES),
         "odd batches": message(train_two, batch_size=33, distribution=DEVICES),
         "not one": message(train_two, distribution="all"),
