@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -88,9 +89,15 @@ def check_compiling(distribution: Any, optimizer: Any, jit_compile: bool | str) 
             "`jit_compile=True` compiles for one device on the tensorflow backend: leave it at "
             '"auto" with a distribution, or use the jax backend.'
         )
-    if isinstance(optimizer, keras.optimizers.Optimizer) and not _is_shared(
-        optimizer.iterations, distribution
-    ):
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        return
+    if optimizer.gradient_accumulation_steps and keras.backend.backend() == "tensorflow":
+        raise ValueError(
+            f"The optimizer {optimizer.name!r} accumulates gradients, which Keras cannot do on "
+            "several devices on the tensorflow backend: leave `gradient_accumulation_steps` out "
+            "and give a larger `batch_size`, or use the jax backend."
+        )
+    if not _is_shared(optimizer.variables[0], distribution):
         raise ValueError(
             f"The optimizer {optimizer.name!r} was not made within the distribution's scope: make "
             'it there as well, or name it (`optimizer="adam"`).'
@@ -132,22 +139,14 @@ def sharing(distribution: Any, model: Any = None) -> Iterator[None]:
     if distribution is None:
         yield
         return
-    apart = []
-    if model is not None and keras.backend.backend() == "tensorflow":
-        apart = [
-            layer
-            for layer in model._flatten_layers()
-            if isinstance(layer, keras.layers.BatchNormalization) and not layer.synchronized
-        ]
     scope = distribution.scope()
     scope.__enter__()
-    for layer in apart:
-        layer.synchronized = True
     try:
-        yield
+        with contextlib.ExitStack() as held:
+            if model is not None and keras.backend.backend() == "tensorflow":
+                held.enter_context(_normalising_whole_batches(model))
+            yield
     finally:
-        for layer in apart:
-            layer.synchronized = False
         _leave(scope)
 
 
@@ -158,6 +157,11 @@ def sharing_where_needed(distribution: Any) -> contextlib.AbstractContextManager
     built under, and no scope is needed to train it.
     """
     return sharing(distribution if keras.backend.backend() == "jax" else None)
+
+
+def normalises_batches(model: Any) -> bool:
+    """Whether what a model makes of a row in training depends on the others of its batch."""
+    return bool(_normalising_layers(model))
 
 
 def predict_on_devices(model: keras.Model, inputs: Any) -> Any:
@@ -235,6 +239,56 @@ def find_device() -> Device:
             details = tf.config.experimental.get_device_details(gpu)
             return Device("gpu", details.get("compute_capability"))
     return Device("cpu")
+
+
+def _normalising_layers(model: Any) -> list[Any]:
+    """A model's layers that take statistics of a batch: they have Keras' word for it."""
+    return [layer for layer in model._flatten_layers() if hasattr(layer, "synchronized")]
+
+
+@contextlib.contextmanager
+def _normalising_whole_batches(model: Any) -> Iterator[None]:
+    """Within, a model's layers take the statistics of what all devices have of a batch."""
+    layers = [(layer, layer.synchronized) for layer in _normalising_layers(model)]
+    for layer, _ in layers:
+        layer.synchronized = True
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer._moments = functools.partial(_moments_of_all_devices, layer._reduction_axes)
+    try:
+        yield
+    finally:
+        for layer, was_synchronized in layers:
+            layer.synchronized = was_synchronized
+            if isinstance(layer, keras.layers.BatchNormalization):
+                del layer._moments
+
+
+def _moments_of_all_devices(axes: Sequence[int], inputs: Any, mask: Any) -> tuple[Any, Any]:
+    """Mean and variance of each channel, where `mask` is not 0, over what all devices have.
+
+    Keras' own, when synchronized, leaves masks out, and takes the variance as the mean of squares
+    less the square of the mean, of which nothing is left for numbers far from 0.
+    """
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    if mask is None:
+        counted = tf.ones_like(inputs)
+    else:
+        there = tf.cast(tf.expand_dims(mask, -1), "bool")
+        counted = tf.cast(tf.broadcast_to(there, tf.shape(inputs)), inputs.dtype)
+
+    def mean_of(values: Any) -> Any:
+        totals = [tf.reduce_sum(each, axes, keepdims=True) for each in (values * counted, counted)]
+        # None while Keras builds a model, before any device has its share.
+        if context is not None:
+            totals = context.all_reduce(tf.distribute.ReduceOp.SUM, totals)
+        return tf.math.divide_no_nan(*totals)
+
+    mean = mean_of(inputs)
+    # The deviations sum to 0, so that no gradient passes through their mean.
+    variance = mean_of(tf.square(inputs - tf.stop_gradient(mean)))
+    return tf.squeeze(mean, axes), tf.squeeze(variance, axes)
 
 
 def _leave(scope: Any) -> None:

@@ -56,16 +56,30 @@ BACKENDS = ["tensorflow", pytest.param("jax", marks=pytest.mark.slow)]
 def test_two_devices_train_what_one_does_and_say_what_they_need(backend):
     told = told_on(backend, "plain")
     plain = told["a last batch that two cannot share"]
-    assert plain["moved"] > 0.01
-    assert plain["weights"] < 1e-6
-    assert plain["predictions"] < 1e-6
-    assert plain["scores"]["val_loss"] < 1e-6
+    for found in (plain, told["sequence"]):
+        assert found["moved"] > 0.01
+        assert found["weights"] < 1e-6
+        assert found["predictions"] < 1e-6
+        assert found["scores"]["val_loss"] < 1e-6
     errors = told["errors"]
     assert "with distribution.scope():" in errors["not built in the scope"]
     assert "was not made within the distribution's scope" in errors["optimizer"]
     assert "share a batch of 2, 4, 6 and so on. Received: 33." in errors["odd batches"]
     assert "TypeError: `distribution` must be " in errors["not one"]
-    assert ("compiles for one device" in errors["compiled"]) == (backend == "tensorflow")
+    on_tensorflow = backend == "tensorflow"
+    assert ("compiles for one device" in errors["compiled"]) == on_tensorflow
+    assert ("accumulates gradients" in errors["accumulated"]) == on_tensorflow
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_every_branch_is_normalised_by_whole_batches_also_by_a_last_one_of_odd_rows(backend):
+    told = run_on(backend, "branches")
+    assert set(told) == {"embedding", "sequence", "image", "tabular"}
+    for name, found in told.items():
+        assert found["moved"] > 0.01, name
+        assert found["predictions"] < 1e-5, name
+        assert found["scores"]["val_loss"] < 1e-5, name
 
 
 @pytest.mark.slow
@@ -107,6 +121,22 @@ class TestSharedBatches:
         np.testing.assert_array_equal(weights["b"], [2, 0])
         np.testing.assert_array_equal(y["b"], [-4, 0])
         assert len(ShuffledBatches(rows[:4], rows[:4], **settings)[0]) == 2
+
+    def test_repeated_rows_keep_the_mean_and_variance_of_the_last_batch(self):
+        rows, weights = np.arange(1.0, 11), np.arange(10) + 2.0
+        batches = ShuffledBatches(
+            rows, rows, batch_size=4, seed=0, shuffle=False, multiple=4, repeat=True
+        )
+        assert len(batches[0]) == 2
+        x, y = batches[2]
+        np.testing.assert_array_equal(x, [9, 10, 9, 10])
+        np.testing.assert_array_equal(y, x)
+        assert x.var() == rows[8:].var()
+        _, _, given = ShuffledBatches(
+            rows[:3], rows[:3], batch_size=4, seed=0, shuffle=False, sample_weight=weights[:3],
+            multiple=4, repeat=True,
+        )[0]  # fmt: skip
+        np.testing.assert_array_equal(given, [2, 3, 4] * 4)
 
     def test_more_devices_than_rows(self):
         rows = np.arange(3.0)

@@ -41,6 +41,28 @@ def draw(rows, seed):
     return x, (x["tabular"][:, 0] + random.normal(size=rows) > 0).astype(int)
 
 
+def draw_inputs(rows, seed):
+    """Inputs of the branches: with missing values, sequences of all lengths, a column of years."""
+    random = np.random.default_rng(seed)
+    embedding = random.normal(3, 2, (rows, 16)).astype("float32")
+    # More is missing among the rows of the one device than of the other.
+    embedding[: rows // 3, :4] = np.nan
+    steps = random.normal(size=(rows, 12, 3)).astype("float32")
+    steps[np.arange(12) >= np.arange(rows)[:, None] % 13] = np.nan
+    years = random.normal((0, 0, 2000), (1, 1, 5), (rows, 3)).astype("float32")
+    images = random.integers(0, 256, (rows, 8, 8, 3)).astype("uint8")
+    x = {"embedding": embedding, "sequence": steps, "image": images, "tabular": years}
+    return x, (random.normal(size=rows) > 0).astype(int)
+
+
+BRANCHES = {
+    "embedding": partial(kf.embedding_branch, 16, units=4),
+    "sequence": partial(kf.sequence_branch, (12, 3), units=4),
+    "image": partial(kf.image_branch, (8, 8, 3), units=4),
+    "tabular": partial(kf.tabular_branch, 3, units=4),
+}
+
+
 def build_fused(frozen=False):
     image = kf.image_branch((4, 4, 3), units=4)
     if frozen:
@@ -63,20 +85,20 @@ def build(builder):
     return builder()
 
 
-def train(model, rows, **keywords):
+def train(model, rows, draw=draw, **keywords):
     settings = {"task": "binary", "validation_data": draw(51, 1), "epochs": 2, "batch_size": 32}
     settings |= {"shuffle": False, "seed": 0, "verbose": 0, "doctor": False, "patience": None}
     return kf.fit(model, *draw(rows, 0), **{**settings, "optimizer": "sgd", **keywords})
 
 
-def compare(name, builder, rows, **keywords):
+def compare(name, builder, rows, draw=draw, **keywords):
     """The largest difference between what one device and two devices learn, and of scores."""
     one, two = build(builder), None
     with DEVICES.scope():
         two = build(builder)
     histories = [
-        train(one, rows, **keywords).history,
-        train(two, rows, distribution=DEVICES, **keywords).history,
+        train(one, rows, draw, **keywords).history,
+        train(two, rows, draw, distribution=DEVICES, **keywords).history,
     ]
     tell(
         name,
@@ -126,17 +148,37 @@ def devices_of(model):
     return model.distribute_strategy.num_replicas_in_sync
 
 
+def accumulating():
+    with DEVICES.scope():
+        return keras.optimizers.SGD(gradient_accumulation_steps=2)
+
+
 def check_plain():
+    # It has all that looks at a batch: statistics of observed values, of steps and of features.
+    check_branch("sequence")
     one, two = compare("a last batch that two cannot share", build_plain, 65)
     train_two = partial(train, two, 64)
     told = {
         "not built in the scope": message(train, one, 64, distribution=DEVICES),
         "optimizer": message(train_two, optimizer=keras.optimizers.Adam(), distribution=DEVICES),
+        "accumulated": message(train_two, optimizer=accumulating(), distribution=DEVICES),
         "compiled": message(train_two, jit_compile=True, distribution=DEVICES),
         "odd batches": message(train_two, batch_size=33, distribution=DEVICES),
         "not one": message(train_two, distribution="all"),
     }
     tell("errors", **told)
+
+
+def check_branch(name):
+    def build_branch():
+        return kf.build_unimodal_model(BRANCHES[name](), task="binary")
+
+    compare(name, build_branch, 45, draw_inputs)
+
+
+def check_branches():
+    for name in BRANCHES:
+        check_branch(name)
 
 
 def check_rest():
@@ -188,4 +230,5 @@ def check_search():
 
 
 if __name__ == "__main__":
-    {"plain": check_plain, "rest": check_rest}[sys.argv[1]]()
+    parts = {"plain": check_plain, "branches": check_branches, "rest": check_rest}
+    parts[sys.argv[1]]()

@@ -35,6 +35,9 @@ class RowBatches(keras.utils.PyDataset):
             None for none.
         multiple: Int, what the rows of each batch must be a multiple of, such as the devices that
             share it. The last batch is filled up with rows of no weight.
+        repeat: Whether its rows are repeated instead, all equally often, until they are a
+            multiple: their mean and variance stay what they are, of which rows of no weight would
+            be a part.
         **kwargs: `workers`, `use_multiprocessing` and `max_queue_size` of `keras.utils.PyDataset`.
 
     Attributes:
@@ -56,6 +59,7 @@ class RowBatches(keras.utils.PyDataset):
         seed: int | None,
         sample_weight=None,
         multiple: int = 1,
+        repeat: bool = False,
         **kwargs,
     ):
         self.batch_size = check_batch_size(batch_size)
@@ -75,8 +79,8 @@ class RowBatches(keras.utils.PyDataset):
                 for path, array in keras.tree.flatten_with_path(part)
             }
         self.num_rows = check_lengths(named)
-        self._multiple = multiple
-        if self.num_rows % multiple and sample_weight is None:
+        self._multiple, self._repeat = multiple, repeat
+        if self.num_rows % multiple and not repeat and sample_weight is None:
             weights = keras.tree.map_structure(
                 lambda array: np.ones(len(array), np.float32), self._data[1]
             )
@@ -95,6 +99,8 @@ class RowBatches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[Any, ...]:
         """Batch `index` of the present epoch: `(x, y)` or `(x, y, sample_weight)`."""
         rows = self.rows(index)
+        if self._repeat:
+            rows = np.tile(rows, self._multiple // math.gcd(len(rows), self._multiple))
         missing = -len(rows) % self._multiple
         if missing:
             # Others of the epoch, so that what a batch is normalised by stays usual.

@@ -23,6 +23,7 @@ def training_rows(
     balanced: bool = False,
     shuffle: bool = True,
     multiple: int = 1,
+    repeat: bool = False,
 ) -> dict[str, Any]:
     """Arguments of `keras.Model.fit`.
 
@@ -36,12 +37,15 @@ def training_rows(
         balanced: Whether each batch holds all classes equally often.
         shuffle: Whether each epoch has an order of its own.
         multiple: Int, how many devices share a batch.
+        repeat: Whether rows of a last batch that they cannot share evenly are repeated; else it is
+            filled up with rows of no weight.
     """
     keywords = {
         "batch_size": batch_size,
         "seed": seed,
         "sample_weight": sample_weight,
         "multiple": multiple,
+        "repeat": repeat,
     }
     if balanced:
         return {"x": BalancedBatches(inputs, outputs, labels, **keywords), "shuffle": shuffle}

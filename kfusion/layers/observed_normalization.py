@@ -23,6 +23,11 @@ class ObservedNormalization(keras.layers.Layer):
         flag_missing: Whether a second half of the channels says what was missing (1) and what
             was not (0).
 
+    Attributes:
+        synchronized: Whether a batch that devices share is observed whole, as of
+            `keras.layers.BatchNormalization` (tensorflow alone; jax needs no word). `fit` sees to
+            it.
+
     Takes `(rows, .., channels)` and gives the same shape, or twice the channels.
     """
 
@@ -30,6 +35,7 @@ class ObservedNormalization(keras.layers.Layer):
         # Half precision cannot hold raw numbers: scale in float32, then cast.
         super().__init__(autocast=False, **kwargs)
         self.flag_missing = flag_missing
+        self.synchronized = False
 
     def build(self, input_shape):
         width = input_shape[-1]
@@ -59,15 +65,22 @@ class ObservedNormalization(keras.layers.Layer):
 
     def _observe(self, filled, observed):
         """Mean and variance of a batch's observed values; moves the averages towards them."""
-        axes = tuple(range(len(filled.shape) - 1))
-        number = ops.sum(observed, axis=axes)
-        divisor = ops.maximum(number, 1)
-        mean = ops.sum(filled, axis=axes) / divisor
-        variance = ops.sum(ops.square(filled - mean) * observed, axis=axes) / divisor
-        weight = (1 - MOMENTUM) * ops.cast(number > 0, "float32")
+        share = self._mean(observed)
+        is_seen = share > 0
+        divisor = ops.where(is_seen, share, 1.0)
+        mean = self._mean(filled) / divisor
+        variance = self._mean(ops.square(filled - mean) * observed) / divisor
+        weight = (1 - MOMENTUM) * ops.cast(is_seen, "float32")
         for moving, current in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving + weight * (current - moving))
         return mean, variance
+
+    def _mean(self, values):
+        """Mean of each channel over the batch, of all devices if synchronized."""
+        axes = tuple(range(len(values.shape) - 1))
+        if self.synchronized:
+            return ops.moments(values, axes, synchronized=True)[0]
+        return ops.mean(values, axis=axes)
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], input_shape[-1] * (1 + self.flag_missing))

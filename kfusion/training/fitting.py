@@ -15,7 +15,13 @@ import numpy as np
 from kfusion.data.inputs import check_same_keys
 from kfusion.data.row_batches import own_failure
 from kfusion.data.training_rows import training_rows
-from kfusion.devices import check_compiling, find_distribution, num_devices, sharing
+from kfusion.devices import (
+    check_compiling,
+    find_distribution,
+    normalises_batches,
+    num_devices,
+    sharing,
+)
 from kfusion.doctor.before_training import warn_before_training
 from kfusion.frozen.frozen_features import AUTO, train_on_features
 from kfusion.models.building import per_output
@@ -112,9 +118,14 @@ def fit(
             (jax), within whose `scope()` the model was built: the devices of one machine share
             each batch, and the result is that of one device. None means the strategy that the
             model was built under (tensorflow) or the distribution in force (jax), if any.
-            `batch_size` is that of all devices together. A last batch that they cannot share
-            evenly is filled up with rows of weight 0, which only the logged `loss` and `accuracy`
-            of the training rows count.
+            `batch_size` is that of all devices together. The rows of a last batch that they cannot
+            share evenly are repeated, all equally often, until they can, so that a device may have
+            as many rows of it as one device would (of a model that normalises no batches, it is
+            filled up with rows of weight 0). Only the logged `loss` and `accuracy` of the training
+            rows count the further ones. On tensorflow, layers other than kfusion's and
+            `BatchNormalization` that look at a whole batch, an optimizer's clipping and a loss
+            divided by the sum of weights have each device's share alone; so has `image_set_branch`
+            where images are missing.
         doctor: Whether the doctor looks at the data and the model first, in short: what it finds
             are `DoctorWarning`s. `kfusion.examine` looks at all of it.
         verbose: 0 hides the progress on stderr.
@@ -200,6 +211,7 @@ def fit(
         balanced=balanced_batches,
         shuffle=keywords.pop("shuffle", True),
         multiple=devices,
+        repeat=devices > 1 and normalises_batches(trained),
     )
     bar = EpochBar(model.name, task.objective, verbose)
     with (
