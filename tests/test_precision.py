@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from kfusion import (
+    branch_from,
     build_fusion_model,
     choose_precision,
     fit,
@@ -89,3 +90,39 @@ def test_the_range_test_in_half_precision_finds_what_full_precision_does(policy)
         losses.append(found.losses)
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
     assert losses[0][-1] < 0.9 * losses[0][0]
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"], indirect=True)
+def test_frozen_features_in_half_precision_train_what_the_whole_model_does(
+    policy, image_cache_folder
+):
+    random = np.random.default_rng(0)
+    x = {
+        "sound": random.normal(size=(32, 5)).astype("float32"),
+        "tabular": random.normal(size=(32, 2)).astype("float32"),
+    }
+    y = (x["tabular"][:, 0] > 0).astype(int)
+    found = []
+    for feature_cache in (True, False):
+        keras.utils.set_random_seed(0)
+        heard = keras.Sequential(
+            [keras.Input((5,), name="sound"), keras.layers.Dense(4, "relu")], name="heard"
+        )
+        branches = {
+            "sound": branch_from(heard, input_name="sound"),
+            "tabular": tabular_branch(2, units=4),
+        }
+        model = build_fusion_model(branches, task="binary", head_units=4)
+        before = [np.array(weight) for weight in model.trainable_weights]
+        history = fit(
+            model, x, y, task="binary", validation_data=(x, y), epochs=2, batch_size=16, seed=0,
+            learning_rate=0.01, feature_cache=feature_cache, verbose=0, doctor=False,
+        ).history  # fmt: skip
+        assert not all(map(np.array_equal, before, model.trainable_weights))
+        found.append((history["val_loss"], predict(model, x)))
+    # NumPy has no bfloat16: features in it are not kept, and the whole model runs.
+    assert any(image_cache_folder.rglob("*.npy")) == (policy == "mixed_float16")
+    (losses, answers), (other_losses, other_answers) = found
+    # Half precision keeps 11 or 8 bits: an order of sums that differs may show in the last.
+    np.testing.assert_allclose(losses, other_losses, rtol=0.01)
+    np.testing.assert_allclose(answers, other_answers, atol=0.01)

@@ -249,6 +249,11 @@ class TestClassWeight:
         with pytest.raises(ValueError, match=message):
             quick_fit(model, y=self.y, **{"validation_data": None, **keywords})
 
+    def test_weights_of_classes_have_their_labels(self, model):
+        message = r"a dict of weights by label, .* Received: \[1.0, 2.0\]"
+        with pytest.raises(TypeError, match=message):
+            quick_fit(model, y=self.y, class_weight=[1.0, 2.0])
+
 
 def rare(rows, seed):
     """Few positives, told by the first of three numbers."""

@@ -149,6 +149,8 @@ def fit(
         raise ValueError(
             "`balanced_batches` needs a task with classes, and no `class_weight` beside it."
         )
+    if validation is None and count_start:
+        raise ValueError("`count_start=True` needs `validation_data` to judge the start by.")
     distribution = find_distribution(distribution, model)
     check_compiling(distribution, optimizer, jit_compile)
     devices = num_devices(distribution)
@@ -193,8 +195,6 @@ def fit(
                 trained, task=task, loss=loss, optimizer=model.optimizer, jit_compile=jit_compile
             )
     scorer = None if validation is None else ExactScores(*validation, task)
-    if scorer is None and count_start:
-        raise ValueError("`count_start=True` needs `validation_data` to judge the start by.")
     if count_start is None:
         count_start = starts_from_the_best(model)
     keeper = None

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from kfusion.layers import GradientScale
-from kfusion.models.building import GRADIENT, PREDICTION
+from kfusion.models.building import GRADIENT, PREDICTION, answers_by_name
 from kfusion.models.prediction import EVALUATION_BATCH, check_data, predict_batches
 from kfusion.tasks import Task, as_task
 
@@ -61,8 +61,8 @@ class GradientModulation(keras.callbacks.Callback):
         scales = [layer for layer in self.model.layers if isinstance(layer, GradientScale)]
         self._scales = {layer.name.removesuffix(f"_{GRADIENT}"): layer for layer in scales}
         self._heads = [f"{branch}_{PREDICTION}" for branch in self._scales]
-        answers = getattr(self.model, "output", None)
-        if not scales or not isinstance(answers, dict) or set(self._heads) - set(answers):
+        heads = self.model.output if answers_by_name(self.model) else {}
+        if not scales or set(self._heads) - set(heads):
             raise ValueError(
                 f"{self.model.name!r} has no branches to modulate: build it with "
                 "`auxiliary_heads=True, gradient_scales=True`."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from kfusion.data.inputs import check_lengths
@@ -35,6 +37,11 @@ def row_weights(task: Task, labels, class_weight, sample_weight) -> np.ndarray |
             for label, count in enumerate(counts)
             if count
         }
+    if not isinstance(class_weight, Mapping):
+        raise TypeError(
+            '`class_weight` must be None, "balanced" or a dict of weights by label, such as {0: 1, '
+            f"1: 10}}. Received: {class_weight!r}."
+        )
     wrong_weights = [w for w in class_weight.values() if not (np.isfinite(w) and w >= 0)]
     if wrong_weights:
         raise ValueError(f"`class_weight` must be 0 or more. Received: {wrong_weights[0]}.")
