@@ -267,7 +267,8 @@ def _check_roles(columns: Sequence[str], roles: Sequence[tuple[str, str | None]]
             )
     names = [name for _, name in roles if name is not None]
     if len(set(names)) < len(names):
-        raise ValueError(f"Images, target and group must be different columns. Received: {roles}.")
+        given = ", ".join(f"`{role}={name!r}`" for role, name in roles if name is not None)
+        raise ValueError(f"Images, target and group must be different columns. Received: {given}.")
 
 
 def _choose_columns(frame, names, roles, tabular_columns, text_columns) -> dict[str, str | None]:

@@ -198,7 +198,8 @@ def fit(
         shuffle=keywords.pop("shuffle", True),
         multiple=devices,
     )
-    bar = EpochBar(model.name, task.objective, verbose)
+    chosen = f", {batch_rows} rows a batch" if batch_size == MEMORY else ""
+    bar = EpochBar(model.name + chosen, task.objective, verbose)
     with (
         sharing(distribution, trained),
         traced_gradients_forgotten(),
