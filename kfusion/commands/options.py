@@ -50,7 +50,12 @@ def add_training_arguments(parser: argparse.ArgumentParser, *, epochs: int) -> N
     """Declares `--out` and what networks are trained, and how."""
     add_data_arguments(parser)
     add = parser.add_argument
-    add("--out", required=True, metavar="DIR", help="folder for the run")
+    add(
+        "--out",
+        required=True,
+        metavar="DIR",
+        help="folder for the run; a killed command goes on there",
+    )
     add("--backbone", default="conv", help='"conv" or a name in keras.applications')
     add("--weights", help='weights of an application: "imagenet" or a file')
     add("--freeze", action="store_true", help="keep the backbone as it is")
