@@ -52,6 +52,9 @@ def parser() -> argparse.ArgumentParser:
     everything = argparse.ArgumentParser(
         prog="kfusion", description="Fuses images with a table: from a CSV file to a SavedModel."
     )
+    # The package around this file has no level to import it from.
+    version = sys.modules["kfusion"].__version__
+    everything.add_argument("--version", action="version", version=f"kfusion {version}")
     everything.set_defaults(judge=_succeeded, kept_when_stopped="")
     commands = everything.add_subparsers(required=True, metavar="COMMAND")
     for command in (demo, training, compare, doctor, export, predict, report, serve):

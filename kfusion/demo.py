@@ -25,7 +25,8 @@ from kfusion.runs.candidates import (
     search_candidate,
     verdict,
 )
-from kfusion.runs.run_folders import TRIALS_FOLDER, check_run_folder, export_run, load_run, save_run
+from kfusion.runs.run_folders import export_run, load_run, save_run
+from kfusion.runs.run_records import TRIALS_FOLDER, check_run_folder
 from kfusion.runs.run_sources import describe_source
 from kfusion.validation.baselines import default_branches
 

@@ -226,3 +226,9 @@ def test_a_missing_embedding_counts_as_the_average():
     branch.get_layer("scale").moving_mean.assign([2, 4, 6])
     first, second = predict(branch, {"embedding": given})
     np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("backbone", ["conv", "MobileNetV2"])
+def test_a_frozen_network_without_weights_says_what_to_give(backbone):
+    with pytest.raises(ValueError, match="random.* give a trained `keras.Model`|or a trained"):
+        image_branch((32, 32, 3), backbone=backbone, trainable=False)

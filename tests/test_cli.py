@@ -2,6 +2,7 @@
 
 import argparse
 import base64
+import contextlib
 import html
 import io
 import json
@@ -14,7 +15,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import kfusion
 from kfusion.cli import main
+from kfusion.commands.mistakes import FLAGS, in_flags
 from kfusion.commands.options import add_data_arguments
 from kfusion.commands.rows import load_data
 from kfusion.data.streamed_images import StreamedImages
@@ -140,14 +143,15 @@ def test_a_search_keeps_the_best_of_everything_it_tried(folder, tmp_path, capsys
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["--image", "picture"], "`image_column` names no column of the table: 'picture'"),
-        (["--target", "health"], "`target` names no column of the table: 'health'"),
-        (["--columns", "age", "sick"], "Column 'sick' cannot be both `target` and a feature"),
+        (["--image", "picture"], "`--image` names no column of the table: 'picture'"),
+        (["--target", "health"], "`--target` names no column of the table: 'health'"),
+        (["--columns", "age", "sick"], "Column 'sick' cannot be both `--target` and a feature"),
         (["--columns", "height"], "The table lacks the column(s) ['height']"),
         (["--backbone", "VGG99"], "There is no application 'VGG99'"),
         (["--backbone", "VGG16"], "VGG16 cannot take images of 8x8"),
-        (["--validation", "0.9"], "`validation` must lie in (0, 0.5]"),
-        (["--fusions", "sum"], "`fusion` must be a layer or one of"),
+        (["--backbone", "VGG16"], "Pass `--resize`."),
+        (["--fusions", "sum"], "--fusions: there is no fusion 'sum'. There are: concat"),
+        (["--group", "photo"], "Received: `--image photo`, `--target sick`, `--group photo`."),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_2(folder, tmp_path, capsys, changes, message):
@@ -158,6 +162,100 @@ def test_a_mistake_is_one_line_and_exit_2(folder, tmp_path, capsys, changes, mes
     assert message in printed.err.splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["--fusions", "concat", "cocnat"], "there is no fusion 'cocnat'"),
+        (["--backbone", "MobilNet"], "There is no application 'MobilNet'"),
+        (["--backbone", "VGG16", "--image-shape", "8x8x3"], "cannot take images of 8x8"),
+        (["--backbone", "MobileNetV2", "--freeze"], "give --weights (imagenet or a file)"),
+        (["--freeze"], "give --backbone with --weights"),
+        (["--weights", "imagenet"], "name it with --backbone"),
+        (["--backbone", "MobileNetV2", "--weights", "w.h5"], "There is no file w.h5"),
+        (["--out", "finished"], "finished holds a run. Choose another folder or `--overwrite`."),
+        (["--out", "file"], "file is a file"),
+    ],
+)
+@pytest.mark.parametrize("command", ["fit", "search", "compare"])
+def test_settings_are_checked_before_any_row_is_read(
+    tmp_path, monkeypatch, capsys, command, changes, message
+):
+    if command == "compare" and "--out" in changes:
+        pytest.skip("goes on in its folder")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "finished").mkdir()
+    (tmp_path / "finished" / "run.json").write_text("{}")
+    (tmp_path / "file").touch()
+    # There is no table: whoever looked for it would say so.
+    asked = [command, "absent.csv", "--image", "photo", "--target", "sick", "--out", "run"]
+    assert main([*asked, *changes]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_there_is_checked_before_any_row_is_read(tmp_path, capsys):
+    rows = ["absent.csv", "--image", "photo", "--target", "sick"]
+    assert main(["doctor", *rows, "--model", str(tmp_path / "none")]) == 2
+    assert f"There is no --model {tmp_path / 'none'}" in capsys.readouterr().err
+    # Keras, which takes seconds, is not needed to see that a folder is there.
+    program = (
+        "import sys\n"
+        "from kfusion.cli import main\n"
+        f"assert main(['export', 'absent', '--out', {str(tmp_path)!r}]) == 2\n"
+        "assert 'keras' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"{tmp_path} exists. Choose another folder, or pass --overwrite" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["--validation", "1.5"], "must be above 0 and 0.5 at most; got '1.5'"),
+        (["--validation", "some"], "must be above 0 and 0.5 at most; got 'some'"),
+        (["--batch-size", "much"], "must be a whole number of 1 or more; got 'much'"),
+    ],
+)
+def test_values_that_no_command_takes_are_told_with_their_flag(capsys, changes, message):
+    with pytest.raises(SystemExit, match="2"):
+        main(["fit", "absent.csv", "--image", "a", "--target", "b", "--out", "run", *changes])
+    assert f"argument {changes[0]}: {message}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ('`on_missing_image="keep"` allows it', "`--on-missing-image keep` allows it"),
+        ("`trainable=False` would keep them", "`--freeze` would keep them"),
+        ("one of ['a']. Received: kind='b'.", "one of ['a']. Received: --kind b."),
+        ("pass `image_shape=(20, 30, 4)`", "pass `--image-shape 20x30x4`"),
+        ("pass `image_shape=(h, w, 4)`", "pass `--image-shape hxwx4`"),
+        ("or pass `overwrite=True`.", "or pass `--overwrite`."),
+        ("or pass `use_cache=False`.", "or pass `--no-use-cache`."),
+        ("in `text_columns` or in `tabular_columns`", "in `--text` or in `--columns`"),
+        ("`cmd --x=1` and `learning_rate=3`", "`cmd --x=1` and `learning_rate=3`"),
+    ],
+)
+def test_arguments_of_the_library_are_told_as_flags(told, expected):
+    assert in_flags(told) == expected
+
+
+def test_every_flag_in_a_message_is_one_that_a_command_takes():
+    flags = set()
+    for command in ("fit", "search", "compare"):
+        with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as told:
+            main([command, "--help"])
+        flags |= set(re.findall(r"--[\w-]+", told.getvalue()))
+    assert set(FLAGS.values()) <= flags
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"kfusion {kfusion.__version__}\n"
+
+
 def test_images_stay_files_if_asked(folder):
     parser = argparse.ArgumentParser()
     add_data_arguments(parser)
@@ -165,6 +263,17 @@ def test_images_stay_files_if_asked(folder):
     assert isinstance(load_data(parser.parse_args(paths)).images, np.ndarray)
     streamed = load_data(parser.parse_args([*paths, "--streaming"]))
     assert isinstance(streamed.images, StreamedImages)
+
+
+def test_streamed_images_are_decoded_once_if_they_are_cached(folder, image_cache_folder):
+    parser = argparse.ArgumentParser()
+    add_data_arguments(parser)
+    paths = [str(folder / "rows.csv"), "--image", "photo", "--target", "sick", "--streaming"]
+    before = load_data(parser.parse_args(paths)).images[:3]
+    assert not any(image_cache_folder.iterdir())
+    cached = load_data(parser.parse_args([*paths, "--use-cache"])).images
+    np.testing.assert_array_equal(cached[:3], before)
+    assert any(image_cache_folder.iterdir())
 
 
 def test_a_run_is_not_overwritten_unless_asked(folder, tmp_path, capsys):
@@ -234,9 +343,8 @@ def test_compare_tells_a_verdict_and_goes_on_where_it_was(folder, tmp_path, caps
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["--score", "rmse"], "`score` must be one of"),
-        (["--confidence", "95"], "`confidence` must be"),
-        (["--validation", "0.7"], "--validation must lie in"),
+        (["--score", "rmse"], "`--score` must be one of"),
+        (["--confidence", "95"], "`--confidence` must be"),
     ],
 )
 def test_compare_refuses_before_it_trains(folder, tmp_path, capsys, changes, message):

@@ -18,6 +18,7 @@ from kfusion.data.images import (
     read_image,
     read_images,
 )
+from kfusion.data.streamed_images import stream_images
 
 RED, GREEN, BLUE, WHITE = [255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]
 COLOURS = np.array([[RED, GREEN], [BLUE, WHITE]], np.uint8)
@@ -67,6 +68,88 @@ def test_alpha_is_kept_where_four_channels_are_asked_for(tmp_path):
     pixels = np.random.default_rng(0).integers(1, 256, size=(3, 3, 4), dtype=np.uint8)
     path = save(Image.fromarray(pixels), tmp_path / "a.png")
     np.testing.assert_array_equal(read_image(path, (3, 3, 4)), pixels)
+
+
+def save_bands(folder, num_bands, count=3, size=(9, 7)):
+    """Pictures whose bands are noise, as PNG and as arrays; returns the paths of both."""
+    pixels = np.random.default_rng(0).integers(256, size=(count, *size, num_bands), dtype=np.uint8)
+    pictures, arrays = [], []
+    for row, image in enumerate(pixels):
+        pictures.append(save(Image.fromarray(image), folder / f"{row}.png"))
+        arrays.append(folder / f"{row}.npy")
+        np.save(arrays[-1], image)
+    return pictures, arrays
+
+
+READERS = [read_images, lambda *arguments, **keywords: whole(stream_images(*arguments, **keywords))]
+
+
+def whole(streamed):
+    return streamed[0][:], streamed[1]
+
+
+@pytest.mark.parametrize("num_bands", [2, 4])
+@pytest.mark.parametrize("size", [(9, 7), (4, 3)])
+@pytest.mark.parametrize("read", READERS)
+def test_bands_saved_as_alpha_are_read_as_those_of_an_array(tmp_path, num_bands, size, read):
+    pictures, arrays = save_bands(tmp_path, num_bands)
+    shape = (*size, num_bands)
+    found, bad = read(pictures, shape, verbose=0)
+    assert bad == []
+    expected = read_quietly(arrays, shape)[0]
+    # Of pictures that shrink a lot, Pillow takes a first step that rounds.
+    np.testing.assert_allclose(found.astype(int), expected, atol=0 if size == (9, 7) else 2)
+
+
+@pytest.mark.parametrize(("num_bands", "left"), [(2, 1), (4, 3)])
+@pytest.mark.parametrize("read", READERS)
+def test_alpha_that_varies_is_told_with_what_keeps_it(tmp_path, num_bands, left, read):
+    pictures, _ = save_bands(tmp_path, num_bands)
+    kept, laid = re.escape(f"(9, 7, {num_bands})"), re.escape(f"(9, 7, {left})")
+    named = "alpha channel that varies, e.g. .*png from "
+    with pytest.warns(UserWarning, match=f"{named}.*`image_shape={kept}` keeps.*=.*{laid}"):
+        images, _ = read(pictures, None, verbose=0)
+    assert images.shape == (3, 9, 7, left)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        asked, _ = read(pictures, (9, 7, left), verbose=0)
+    np.testing.assert_array_equal(asked, images)
+
+
+@pytest.mark.parametrize("alpha", [255, 90])
+@pytest.mark.parametrize("read", READERS)
+def test_alpha_that_is_the_same_everywhere_is_left_out_without_a_word(tmp_path, alpha, read):
+    pixels = np.random.default_rng(0).integers(256, size=(4, 4, 4), dtype=np.uint8)
+    pixels[..., 3] = alpha
+    paths = [save(Image.fromarray(pixels), tmp_path / f"{row}.png") for row in range(2)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read(paths, None, verbose=0)[0].shape == (2, 4, 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("num_bands", "asked", "message"),
+    [
+        (2, 4, "the picture has 2 channels, grey and alpha, not 4; ask for 2"),
+        (3, 2, "the picture has 3 channels, not 2"),
+        (4, 2, "the picture has 4 channels, not 2"),
+    ],
+)
+@pytest.mark.parametrize("read", READERS)
+def test_bands_that_a_picture_lacks_are_told(tmp_path, num_bands, asked, message, read):
+    pictures, _ = save_bands(tmp_path, num_bands)
+    bad = read(pictures, (9, 7, asked), verbose=0)[1]
+    assert [each.row for each in bad] == [0, 1, 2]
+    assert message in bad[0].reason
+
+
+def test_a_fourth_band_that_is_not_called_alpha_is_told(tmp_path):
+    pixels = np.random.default_rng(0).integers(256, size=(4, 4, 4), dtype=np.uint8)
+    path = tmp_path / "a.tiff"
+    Image.merge("RGBX", Image.fromarray(pixels).split()).save(path)
+    with pytest.warns(UserWarning, match="a.tiff has a fourth channel that Pillow does not read"):
+        assert read_quietly([path])[0].shape == (1, 4, 4, 3)
+    assert "save it as PNG with alpha" in read_quietly([path], (4, 4, 4))[1][0].reason
 
 
 def test_a_transparent_palette_entry_becomes_white(tmp_path):
@@ -243,7 +326,7 @@ def test_decompression_bombs_are_refused(tmp_path, monkeypatch, limit, shape):
 
 def test_channels_that_a_picture_cannot_have_are_refused(tmp_path):
     path = save_blocks(tmp_path / "a.png")
-    with pytest.raises(ValueError, match="has 1, 3 or 4 channels, not 5; save other numbers"):
+    with pytest.raises(ValueError, match="has 1, 2, 3 or 4 channels, not 5; save other numbers"):
         read_image(path, (16, 16, 5))
 
 

@@ -125,6 +125,13 @@ class TestFit:
         monkeypatch.setattr(batch_sizes, "free_memory", lambda: 2 * needed(40))
         assert self.batch_sizes(model, monkeypatch) == [32]
 
+    def test_the_progress_line_says_what_was_chosen(self, monkeypatch, capsys):
+        model = small_model()
+        needed = estimate_step(model, X if isinstance(model.input, dict) else X["tabular"])
+        monkeypatch.setattr(batch_sizes, "free_memory", lambda: 2 * needed(40))
+        fit(model, X, Y, batch_size="memory", **{**SETTINGS, "verbose": 1})
+        assert f"{model.name}, 32 rows a batch: " in capsys.readouterr().err
+
     def test_an_accelerator_is_tried_and_the_weights_are_as_before(self, monkeypatch):
         model, trained_on = small_model(), []
         before = model.get_weights()

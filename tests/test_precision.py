@@ -120,8 +120,7 @@ def test_frozen_features_in_half_precision_train_what_the_whole_model_does(
         ).history  # fmt: skip
         assert not all(map(np.array_equal, before, model.trainable_weights))
         found.append((history["val_loss"], predict(model, x)))
-    # NumPy has no bfloat16: features in it are not kept, and the whole model runs.
-    assert any(image_cache_folder.rglob("*.npy")) == (policy == "mixed_float16")
+    assert any(image_cache_folder.rglob("*.npy"))
     (losses, answers), (other_losses, other_answers) = found
     # Half precision keeps 11 or 8 bits: an order of sums that differs may show in the last.
     np.testing.assert_allclose(losses, other_losses, rtol=0.01)

@@ -73,7 +73,8 @@ def image_branch(
     if backbone == "conv":
         if not trainable:
             raise ValueError(
-                'The "conv" backbone starts from random weights: `trainable=False` would keep them.'
+                'The "conv" backbone starts from random weights: `trainable=False` would keep '
+                "them. Leave it out; or give a trained `keras.Model` as `backbone`."
             )
         maps = _conv_stages(_centered(pixels), l2=l2, dropouts=rates[:-1])
     elif isinstance(backbone, keras.Model):
@@ -172,7 +173,8 @@ def _application_maps(application: str, weights: str | None, pixels, trainable: 
     if weights is None and not trainable:
         raise ValueError(
             f"{application} without `weights` starts from random ones: `trainable=False` would "
-            "keep them."
+            'keep them. Give `weights="imagenet"` or a file; or a trained `keras.Model` as '
+            "`backbone`, whose own weights stay; or leave `trainable=False` out."
         )
     channels = pixels.shape[-1]
     if channels == 1:

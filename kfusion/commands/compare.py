@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from kfusion.commands.mistakes import CommandError, user_input
+from kfusion.commands.networks import branches_asked_for, check_buildable, check_networks
 from kfusion.commands.options import add_training_arguments, positive
 from kfusion.commands.report import write_report
-from kfusion.commands.rows import branches_asked_for, check_buildable, load_data
+from kfusion.commands.rows import load_data
 from kfusion.commands.telling import tell
 
 # Where `compare` keeps finished folds.
@@ -36,27 +37,28 @@ def add_parser(commands: Any) -> None:
 
 
 def _compare(arguments: argparse.Namespace) -> dict[str, Any]:
-    data = load_data(arguments)
-    from kfusion.data.fingerprints import OtherWorkError
     from kfusion.evidence.delong import check_confidence
-    from kfusion.validation.comparison import compare
-    from kfusion.validation.cross_validation import plan_folds
 
     fusions = arguments.fusions or ["concat", "multiply"]
     folder = Path(arguments.out)
+    with user_input():
+        check_confidence(arguments.confidence)
+        _check_same_question(folder, arguments, fusions)
+    check_networks(arguments)
+    data = load_data(arguments)
+    from kfusion.data.fingerprints import OtherWorkError
+    from kfusion.validation.comparison import compare
+    from kfusion.validation.cross_validation import plan_folds
+
     branches = branches_asked_for(arguments)
     with user_input():
-        _check_same_question(folder, arguments, fusions)
         folds = plan_folds(
             data, folds=arguments.folds, repeats=arguments.repeats, seed=arguments.seed
         )
-        check_buildable(branches(data), fusions)
+        check_buildable(branches(data))
         if arguments.overwrite and (folder / FOLDS_FOLDER).exists():
             shutil.rmtree(folder / FOLDS_FOLDER)
-        if not 0 < arguments.validation <= 0.5:
-            raise ValueError("--validation must lie in (0, 0.5].")
         data.task.score(arguments.score)
-        check_confidence(arguments.confidence)
     with user_input((OtherWorkError,)):
         result = compare(
             fusions,

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from kfusion.commands.mistakes import user_input
+from kfusion.commands.mistakes import CommandError, user_input
 from kfusion.commands.options import add_data_arguments, positive
 from kfusion.commands.report import write_report
 from kfusion.commands.rows import load_data, split_data
@@ -25,10 +25,15 @@ def add_parser(commands: Any) -> None:
         "--model", metavar="PATH", help="a run's folder or a .keras file (default: a fresh fusion)"
     )
     parser.add_argument("--epochs", type=positive, help="of the training")
+    parser.add_argument(
+        "--batch-size", type=positive, help="default: 64, or less for a small table"
+    )
     parser.set_defaults(command=_doctor, judge=_found_an_error)
 
 
 def _doctor(arguments: argparse.Namespace) -> dict[str, Any]:
+    if arguments.model is not None and not Path(arguments.model).exists():
+        raise CommandError(f"There is no --model {arguments.model}.")
     data = load_data(arguments)
     train, validation = split_data(data, arguments)
     from kfusion.doctor.examination import examine

@@ -21,6 +21,13 @@ def add_parser(commands: Any) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> dict[str, Any]:
+    files = {"onnx": arguments.onnx, "litert": arguments.litert}
+    files = {name: file for name, file in files.items() if file is not None}
+    with user_input():
+        out = _new_folder(arguments.out, arguments.overwrite)
+        for file in files.values():
+            _check_file(file, arguments.overwrite)
+    # Keras is loaded only now, so that a mistake in the arguments shows at once.
     from kfusion.exports.portable_formats import (
         check_packages,
         export_litert,
@@ -29,10 +36,7 @@ def _export(arguments: argparse.Namespace) -> dict[str, Any]:
     )
     from kfusion.runs.run_folders import export_run, load_run
 
-    files = {"onnx": arguments.onnx, "litert": arguments.litert}
-    files = {name: file for name, file in files.items() if file is not None}
     with user_input((*CHECK_ERRORS, ImportError)):
-        out = _new_folder(arguments.out, arguments.overwrite)
         for name, file in files.items():
             for written in files_at(file):
                 _check_file(written, arguments.overwrite)

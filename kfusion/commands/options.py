@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 
 from kfusion.commands.report import add_report_option
 
@@ -34,8 +35,13 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         help="of rows that name no file; keep: fusions learn to do without",
     )
     add("--streaming", action="store_true", help="decode images when a batch needs them")
-    add("--batch-size", type=positive, help="default: 64, or less for a small table")
-    add("--validation", type=float, default=0.2, help="share of rows (default: %(default)s)")
+    add(
+        "--use-cache",
+        action=argparse.BooleanOptionalAction,
+        help="keep decoded images on disk for later epochs, networks and runs: HxWxC bytes a row, "
+        "in $KFUSION_CACHE or the user's cache folder (default: unless --streaming)",
+    )
+    add("--validation", type=share, default=0.2, help="share of rows (default: %(default)s)")
     add("--seed", type=int, default=0)
     add_report_option(parser)
 
@@ -44,7 +50,12 @@ def add_training_arguments(parser: argparse.ArgumentParser, *, epochs: int) -> N
     """Declares `--out` and what networks are trained, and how."""
     add_data_arguments(parser)
     add = parser.add_argument
-    add("--out", required=True, metavar="DIR", help="folder for the run")
+    add(
+        "--out",
+        required=True,
+        metavar="DIR",
+        help="folder for the run; a killed command goes on there",
+    )
     add("--backbone", default="conv", help='"conv" or a name in keras.applications')
     add("--weights", help='weights of an application: "imagenet" or a file')
     add("--freeze", action="store_true", help="keep the backbone as it is")
@@ -57,6 +68,12 @@ def add_training_arguments(parser: argparse.ArgumentParser, *, epochs: int) -> N
         help="default: concat multiply; searched: all of vectors",
     )
     add("--epochs", type=positive, default=epochs)
+    add(
+        "--batch-size",
+        type=batch_size,
+        metavar="ROWS",
+        help='default: 64, or less for a small table; "memory": as many as fit',
+    )
     add("--class-weight", choices=["balanced"])
     add("--overwrite", action="store_true")
 
@@ -66,6 +83,22 @@ def positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of 1 or more; got {text!r}")
     return int(text)
+
+
+def batch_size(text: str) -> int | str:
+    """A whole number of 1 or more, or "memory"."""
+    return text if text == "memory" else positive(text)
+
+
+def share(text: str) -> float:
+    """A share of rows that can be held out."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number <= 0.5:
+        raise argparse.ArgumentTypeError(f"must be above 0 and 0.5 at most; got {text!r}")
+    return number
 
 
 def sizes(count: int):

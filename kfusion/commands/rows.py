@@ -1,9 +1,8 @@
-"""The rows and branches that a command's arguments ask for."""
+"""The rows that a command's arguments ask for."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
 from kfusion.commands.mistakes import CHECK_ERRORS, user_input
@@ -36,6 +35,7 @@ def load_data(arguments: argparse.Namespace):
             kind=arguments.kind,
             on_bad_image=arguments.on_bad_image,
             on_missing_image=arguments.on_missing_image,
+            use_cache=arguments.use_cache,
             streaming=arguments.streaming,
         )
 
@@ -46,29 +46,3 @@ def split_data(data, arguments: argparse.Namespace):
         train, validation = data.split(arguments.validation, seed=arguments.seed)
     tell(f"{len(train)} training and {len(validation)} validation rows of {data}")
     return train, validation
-
-
-def branches_asked_for(arguments: argparse.Namespace):
-    """A callable from training rows to builders of branches, as the arguments ask for."""
-    from functools import partial
-
-    from kfusion.validation.baselines import default_branches
-
-    return partial(
-        default_branches,
-        backbone=arguments.backbone,
-        weights=arguments.weights,
-        trainable=not arguments.freeze,
-        augment=arguments.augment,
-        resize=arguments.resize,
-    )
-
-
-def check_buildable(builders, fusions: Sequence[str]) -> None:
-    """Raises what is wrong with branches or fusions before anything is trained."""
-    from kfusion.models.building import get_fusion
-
-    for builder in builders.values():
-        builder()
-    for fusion in fusions:
-        get_fusion(fusion)

@@ -7,6 +7,8 @@ import sys
 import warnings
 from collections.abc import Iterator
 
+from kfusion.commands.mistakes import in_flags
+
 
 def tell(line: str) -> None:
     """Prints a line at once."""
@@ -15,10 +17,10 @@ def tell(line: str) -> None:
 
 @contextlib.contextmanager
 def warnings_in_one_line() -> Iterator[None]:
-    """Where a warning is a line without its place in the source."""
+    """Where a warning is a line in the command line's words, without its place in the source."""
 
     def show(message, category, filename, lineno, file=None, line=None):
-        tell(f"kfusion: warning: {message}")
+        tell(f"kfusion: warning: {in_flags(str(message))}")
 
     with warnings.catch_warnings():
         warnings.showwarning = show

@@ -16,6 +16,15 @@ import numpy as np
 import PIL
 from PIL import Image, ImageOps
 
+from kfusion.data.image_bands import (
+    check_bands,
+    check_picture_channels,
+    is_grey,
+    num_unread,
+    range_of_alpha,
+    resized,
+    with_channels,
+)
 from kfusion.data.image_cache import ImageCache, default_cache_folder
 from kfusion.data.lazy_rows import in_advance
 from kfusion.progress import progress
@@ -28,11 +37,10 @@ NO_FILE = "(empty)"
 # Those that strangers may send: others are rare, or hand the file to another program.
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF")
 _NUMPY_MAGIC = b"\x93NUMPY"
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-# Other numbers of channels come as arrays.
-PICTURE_CHANNELS = tuple(_MODES)
+# So many images show whether an alpha band holds data.
+_LOOKED_AT = 64
 # What decoding depends on besides the file: a change here makes cached images unknown.
-_DECODER = f"2 pillow {PIL.__version__}"
+_DECODER = f"3 pillow {PIL.__version__}"
 _BATCH = 256
 
 
@@ -117,8 +125,10 @@ def read_images(
 
     PNG, JPEG, BMP, WebP, TIFF and GIF (first frame) files, grey, palette, colour, with alpha,
     1-bit, 8-bit, 16-bit or floating point, are turned upright as EXIF says and resized. Alpha is
-    laid over white unless 4 channels are asked for. 16-bit values are divided by 257; floating
-    point is refused unless it lies in 0-255. Arrays saved with `numpy.save` as
+    laid over white unless 4 channels are asked for, or 2 of grey files: then it is a band like the
+    others. Where no shape is given and alpha varies, a warning says so, for it may be data, such as
+    a fourth band. 16-bit values are divided by 257; floating point is refused unless it lies in
+    0-255. Arrays saved with `numpy.save` as
     `(height, width, channels)` uint8 are read too, with any number of channels.
 
     Results are kept on disk, keyed by the files' content and the shape, in `$KFUSION_CACHE` or
@@ -141,6 +151,7 @@ def read_images(
         shape = shape_of_headers(headers)
         if shape is None:
             return np.zeros((len(files), 1, 1, 1), np.uint8), faults(files, headers)
+        warn_of_alpha(files, headers, shape, stacklevel=3)
     shape = check_image_shape(shape)
     images = np.zeros((len(files), *shape), np.uint8)
     bad_images: list[BadImage] = []
@@ -175,6 +186,55 @@ def warn_of_dark(images: np.ndarray, *, stacklevel: int) -> None:
             "hold fewer than 16 bits in 16-bit values, stretch them to 0-65535 first.",
             stacklevel=stacklevel,
         )
+
+
+def warn_of_alpha(
+    files: Sequence[str],
+    headers: Sequence[tuple[int, int, int] | str],
+    shape: tuple[int, int, int],
+    *,
+    stacklevel: int,
+) -> None:
+    """Warns if bands that the files' own shape leaves out differ, as those that hold data do.
+
+    Some of the files are looked at, evenly spaced: those with alpha are decoded for it.
+
+    Args:
+        files: Paths.
+        headers: As from `read_headers`.
+        shape: As from `shape_of_headers`.
+        stacklevel: As of `warnings.warn`.
+    """
+    rows = [row for row, header in enumerate(headers) if not isinstance(header, str)]
+    step = max(1, -(-len(rows) // _LOOKED_AT))
+    ranges: dict[str, tuple[int, int]] = {}
+    unread = ""
+    with _pillow_warnings():
+        for path in (files[row] for row in rows[::step]):
+            found, is_whole = _look_at_alpha(path)
+            if found is not None:
+                ranges[path] = found
+            unread = unread or ("" if is_whole else path)
+    if unread:
+        warnings.warn(
+            f"{unread} has a fourth channel that Pillow does not read: it is left out. If it "
+            "holds data, save such images with numpy.save.",
+            stacklevel=stacklevel + 1,
+        )
+    if len({value for found in ranges.values() for value in found}) < 2:
+        return
+    # One of which it can be seen.
+    path = max(ranges, key=lambda file: ranges[file][1] - ranges[file][0])
+    low, high = ranges[path]
+    size = f"{shape[0]}, {shape[1]}"
+    kept = 2 if shape[2] == 1 else 4
+    warnings.warn(
+        f"Images have an alpha channel that varies, e.g. {path} from {low} to {high}: it is laid "
+        "over white, which changes the other channels, and is then gone. Does it hold data, such "
+        f"as a band beside the colors? `image_shape=({size}, {kept})` keeps it; "
+        f"`image_shape=({size}, {shape[2]})` says that it is no more than transparency.",
+        stacklevel=stacklevel + 1,
+    )
 
 
 def rows_with_image(images: np.ndarray) -> Any:
@@ -311,9 +371,10 @@ def _decode_picture(
     formats: tuple[str, ...] | None = None,
     max_pixels: int | None = None,
 ) -> np.ndarray:
-    _check_picture_channels(shape)
     height, width, channels = shape
+    check_picture_channels(channels)
     with _open_image(io.BytesIO(content), formats) as image:
+        check_bands(image, channels)
         if max_pixels is not None and image.width * image.height > max_pixels:
             raise ValueError(
                 f"the image has {image.width} x {image.height} pixels, more than {max_pixels:,}"
@@ -321,10 +382,8 @@ def _decode_picture(
         # A JPEG of four times the size or more is decoded at a fraction of it.
         longest = 2 * max(height, width)
         image.draft(None, (longest, longest))
-        flat = _to_mode(ImageOps.exif_transpose(image), _MODES[channels])
-        if flat.size != (width, height):
-            flat = flat.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
-        return np.asarray(flat, np.uint8).reshape(shape)
+        flat = with_channels(ImageOps.exif_transpose(image), channels)
+        return np.asarray(resized(flat, (width, height)), np.uint8).reshape(shape)
 
 
 def _decode_array(content: bytes, shape: tuple[int, int, int]) -> np.ndarray:
@@ -341,14 +400,6 @@ def _decode_array(content: bytes, shape: tuple[int, int, int]) -> np.ndarray:
 def _check_channels(found: tuple[int, int, int], shape: tuple[int, int, int]) -> None:
     if found[2] != shape[2]:
         raise ValueError(f"the array has {found[2]} channels, not {shape[2]}")
-
-
-def _check_picture_channels(shape: tuple[int, int, int]) -> None:
-    if shape[2] not in _MODES:
-        raise ValueError(
-            f"the file is a picture, which has 1, 3 or 4 channels, not {shape[2]}; save other "
-            "numbers of channels with numpy.save"
-        )
 
 
 def _load_array(content: bytes) -> np.ndarray:
@@ -391,35 +442,6 @@ def _open_image(file: BinaryIO, formats: tuple[str, ...] | None = None) -> Itera
         raise ValueError(f"the file is truncated or damaged ({error})") from None
 
 
-def _to_mode(image: Image.Image, mode: str) -> Image.Image:
-    """Converts any Pillow mode to 8-bit `L`, `RGB` or `RGBA`."""
-    if image.mode.startswith("I") or image.mode == "F":
-        image = _to_8_bits(image)
-    if mode != "RGBA" and (image.has_transparency_data or image.mode in ("LA", "La", "PA")):
-        colour = image.convert("RGBA")
-        image = Image.new("RGBA", colour.size, "white")
-        image.alpha_composite(colour)
-        image = image.convert("RGB")
-    return image if image.mode == mode else image.convert(mode)
-
-
-def _to_8_bits(image: Image.Image) -> Image.Image:
-    values = np.asarray(image, np.float64)
-    low, high = float(np.min(values)), float(np.max(values))
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise ValueError("the image holds NaN or infinite values")
-    if image.mode == "F":
-        if low < 0 or high > 255 or 0 < high <= 1:
-            raise ValueError(
-                f"the image holds floating point values from {low:g} to {high:g}; store 0-255"
-            )
-    elif low < 0 or high > 65535:
-        raise ValueError(f"the image holds values from {low:g} to {high:g}, not 0 to 65535")
-    else:
-        values = values / 257
-    return Image.fromarray(np.round(values).astype(np.uint8))
-
-
 def read_headers(
     paths: Sequence[str], shape: tuple[int, int, int] | None, verbose: int | bool
 ) -> list[tuple[int, int, int] | str]:
@@ -450,6 +472,18 @@ def shape_of_headers(
     return height, width, max(shape[2] for shape in shapes)
 
 
+def _look_at_alpha(path: str) -> tuple[tuple[int, int] | None, bool]:
+    """The range of a file's alpha, if it has one, and whether all its channels can be read."""
+    if path.lower().endswith(".npy"):
+        return None, True
+    try:
+        with _open_file(path) as file, _open_image(file) as image:
+            return range_of_alpha(image), not num_unread(image)
+    except ValueError:
+        # Told where all files are decoded.
+        return None, True
+
+
 def _try_header(path: str, shape: tuple[int, int, int] | None) -> tuple[int, int, int] | str:
     try:
         if path.lower().endswith(".npy"):
@@ -458,13 +492,14 @@ def _try_header(path: str, shape: tuple[int, int, int] | None) -> tuple[int, int
                 _check_channels(found, shape)
             return found
         if shape is not None:
-            _check_picture_channels(shape)
+            check_picture_channels(shape[2])
         with _open_file(path) as file, _open_image(file) as image:
+            if shape is not None:
+                check_bands(image, shape[2])
             width, height = image.size
             # Of a shape that is given the orientation says nothing, and a PNG is decoded for it.
             if shape is None and image.getexif().get(0x0112, 1) >= 5:
                 width, height = height, width  # EXIF orientations that lie on their side
-            grey = image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
-            return height, width, 1 if grey else 3
+            return height, width, 1 if is_grey(image) else 3
     except ValueError as error:
         return str(error)

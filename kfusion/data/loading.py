@@ -70,7 +70,9 @@ def load_table(
             nearly all different (identifiers), which a warning names.
         text_columns: Names of columns of free text, each an input of its own by its column's
             name; see `text_branch`.
-        image_shape: `(height, width, channels)`; by default that of each column's files.
+        image_shape: `(height, width, channels)`; by default that of each column's files, but for
+            alpha, which is laid over white. 4 channels (2 of grey files) keep it, as bands of data
+            saved as alpha need; a warning tells of alpha that varies.
         group_column: Name of the column whose equal values must stay together in every split
             (a patient, a place, a product).
         kind: "binary", "multiclass" or "regression". By default text, booleans and whole numbers
@@ -267,7 +269,8 @@ def _check_roles(columns: Sequence[str], roles: Sequence[tuple[str, str | None]]
             )
     names = [name for _, name in roles if name is not None]
     if len(set(names)) < len(names):
-        raise ValueError(f"Images, target and group must be different columns. Received: {roles}.")
+        given = ", ".join(f"`{role}={name!r}`" for role, name in roles if name is not None)
+        raise ValueError(f"Images, target and group must be different columns. Received: {given}.")
 
 
 def _choose_columns(frame, names, roles, tabular_columns, text_columns) -> dict[str, str | None]:

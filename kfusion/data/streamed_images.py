@@ -19,6 +19,7 @@ from kfusion.data.images import (
     read_batch,
     read_headers,
     shape_of_headers,
+    warn_of_alpha,
     warn_of_dark,
 )
 from kfusion.data.lazy_rows import LazyRows
@@ -131,13 +132,14 @@ def stream_images(
         that is missing or whose header shows that it cannot be read. Bad rows are zeros.
     """
     files = [os.fspath(path) for path in paths]
-    if shape is not None:
-        shape = check_image_shape(shape)
-    found = read_headers(files, shape, verbose)
-    shape = shape or shape_of_headers(found)
+    asked = None if shape is None else check_image_shape(shape)
+    found = read_headers(files, asked, verbose)
+    shape = asked or shape_of_headers(found)
     bad = faults(files, found)
     if shape is None:
         return StreamedImages([""] * len(files), (1, 1, 1)), bad
+    if asked is None:
+        warn_of_alpha(files, found, shape, stacklevel=3)
     bad = sorted([*bad, *_look_at_some(files, shape, [each.row for each in bad])])
     for each in bad:
         files[each.row] = ""

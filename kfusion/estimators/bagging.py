@@ -19,7 +19,7 @@ from kfusion.progress import progress
 from kfusion.tasks import Task
 from kfusion.tasks import task as make_task
 from kfusion.validation.cross_validation import CrossValidation, FoldError, FoldResult, history_of
-from kfusion.validation.fold_folder import FoldFolder
+from kfusion.validation.finished_parts import FinishedParts, fold_name
 
 # Parts of the rows that one split holds out, of which each is judged by a blend of the others.
 JUDGED_PARTS = 4
@@ -60,7 +60,7 @@ def bag(
     with contextlib.ExitStack() as held:
         folders = {}
         for name in members if directory is not None else ():
-            folders[name] = FoldFolder(Path(directory or "") / name.replace(" ", "_"), True)
+            folders[name] = FinishedParts(Path(directory or "") / name.replace(" ", "_"), True)
             held.enter_context(folders[name].opened({**(about or {}), "member": name}))
         bar = progress(jobs, description="members", verbose=verbose)
         for name, fold in bar:
@@ -69,16 +69,17 @@ def bag(
             if folder is None:
                 result = _fit(name, members[name], rows, fold, task, seed)
             else:
-                if not folder.has(fold.number):
+                part = fold_name(fold.number)
+                if not folder.has(part):
                     result = _fit(name, members[name], rows, fold, task, seed)
                     folder.write(
-                        fold.number,
+                        part,
                         result.predictions,
                         result.seconds,
                         result.model,
                         result.history,
                     )
-                result = FoldResult(fold, *folder.read(fold.number))
+                result = FoldResult(fold, *folder.read(part))
             results[name].append(result)
     return {name: CrossValidation(task, rows.y, found) for name, found in results.items()}
 

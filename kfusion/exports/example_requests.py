@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from kfusion.data.images import PICTURE_CHANNELS
+from kfusion.data.image_bands import PICTURE_CHANNELS
 from kfusion.data.tables import CategoryColumn, Column, TextColumn
 from kfusion.exports.signatures import read_schema, read_specs
 

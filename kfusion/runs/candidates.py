@@ -6,7 +6,7 @@ import dataclasses
 import os
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,7 @@ from kfusion.search.running import search_fusion
 from kfusion.tasks import Task
 from kfusion.training.fitting import fit
 from kfusion.validation.baselines import build_fused, build_single, default_branches
+from kfusion.validation.finished_parts import FinishedParts, part_name
 
 SEARCHED = "best searched"
 
@@ -47,7 +48,7 @@ class Candidate:
     seconds: float
     predictions: np.ndarray
     details: dict[str, Any] = dataclasses.field(default_factory=dict)
-    history: dict[str, list[float]] = dataclasses.field(default_factory=dict, repr=False)
+    history: dict[str, list[float | None]] = dataclasses.field(default_factory=dict, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the model, its predictions and its history."""
@@ -67,6 +68,7 @@ def fit_candidates(
     builders: Mapping[str, Callable[..., keras.Model]],
     seed: int = 0,
     modality_dropout: float | None = None,
+    parts: FinishedParts | None = None,
     **keywords: Any,
 ) -> list[Candidate]:
     """Trains a model of each input alone and each fusion on the same rows, with the same head.
@@ -78,6 +80,7 @@ def fit_candidates(
         builders: As from `branch_builders`; called anew for each candidate.
         seed: Int; every candidate starts from it.
         modality_dropout: Float or None, of the fusions; see `build_fusion_model`.
+        parts: Where trained candidates are kept, opened; those that are there stay as they are.
         **keywords: For `fit`.
 
     Returns:
@@ -93,6 +96,9 @@ def fit_candidates(
     x, validation_data = train.x, (validation.x, validation.y)
     candidates = []
     for name, make in makers.items():
+        if parts is not None and parts.has(part_name(name)):
+            candidates.append(_read_candidate(name, parts, validation.y, task))
+            continue
         started = time.perf_counter()
         keras.utils.set_random_seed(seed)
         model = make(task=task, name=name.replace(" ", "_"))
@@ -113,10 +119,19 @@ def fit_candidates(
             continue
         candidate = _judge(name, model, validation_data, task, started)
         candidate.history = history.history
+        if parts is not None:
+            parts.write(
+                part_name(name), candidate.predictions, candidate.seconds, model, history.history
+            )
         candidates.append(candidate)
     if not candidates:
         raise RuntimeError(f"The training of every candidate diverged: {list(makers)}.")
     return candidates
+
+
+def candidate_names(inputs: Iterable[str], fusions: Sequence[str]) -> list[str]:
+    """What `fit_candidates` trains, in its order."""
+    return [*map(only, inputs), *fusions]
 
 
 def fresh_fusion(train: FusionData, seed: int = 0) -> keras.Model:
@@ -212,6 +227,12 @@ def _judge(name: str, model, validation_data, task: Task, started: float) -> Can
     predictions = predict(model, x)
     seconds = time.perf_counter() - started
     return Candidate(name, model, task.scores(y, predictions), seconds, predictions)
+
+
+def _read_candidate(name: str, parts: FinishedParts, y: np.ndarray, task: Task) -> Candidate:
+    predictions, seconds, model, history = parts.read(part_name(name))
+    scores = task.scores(y, predictions)
+    return Candidate(name, model, scores, seconds, predictions, history=history)
 
 
 def _rounded(score: float) -> float | None:

@@ -21,14 +21,13 @@ from kfusion.json_values import history_as_json
 from kfusion.runs.candidates import Candidate
 from kfusion.runs.run_records import (
     HISTORIES_FILE,
+    MODEL_FILE,
     RUN_FILE,
     RunRecord,
     read_run,
     write_predictions,
 )
 from kfusion.versions import library_versions
-
-MODEL_FILE, TRIALS_FOLDER = "model.keras", "trials"
 
 
 @dataclasses.dataclass
@@ -42,15 +41,6 @@ class Run:
     record: RunRecord
 
 
-def check_run_folder(folder: str | os.PathLike, *, overwrite: bool = False) -> Path:
-    """Returns the folder for a run, or raises `FileExistsError` if it holds one already."""
-    folder = Path(folder)
-    if not overwrite and any((folder / name).exists() for name in (RUN_FILE, MODEL_FILE)):
-        raise FileExistsError(f"{folder} holds a run. Choose another folder or `--overwrite`.")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 def save_run(
     folder: Path,
     kept: Candidate,
@@ -62,6 +52,7 @@ def save_run(
     **facts: Any,
 ) -> dict[str, Any]:
     """Writes the kept model and the description of a run, the latter last; returns it."""
+    folder.mkdir(parents=True, exist_ok=True)
     rows = _describe_rows(train, validation)
     description = {
         "format": 2,

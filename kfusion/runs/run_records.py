@@ -19,6 +19,7 @@ from kfusion.tasks import task as make_task
 from kfusion.validation.cross_validation import CrossValidation, FoldResult
 
 RUN_FILE, PREDICTIONS_FILE, HISTORIES_FILE = "run.json", "predictions.npz", "histories.json"
+MODEL_FILE, TRIALS_FOLDER, UNFINISHED_FOLDER = "model.keras", "trials", "unfinished"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,6 +60,20 @@ class RunRecord:
             groups=self.groups,
             num_resamples=0,
         )
+
+
+def check_run_folder(folder: str | os.PathLike, *, overwrite: bool = False) -> Path:
+    """Returns the folder for a run, or raises `FileExistsError` if it holds one already."""
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file. Choose another folder.")
+    holds_run = (folder / RUN_FILE).exists() or (
+        # A run that was killed while it was written is still unfinished.
+        (folder / MODEL_FILE).exists() and not (folder / UNFINISHED_FOLDER).exists()
+    )
+    if holds_run and not overwrite:
+        raise FileExistsError(f"{folder} holds a run. Choose another folder or `--overwrite`.")
+    return folder
 
 
 def write_predictions(

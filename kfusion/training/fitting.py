@@ -213,7 +213,8 @@ def fit(
         multiple=devices,
         repeat=devices > 1 and normalises_batches(trained),
     )
-    bar = EpochBar(model.name, task.objective, verbose)
+    chosen = f", {batch_rows} rows a batch" if batch_size == MEMORY else ""
+    bar = EpochBar(model.name + chosen, task.objective, verbose)
     with (
         sharing(distribution, trained),
         traced_gradients_forgotten(),

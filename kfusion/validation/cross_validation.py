@@ -27,7 +27,7 @@ from kfusion.evidence.delong import number_groups
 from kfusion.progress import progress
 from kfusion.tasks import Task, as_task, infer_task
 from kfusion.validation.any_model import predict_any
-from kfusion.validation.fold_folder import FoldFolder
+from kfusion.validation.finished_parts import FinishedParts, fold_name
 
 Fit = Callable[[Any, Any], Any]
 # Libraries, and this package wherever it is.
@@ -229,7 +229,7 @@ def cross_validate(
             "device of its own."
         )
     x, y, read_task, groups = read_rows(x, y, task, groups)
-    folder = None if directory is None else FoldFolder(Path(directory), keep_models)
+    folder = None if directory is None else FinishedParts(Path(directory), keep_models)
     work = _Work(fit, x, y, read_task, groups, seed, keep_models, folder)
     with contextlib.ExitStack() as held:
         if folder is not None:
@@ -305,18 +305,19 @@ class _Work:
     groups: np.ndarray | None
     seed: int
     keep_models: bool
-    folder: FoldFolder | None
+    folder: FinishedParts | None
 
     def run(self, fold: Fold) -> FoldResult:
         """Fits and judges one fold, or reads it if it was finished before."""
         if self.folder is None:
             return self._fit(fold)
-        if not self.folder.has(fold.number):
+        name = fold_name(fold.number)
+        if not self.folder.has(name):
             result = self._fit(fold)
             self.folder.write(
-                fold.number, result.predictions, result.seconds, result.model, result.history
+                name, result.predictions, result.seconds, result.model, result.history
             )
-        return FoldResult(fold, *self.folder.read(fold.number))
+        return FoldResult(fold, *self.folder.read(name))
 
     def _fit(self, fold: Fold) -> FoldResult:
         started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The folder in which a cross-validation keeps finished folds, to go on from after a kill."""
+"""The folder in which long work keeps what it has finished, to go on from after a kill."""
 
 from __future__ import annotations
 
@@ -22,16 +22,18 @@ MODEL_FILE = "model.keras"
 
 
 @dataclasses.dataclass(frozen=True)
-class FoldFolder:
-    """Finished folds by number, each there whole or not at all.
+class FinishedParts:
+    """Finished parts of one work by name, such as folds, each there whole or not at all.
 
     Attributes:
         path: Where they are.
-        keep_models: Whether a fold's Keras model is kept with it.
+        keep_models: Whether a part's Keras model is kept with it.
+        work: What the work is called in messages.
     """
 
     path: Path
     keep_models: bool = False
+    work: str = "cross-validation"
 
     @contextlib.contextmanager
     def opened(self, about: Mapping[str, Any]) -> Iterator[None]:
@@ -54,26 +56,27 @@ class FoldFolder:
         with lock:
             record = self.path / RECORD_FILE
             if record.exists():
-                check_record(record, about, "cross-validation")
+                check_record(record, about, self.work)
             else:
                 write_record(record, about)
-            for leftover in self.path.glob(".fold_*"):
-                shutil.rmtree(leftover, ignore_errors=True)
+            for leftover in self.path.glob(".*"):
+                if leftover.is_dir():
+                    shutil.rmtree(leftover, ignore_errors=True)
             yield
 
-    def has(self, number: int) -> bool:
-        """Whether the fold was finished."""
-        return self._fold(number).exists()
+    def has(self, name: str) -> bool:
+        """Whether the part was finished."""
+        return self._folder(name).exists()
 
     def write(
         self,
-        number: int,
+        name: str,
         predictions: np.ndarray,
         seconds: float,
         model: Any,
         history: Mapping[str, Sequence[float | None]],
     ) -> None:
-        """Keeps a finished fold; if another process was first, that one's stays.
+        """Keeps a finished part; if another process was first, that one's stays.
 
         Raises:
             TypeError: If models are kept and this is none of Keras'.
@@ -85,7 +88,7 @@ class FoldFolder:
             )
         with (
             contextlib.suppress(FileExistsError),
-            whole_folder(self._fold(number)) as unfinished,
+            whole_folder(self._folder(name)) as unfinished,
         ):
             np.save(unfinished / PREDICTIONS_FILE, predictions)
             about = json.dumps({"seconds": seconds, "history": history_as_json(history)})
@@ -93,13 +96,13 @@ class FoldFolder:
             if self.keep_models:
                 model.save(unfinished / MODEL_FILE)
 
-    def read(self, number: int) -> tuple[np.ndarray, float, Any, dict[str, list[float | None]]]:
-        """Returns predictions, seconds, model (None unless models are kept) and history of a fold.
+    def read(self, name: str) -> tuple[np.ndarray, float, Any, dict[str, list[float | None]]]:
+        """Returns predictions, seconds, model (None unless models are kept) and history of a part.
 
         Raises:
             RuntimeError: If its files are damaged.
         """
-        folder = self._fold(number)
+        folder = self._folder(name)
         model = None
         if self.keep_models:
             from kfusion.models.trained_models import read_model
@@ -112,5 +115,15 @@ class FoldFolder:
             raise RuntimeError(f"{folder} is damaged: remove it, and it is run again.") from error
         return predictions, about["seconds"], model, about.get("history", {})
 
-    def _fold(self, number: int) -> Path:
-        return self.path / f"fold_{number:03d}"
+    def _folder(self, name: str) -> Path:
+        return self.path / name
+
+
+def part_name(name: str) -> str:
+    """What something of that name is called as a folder."""
+    return name.replace(" ", "_")
+
+
+def fold_name(number: int) -> str:
+    """What a fold is called among finished parts."""
+    return f"fold_{number:03d}"
