@@ -26,7 +26,7 @@ def _export(arguments: argparse.Namespace) -> dict[str, Any]:
     with user_input():
         out = _new_folder(arguments.out, arguments.overwrite)
         for file in files.values():
-            _check_file(file, arguments.overwrite)
+            _check_file(Path(file), arguments.overwrite)
     # Keras is loaded only now, so that a mistake in the arguments shows at once.
     from kfusion.exports.portable_formats import (
         check_packages,
