@@ -378,3 +378,27 @@ def test_members_that_come_later_share_what_was_compiled(monkeypatch):
     assert len(made) == 3
     losses = [each.history["val_loss"] for each in (anew[0], first[0])]
     assert losses[0] != pytest.approx(losses[1], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"members": 5}, "`members` must be a list with a dict"),
+        ({"members": [{"batch_size": "memory"}]}, "`batch_size` must be an int"),
+        ({"build": lambda: None}, "`build` must return a `keras.Model`. Received: None"),
+        ({"members": [{"learning_rat": 0.1}]}, "learning_rat"),
+    ],
+)
+def test_what_is_no_member_or_model_is_told(changes, message):
+    keywords = {"build": build, "members": [{}], **changes}
+    with pytest.raises(TypeError, match=message):
+        fit_many(x=TRAIN[0], y=TRAIN[1], task="binary", verbose=0, **keywords)
+
+
+def test_scores_are_those_of_the_epoch_that_is_kept(fits):
+    assert repr(fits) == f"<ManyFits of {len(fits)} members>"
+    for fit in fits:
+        if fit.failure is None:
+            assert fit.scores["val_auc"] == max(fit.history["val_auc"])
+        else:
+            assert fit.scores == {}

@@ -57,6 +57,9 @@ class ManyFits(Sequence):
     def __getitem__(self, index):
         return self.fits[index]
 
+    def __repr__(self) -> str:
+        return f"<ManyFits of {len(self)} members>"
+
     def model(self, index: int) -> keras.Model:
         """A member as an ordinary `keras.Model`, with the weights of its best epoch.
 
@@ -207,6 +210,8 @@ def _build_checked(build, settings: MemberSettings, data: FitData) -> keras.Mode
     check_settings(settings)
     keras.utils.set_random_seed(settings.seed)
     model = build(**settings.build)
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"`build` must return a `keras.Model`. Received: {model!r}.")
     labels = data.of(model).y
     check_variety(labels[settings.rows])
     if settings.validation_rows is not None:
@@ -221,8 +226,8 @@ def _start_of(number: int, settings: MemberSettings, model: keras.Model) -> Buil
     return BuiltMember(
         number,
         settings,
-        [keras.ops.convert_to_numpy(v) for v in model.trainable_variables],
-        [keras.ops.convert_to_numpy(v) for v in states],
+        [keras.ops.convert_to_numpy(v.value) for v in model.trainable_variables],
+        [keras.ops.convert_to_numpy(v.value) for v in states],
         dials_of(model),
         [places[id(v)] for v in model.weights],
     )

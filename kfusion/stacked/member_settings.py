@@ -6,12 +6,13 @@ import dataclasses
 import functools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
+from kfusion.data.row_batches import check_batch_size
 from kfusion.optimizers import COSINE, LEARNING_RATES, highest_rate, make_optimizer, make_schedule
 from kfusion.seeds import derive_seed
 
@@ -111,7 +112,12 @@ def read_members(
             f"Keywords for all members must be among {sorted(DEFAULTS)}. Received: {unknown}; "
             "give those of `build` to each member."
         )
-    if not len(members):
+    if not isinstance(members, Sequence) or isinstance(members, str):
+        raise TypeError(
+            "`members` must be a list with a dict of keywords for each member, such as "
+            f"`[{{'seed': 0}}, {{'seed': 1}}]`. Received: {members!r}."
+        )
+    if not members:
         raise ValueError("`members` is empty: there is nothing to train.")
     read = []
     for number, member in enumerate(members):
@@ -152,9 +158,9 @@ def read_members(
 def check_settings(settings: MemberSettings) -> None:
     """Raises what `fit` would raise of an optimizer, rate or number that cannot be used."""
     fit = settings.fit
-    for name in ("epochs", "batch_size"):
-        if fit[name] < 1:
-            raise ValueError(f"`{name}` must be 1 or more. Received: {fit[name]}.")
+    check_batch_size(fit["batch_size"])
+    if fit["epochs"] < 1:
+        raise ValueError(f"`epochs` must be 1 or more. Received: {fit['epochs']}.")
     if isinstance(fit["optimizer"], str):
         rate = fit["learning_rate"]
         if not isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):

@@ -58,7 +58,7 @@ def dials_of(model: keras.Model) -> Dials:
     """Reads the dials of a model."""
     layers = dropouts(model)
     states = [
-        ops.convert_to_numpy(layer.seed_generator.state) if layer.rate else np.zeros(2)
+        ops.convert_to_numpy(layer.seed_generator.state.value) if layer.rate else np.zeros(2)
         for layer in layers
     ]
     penalties = [

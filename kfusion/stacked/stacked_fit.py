@@ -47,14 +47,21 @@ class MemberFit:
         structure: Text that members of one structure share; None of a training by itself.
     """
 
-    settings: MemberSettings
-    history: dict[str, list[float]]
+    settings: MemberSettings = dataclasses.field(repr=False)
+    history: dict[str, list[float]] = dataclasses.field(repr=False)
     best_epoch: int | None
     at_once: int
     alone_because: str | None = None
     failure: str | None = None
     weights: list[np.ndarray] = dataclasses.field(default_factory=list, repr=False)
     structure: str | None = dataclasses.field(default=None, repr=False)
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """What the epoch logged whose weights are kept, such as `val_auc`; empty if none did."""
+        if self.best_epoch is None:
+            return {}
+        return {name: values[self.best_epoch] for name, values in self.history.items()}
 
 
 @dataclasses.dataclass
