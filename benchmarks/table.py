@@ -226,7 +226,7 @@ PARTS = {
     ),
     "images": Part(
         "(a) the same searches end to end: 1,000 images of 24 x 24 pixels and a table, 5 epochs",
-        [["trials_per_minute.py", "--images", "--few", "4", "--repeats", "2"]],
+        [["trials_per_minute.py", "--images", "--few", "3", "--repeats", "1"]],
         rows_of_trials,
         "Convolutions are trained one trial at a time.",
     ),
@@ -312,7 +312,9 @@ def run(name: str, widedeep: str | None) -> None:
         print(json.dumps({"part": name, "skipped": "no GPU"}), flush=True)
         return
     for command in PARTS[name].commands:
-        kept["commands"].append("python benchmarks/" + " ".join(command))
+        backend = os.environ.get("KERAS_BACKEND")
+        only = "" if backend is None else f"KERAS_BACKEND={backend} "
+        kept["commands"].append(f"{only}python benchmarks/{' '.join(command)}")
         given = [*command, "--widedeep", widedeep] if name == "c" and widedeep else command
         environment = {**os.environ, "KERAS_BACKEND": "jax"} if PARTS[name].needs_gpu else None
         done = subprocess.Popen(
