@@ -232,7 +232,8 @@ class StudyOracle(keras_tuner.Oracle):
                     groups = math.inf if self.max_trials is None else self.max_trials / most
                     drawn = max(2, groups / 2)
                     like = self._proposals.draw_structure(space, trials, dials, drawn)
-                proposed = self._propose(trials, like=like, dials=dials)
+                begins_group = most > 1 and like is None
+                proposed = self._propose(trials, like=like, dials=dials, begins_group=begins_group)
                 if proposed is None:
                     break
                 found.append(proposed)

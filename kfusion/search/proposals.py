@@ -38,8 +38,8 @@ RESULT = "result"
 MIRRORS = "mirrors"
 # How often a sampler may propose what was tried before points are drawn in other ways.
 MAX_REPEATS = 20
-# As many structures are drawn before a sampler chooses them, as TPE draws points of its own.
-DRAWN_STRUCTURES = 10
+# As many structures differ before a sampler may come back to one, as TPE draws points of its own.
+VARIED_STRUCTURES = 10
 # Spaces of no more points are counted out when samplers repeat themselves.
 MAX_COUNTED = 50_000
 # Draws after which a space whose points cannot be counted counts as exhausted.
@@ -84,6 +84,7 @@ class Proposals:
         *,
         like: Values | None = None,
         dials: Collection[str] = (),
+        begins_group: bool = False,
     ) -> FrozenTrial | None:
         """The next trial, running, or None if every point of the space was tried.
 
@@ -94,6 +95,8 @@ class Proposals:
                 grid goes on in its order, values that were tried too seldom come first, and what
                 was tried is not tried again.
             dials: Names of hyperparameters.
+            begins_group: Whether others like this one will follow: the first `VARIED_STRUCTURES`
+                differ in more than dials, if the sampler can.
         """
         number = len(trials)
         self._update(trials)
@@ -114,13 +117,19 @@ class Proposals:
             )
         # A sequence that begins anew has to pass all points that were tried.
         repeats = MAX_REPEATS + (number if self.sampler == "qmc" else 0)
+        known = _structures(space, trials, dials) if begins_group else set()
         for _ in range(repeats):
             trial = self._study.ask()
             values = space.suggest(trial)
-            if point_key(values) not in tried:
+            is_varied = len(known) >= VARIED_STRUCTURES
+            is_new = is_varied or _structure_key(space, values, dials) not in known
+            if is_new and point_key(values) not in tried:
                 self._copies[number] = trial.number
                 return _new_trial(space, values, system_attrs=self._find(trial.number).system_attrs)
             self._study.tell(trial.number, state=TrialState.FAIL)
+        if begins_group:
+            like = self.draw_structure(space, trials, dials, VARIED_STRUCTURES)
+            return self.propose(space, trials, like=like, dials=dials)
         if like is not None:
             return self.propose(space, trials)
         return self._draw_untried(space, tried, random)
@@ -139,21 +148,18 @@ class Proposals:
             space: `Space`.
             trials: As of `propose`.
             dials: Names of hyperparameters.
-            most: Number that is enough, if it is below `DRAWN_STRUCTURES`.
+            most: Number that is enough, if it is below `VARIED_STRUCTURES`.
         """
 
-        def key(values: Values) -> str:
-            return point_key(space.parameters_besides(values, dials))
-
-        known = {key(trial.user_attrs["values"]) for trial in trials}
-        if not known or len(known) >= min(most, DRAWN_STRUCTURES) or self.sampler == GRID:
+        known = _structures(space, trials, dials)
+        if not known or len(known) >= min(most, VARIED_STRUCTURES) or self.sampler == GRID:
             return None
         random = np.random.default_rng(derive_seed(self.seed, len(trials), 1))
         counts = _count_choices(trials, tuple(TrialState))
         seldom = {value: -count for value, count in counts.items()}
         for _ in range(MAX_REPEATS):
             values = space.walk(partial(_draw, random=random, wanted=seldom))
-            if key(values) not in known:
+            if _structure_key(space, values, dials) not in known:
                 return values
         return None
 
@@ -249,6 +255,15 @@ def check_grid(space: Space) -> None:
         raise ValueError(
             f'`sampler="grid"` needs a `step` for {", ".join(endless)}: its values have no end.'
         )
+
+
+def _structure_key(space: Space, values: Values, dials: Collection[str]) -> str:
+    return point_key(space.parameters_besides(values, dials))
+
+
+def _structures(space: Space, trials: Sequence[FrozenTrial], dials: Collection[str]) -> set[str]:
+    """What trials have been tried with, besides the dials."""
+    return {_structure_key(space, trial.user_attrs["values"], dials) for trial in trials}
 
 
 def _points_of(trial: FrozenTrial) -> list[Values]:

@@ -194,9 +194,10 @@ class OptunaTuner(keras_tuner.Tuner):
                 alone: more trials in the same time, of fewer structures. "auto" does so for arrays
                 of vectors, four or more as long as that leaves six groups, and twice as many groups
                 as the longest choice of a structure has values; half of the groups are drawn, of
-                values tried least, and half are the sampler's. A pruner, callbacks, an objective
-                that is not the task's and the like ask for one at a time. The bar says how many. 1,
-                the default, is KerasTuner's way; `search_fusion` has "auto".
+                values tried least, half are the sampler's, and the first ten differ. A pruner,
+                callbacks, an objective that is not the task's and the like ask for one at a time.
+                The bar says how many. 1, the default, is KerasTuner's way; `search_fusion` has
+                "auto".
             **fit_kwargs: The same; with `verbose=1`, the default, one bar tells of trials, the best
                 one so far and the epochs of the running one; 0 hides it, and 2 shows KerasTuner's
                 tables and Keras' bars in its place.

@@ -248,8 +248,6 @@ def _why_alone(model: keras.Model, settings: MemberSettings) -> str | None:
         return "the start of a residual fusion competes with its epochs"
     if any(v.constraint is not None for v in model.trainable_variables):
         return "its weights are under constraints"
-    if len({v.dtype for v in model.trainable_variables}) > 1:
-        return "its weights are of several types"
     if any(each.dtype_policy.name == "mixed_float16" for each in model._flatten_layers()):
         return "half precision scales its loss by what it met before"
     return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,7 +40,7 @@ class Members:
     """What the members of a stack start from, an axis of members in front.
 
     Attributes:
-        trainables: `(members, numbers)`, a model's variables with gradients one behind another.
+        trainables: List of `(members, numbers)`, a model's variables with gradients.
         states: List of `(members, ...)` arrays, of what training moves without gradients.
         dials: `Dials`.
         learning_rates: `(members, 1)` highest rates.
@@ -51,7 +50,7 @@ class Members:
             empty if nothing judges.
     """
 
-    trainables: np.ndarray
+    trainables: list[np.ndarray]
     states: list[np.ndarray]
     dials: Dials
     learning_rates: np.ndarray
@@ -87,7 +86,7 @@ class StackedEpochs(abc.ABC):
     is called under the backend's vectorising map with one member's variables in the place of its
     own, and the gradient is taken of the sum of the members' losses, of which each depends on one
     member alone. The optimizer is Keras' own: what it does is done to each number by itself, so it
-    takes all variables as one of `(members, numbers)` and rates as `(members, 1)`.
+    takes each variable as `(members, numbers)` and rates as `(members, 1)`.
 
     Args:
         model: `DialledModel`, compiled with the loss.
@@ -110,7 +109,6 @@ class StackedEpochs(abc.ABC):
     ):
         self.model, self.task, self.optimizer, self.rates = model, task, optimizer, rates
         self._shapes = [tuple(v.shape) for v in model.model.trainable_variables]
-        self._ends = np.cumsum([math.prod(shape) for shape in self._shapes])[:-1].tolist()
         x = {name: _copied(array) for name, array in rows.x.items()}
         judging = x
         if rows.judging is not rows.x:
@@ -170,7 +168,7 @@ class StackedEpochs(abc.ABC):
         """
 
     @abc.abstractmethod
-    def weights(self) -> tuple[np.ndarray, list[np.ndarray]]:
+    def weights(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """The members' trainables and states, as in `Members`."""
 
     def member_losses(self, trainables, states, seeds, settings: Mapping[str, Any], batch):
@@ -214,15 +212,14 @@ class StackedEpochs(abc.ABC):
 
     def parts(self, flat):
         """The variables in their own shapes, `(members, ...)`, from `(members, numbers)`."""
-        split = ops.split(flat, self._ends, axis=1)
         return [
-            ops.reshape(part, (-1, *shape)) for part, shape in zip(split, self._shapes, strict=True)
+            ops.reshape(each, (-1, *shape)) for each, shape in zip(flat, self._shapes, strict=True)
         ]
 
     @staticmethod
     def flattened(parts):
-        """`(members, numbers)` of what `parts` gives."""
-        return ops.concatenate([ops.reshape(part, (part.shape[0], -1)) for part in parts], axis=1)
+        """`(members, numbers)` of each that `parts` gives."""
+        return [ops.reshape(part, (part.shape[0], -1)) for part in parts]
 
     def use_rates(self, highest, weight_decays) -> None:
         """Gives the optimizer each member's own, for the step that is traced now."""

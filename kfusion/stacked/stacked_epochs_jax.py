@@ -8,13 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kfusion.devices import find_device
 from kfusion.stacked.stacked_epochs import Members, StackedEpochs, take_batch
-
-
-def _compiler_options() -> dict[str, Any] | None:
-    """On a CPU, less optimising: half of the compilation, and steps that are no slower."""
-    return {"xla_backend_optimization_level": 1} if find_device().kind == "cpu" else None
 
 
 class JaxEpochs(StackedEpochs):
@@ -25,11 +19,9 @@ class JaxEpochs(StackedEpochs):
 
         flat = members.trainables
         if not self.optimizer.built:
-            self.optimizer.build([keras.Variable(flat)])
+            self.optimizer.build([keras.Variable(values) for values in flat])
             self._slots = [np.asarray(v.value) for v in self.optimizer.variables]
-            self._train = jax.jit(
-                self._run_epoch, donate_argnums=0, compiler_options=_compiler_options()
-            )
+            self._train = jax.jit(self._run_epoch, donate_argnums=0)
             self._predict = jax.jit(self._run_judging)
         self._state: Any = jax.tree.map(
             jax.numpy.array, (flat, self._slots, members.states, self.seeds_of(members))
@@ -53,9 +45,9 @@ class JaxEpochs(StackedEpochs):
         flat, _, states, seeds = self._state
         return np.asarray(self._predict((flat, states, seeds), self.rows.judging, positions))
 
-    def weights(self) -> tuple[np.ndarray, list[np.ndarray]]:
+    def weights(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
         flat, _, states, _ = self._state
-        return np.asarray(flat), [np.asarray(v) for v in states]
+        return [np.asarray(v) for v in flat], [np.asarray(v) for v in states]
 
     def _run_epoch(self, state, settings, data, whole, left):
         import jax
@@ -73,9 +65,8 @@ class JaxEpochs(StackedEpochs):
             gradient = jax.value_and_grad(total, has_aux=True)
             (_, (losses, metrics, moved)), gradients = gradient(self.parts(flat))
             self.use_rates(settings["highest"], settings["decays"])
-            (flat,), slots = self.optimizer.stateless_apply(
-                slots, [self.flattened(gradients)], [flat]
-            )
+            gradients = self.flattened(gradients)
+            flat, slots = self.optimizer.stateless_apply(slots, gradients, flat)
             told = ops.stack([losses, metrics]) * orders.shape[1]
             return (flat, slots, *moved), told
 

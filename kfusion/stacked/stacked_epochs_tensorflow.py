@@ -14,7 +14,7 @@ from kfusion.stacked.stacked_epochs import Members, StackedEpochs, take_batch
 class TensorflowEpochs(StackedEpochs):
     """`StackedEpochs` whose state is in variables, as Keras' optimizers want it there."""
 
-    _flat: keras.Variable
+    _flat: list[keras.Variable]
     _slots: list[np.ndarray]
 
     def start(self, members: Members) -> None:
@@ -27,16 +27,17 @@ class TensorflowEpochs(StackedEpochs):
         }
         self._judged = members.judged
         if self.optimizer.built:
-            self._flat.assign(members.trainables)
+            for variable, values in zip(self._flat, members.trainables, strict=True):
+                variable.assign(values)
             for variable, values in zip(self.optimizer.variables, self._slots, strict=True):
                 variable.assign(values)
             tf.nest.map_structure(
                 lambda variable, values: variable.assign(values), self._rest, rest
             )
             return
-        self._flat = keras.Variable(members.trainables)
+        self._flat = [keras.Variable(values) for values in members.trainables]
         self._rest: Any = tf.nest.map_structure(tf.Variable, rest)
-        self.optimizer.build([self._flat])
+        self.optimizer.build(self._flat)
         self._slots = [v.numpy() for v in self.optimizer.variables]
         self._train = tf.function(self._run_epoch, autograph=False)
         self._predict = tf.function(self._run_judging, autograph=False)
@@ -48,13 +49,13 @@ class TensorflowEpochs(StackedEpochs):
     def _predict_batches(self, positions: np.ndarray) -> np.ndarray:
         return self._predict(ops.convert_to_tensor(positions)).numpy()
 
-    def weights(self) -> tuple[np.ndarray, list[np.ndarray]]:
-        return self._flat.numpy(), [v.numpy() for v in self._rest["states"]]
+    def weights(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        return [v.numpy() for v in self._flat], [v.numpy() for v in self._rest["states"]]
 
     def _step(self, orders):
         import tensorflow as tf
 
-        trainables, rest = self.parts(self._flat.value), self._rest
+        trainables, rest = self.parts([v.value for v in self._flat]), self._rest
         weights = rest["row_weights"].value() if "row_weights" in rest else None
         batch = take_batch(self.rows.x, self.rows.y, orders, weights)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -67,7 +68,7 @@ class TensorflowEpochs(StackedEpochs):
             total, trainables, unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
         self.use_rates(rest["highest"], rest["decays"])
-        self.optimizer.apply([self.flattened(gradients)], [self._flat])
+        self.optimizer.apply(self.flattened(gradients), self._flat)
         for variable, values in zip(rest["states"], states, strict=True):
             variable.assign(values)
         rest["seeds"].assign(seeds)
@@ -91,7 +92,8 @@ class TensorflowEpochs(StackedEpochs):
     def _run_judging(self, positions):
         import tensorflow as tf
 
-        variables = self._flat.value, self._rest["states"], self._rest["seeds"]
+        flat = [v.value for v in self._flat]
+        variables = flat, self._rest["states"], self._rest["seeds"]
 
         def judge(positions):
             inputs = {

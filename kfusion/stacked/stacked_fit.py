@@ -84,11 +84,6 @@ class BuiltMember:
     dials: Dials
     weight_order: list[int]
 
-    @property
-    def ends(self) -> list[int]:
-        """Where each trainable ends in all of them one behind another, but for the last."""
-        return np.cumsum([values.size for values in self.trainables])[:-1].tolist()
-
 
 def members_at_once(model: keras.Model, batch_size: int) -> int:
     """How many members of a model's structure fit into the memory set aside for a stack.
@@ -188,7 +183,10 @@ def _stacked(group: Sequence[BuiltMember], task: Task, rows: ModelRows) -> Membe
         judged = np.arange(len(rows.validation[1]), dtype=np.int32)
     weighted = dials_in_use(group).weighs
     return Members(
-        np.stack([np.concatenate([v.ravel() for v in each.trainables]) for each in group]),
+        [
+            np.stack([values.ravel() for values in of_all])
+            for of_all in zip(*(each.trainables for each in group), strict=True)
+        ],
         [np.stack(values) for values in zip(*(each.states for each in group), strict=True)],
         Dials(
             np.stack([each.dials.rates for each in group]),
@@ -312,9 +310,8 @@ def _keep(courses, stack: StackedEpochs, epoch: int) -> None:
         return
     trainables, states = stack.weights()
     for i in improved:
-        parts = np.split(trainables[i], courses[i].member.ends)
-        shaped = zip(parts, courses[i].member.trainables, strict=True)
-        courses[i].weights = [part.reshape(start.shape).copy() for part, start in shaped]
+        flat_and_start = zip(trainables, courses[i].member.trainables, strict=True)
+        courses[i].weights = [flat[i].reshape(start.shape).copy() for flat, start in flat_and_start]
         courses[i].weights += [values[i].copy() for values in states]
         courses[i].best_epoch = epoch
 
