@@ -197,7 +197,7 @@ def measure_speed(options):
     if not options.images:
         contenders = {"kfusion": partial(search_kfusion, trials=options.trials)} | contenders
     ours = next(iter(contenders))
-    contenders |= {name: partial(search, **few) for name, search in OTHERS.items()}
+    contenders |= {name: partial(OTHERS[name], **few) for name in options.against}
     for repeat in range(options.repeats + 1):
         for name, search in contenders.items():
             started = time.perf_counter()
@@ -228,8 +228,8 @@ def measure_quality(options):
         started = time.perf_counter()
         results = {"kfusion": search_kfusion(rows, seed, trials=options.trials)}
         seconds = time.perf_counter() - started
-        for name, search in OTHERS.items():
-            results[name] = search(rows, seed, trials=None, seconds=seconds)
+        for name in options.against:
+            results[name] = OTHERS[name](rows, seed, trials=None, seconds=seconds)
         for name, (number, model) in results.items():
             scores = kfusion.evaluate(model, *unseen, task="binary")
             found.setdefault(name, []).append(scores["auc"])
@@ -255,6 +255,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--quality", type=int, default=0, help="seeds; 0 measures speed")
     parser.add_argument("--images", action="store_true", help="end to end, from pixels")
+    parser.add_argument("--against", nargs="+", choices=OTHERS, default=list(OTHERS))
     options = parser.parse_args()
     measure = measure_quality if options.quality else measure_speed
     run_on_each(lambda: measure(options))

@@ -87,15 +87,19 @@ def test_the_sampler_chooses_the_structures_of_half_the_groups(tmp_path, monkeyp
     monkeypatch.setattr(Proposals, "draw_structure", note)
     hypermodel = make(units=[2, 3, 4, 5], head_units=[2, 3, 4, 5])
     oracle = OptunaTuner(hypermodel, "val_loss", 24, directory=tmp_path).oracle
+    widths, structures = ("first_units", "second_units", "head_units"), []
     while trials := oracle.create_trials(4, hypermodel.dials):
+        structures.append([trials[0].hyperparameters.get(name) for name in widths])
         for trial in trials:
-            oracle.update_trial(trial.trial_id, {"val_loss": 1.0})
+            # So that a sampler would rather stay with the widest.
+            narrow = sum(5 - trial.hyperparameters.get(name) for name in widths)
+            oracle.update_trial(trial.trial_id, {"val_loss": float(narrow)})
             trial.status = "COMPLETED"
             oracle.end_trial(trial)
+    assert len({tuple(structure) for structure in structures}) == 6
     # The first group is that of the defaults.
-    assert [values is not None for values in drawn] == [False, True, True, False, False, False]
-    widths = [{2}, *({values["head_units"]} for values in drawn[1:3])]
-    assert len(set.union(*widths)) == 3
+    assert [values is not None for values in drawn[:4]] == [False, True, True, False]
+    assert len({structure[2] for structure in structures[:3]}) == 3
 
 
 def test_values_that_were_tried_too_seldom_come_before_groups_of_one_structure(tmp_path):
