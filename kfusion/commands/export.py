@@ -38,8 +38,8 @@ def _export(arguments: argparse.Namespace) -> dict[str, Any]:
 
     with user_input((*CHECK_ERRORS, ImportError)):
         for name, file in files.items():
-            for written in files_at(file):
-                _check_file(written, arguments.overwrite)
+            _, description = files_at(file)
+            _check_file(description, arguments.overwrite)
             check_packages(name)
         run = load_run(arguments.run)
     path = export_run(run, out, overwrite=arguments.overwrite)

@@ -36,13 +36,6 @@ class FitArguments:
             return self.positional[ROWS.index(name)]
         return self.named.get(name)
 
-    def with_rows(self, **values: Any) -> FitArguments:
-        """The same with other values for some of them."""
-        positional = [
-            values.pop(name, given) for name, given in zip(ROWS, self.positional, strict=False)
-        ]
-        return FitArguments(tuple(positional), {**self.named, **values})
-
     def settings(self) -> dict[str, Any]:
         """The numbers and words among them that say how a model is trained, by name."""
         kinds = (bool, int, float, str)

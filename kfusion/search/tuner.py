@@ -328,8 +328,6 @@ class OptunaTuner(keras_tuner.Tuner):
     def _search_together(self, arguments: FitArguments) -> None:
         """As KerasTuner's loop, with several trials at once."""
         programs = Programs()
-        # One array for all groups, by which their programs know the rows.
-        arguments = arguments.with_rows(y=np.asarray(arguments.get("y")))
         self.oracle.verbose = arguments.named.get("verbose", self.oracle.verbose)
         self.on_search_begin()
         while trials := self.oracle.create_trials(self._at_once, self.hypermodel.dials):

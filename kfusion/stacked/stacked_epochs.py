@@ -11,11 +11,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from kfusion.models.building import PREDICTION
+from kfusion.models.building import PREDICTION, per_output
 from kfusion.models.prediction import EVALUATION_BATCH, feed
 from kfusion.stacked.model_dials import DialledModel, Dials
 from kfusion.tasks import Task
-from kfusion.training.compiling import per_output
 
 BACKENDS = ("tensorflow", "jax")
 
