@@ -170,10 +170,10 @@ class StackedEpochs(abc.ABC):
     def weights(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """The members' trainables and states, as in `Members`."""
 
-    def member_losses(self, trainables, states, seeds, settings: Mapping[str, Any], batch):
+    def member_losses(self, flat, states, seeds, settings: Mapping[str, Any], batch):
         """Loss and metric of each member on its own batch, and the states behind it."""
         dials = {name: settings[name] for name in ("rates", "penalties")}
-        variables = {"trainables": trainables, "states": list(states), "seeds": seeds}
+        variables = {"trainables": self._parts(flat), "states": list(states), "seeds": seeds}
         elements = variables | dials | batch
         return self._vectorized_map(self._member_loss, elements)
 
@@ -196,7 +196,7 @@ class StackedEpochs(abc.ABC):
 
     def member_predictions(self, flat, states, seeds, inputs, is_own: bool):
         """`(members, rows, units)`, of rows that all share or of each member's own."""
-        elements = {"trainables": self.parts(flat), "states": list(states), "seeds": seeds}
+        elements = {"trainables": self._parts(flat), "states": list(states), "seeds": seeds}
         if is_own:
             elements["x"] = inputs
 
@@ -209,16 +209,11 @@ class StackedEpochs(abc.ABC):
 
         return self._vectorized_map(predict, elements)
 
-    def parts(self, flat):
+    def _parts(self, flat):
         """The variables in their own shapes, `(members, ...)`, from `(members, numbers)`."""
         return [
             ops.reshape(each, (-1, *shape)) for each, shape in zip(flat, self._shapes, strict=True)
         ]
-
-    @staticmethod
-    def flattened(parts):
-        """`(members, numbers)` of each that `parts` gives."""
-        return [ops.reshape(part, (part.shape[0], -1)) for part in parts]
 
     def use_rates(self, highest, weight_decays) -> None:
         """Gives the optimizer each member's own, for the step that is traced now."""

@@ -56,16 +56,12 @@ class JaxEpochs(StackedEpochs):
             flat, slots, states, seeds = state
             batch = take_batch(*data, orders, settings.get("row_weights"))
 
-            def total(trainables):
-                losses, metrics, *moved = self.member_losses(
-                    trainables, states, seeds, settings, batch
-                )
+            def total(flat):
+                losses, metrics, *moved = self.member_losses(flat, states, seeds, settings, batch)
                 return losses.sum(), (losses, metrics, moved)
 
-            gradient = jax.value_and_grad(total, has_aux=True)
-            (_, (losses, metrics, moved)), gradients = gradient(self.parts(flat))
+            (_, (losses, metrics, moved)), gradients = jax.value_and_grad(total, has_aux=True)(flat)
             self.use_rates(settings["highest"], settings["decays"])
-            gradients = self.flattened(gradients)
             flat, slots = self.optimizer.stateless_apply(slots, gradients, flat)
             told = ops.stack([losses, metrics]) * orders.shape[1]
             return (flat, slots, *moved), told

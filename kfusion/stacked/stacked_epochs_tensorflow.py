@@ -55,20 +55,18 @@ class TensorflowEpochs(StackedEpochs):
     def _step(self, orders):
         import tensorflow as tf
 
-        trainables, rest = self.parts([v.value for v in self._flat]), self._rest
+        flat, rest = [v.value for v in self._flat], self._rest
         weights = rest["row_weights"].value() if "row_weights" in rest else None
         batch = take_batch(self.rows.x, self.rows.y, orders, weights)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(trainables)
+            tape.watch(flat)
             losses, metrics, states, seeds = self.member_losses(
-                trainables, rest["states"], rest["seeds"], rest, batch
+                flat, rest["states"], rest["seeds"], rest, batch
             )
             total = tf.reduce_sum(losses)
-        gradients = tape.gradient(
-            total, trainables, unconnected_gradients=tf.UnconnectedGradients.ZERO
-        )
+        gradients = tape.gradient(total, flat, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         self.use_rates(rest["highest"], rest["decays"])
-        self.optimizer.apply(self.flattened(gradients), self._flat)
+        self.optimizer.apply(gradients, self._flat)
         for variable, values in zip(rest["states"], states, strict=True):
             variable.assign(values)
         rest["seeds"].assign(seeds)
