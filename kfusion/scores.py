@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -31,6 +32,11 @@ class Score(NamedTuple):
     def sign(self) -> int:
         """1 where more is better, else -1."""
         return 1 if self.direction == "max" else -1
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """What no value of it passes: 1 where more is better, 0 where less is."""
+        return (-math.inf, 1.0) if self.direction == "max" else (0.0, math.inf)
 
 
 def _positive(metric, y, answers, weights=None) -> float:

@@ -61,6 +61,24 @@ def test_scores_by_value_against_students_t():
     assert np.isnan(one["low"])
 
 
+@pytest.mark.parametrize(
+    ("objective", "scores", "ends"),
+    [
+        ("val_auc", [0.99, 1.0, 0.9], (None, 1.0)),
+        ("val_rmse", [0.1, 2.0, 0.1], (0.0, None)),
+        ("val_own", [0.99, 1.0, 0.9], (None, None)),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_an_interval_ends_where_its_objective_does(objective, scores, ends):
+    study = make_study([(1, 0.01, "a", score) for score in scores])
+    study.set_metric_names([objective])
+    row = analyse(study).values.query("parameter == 'depth' and value == 1").iloc[0]
+    limits = stats.t.interval(0.95, 2, np.mean(scores), np.std(scores, ddof=1) / 3**0.5)
+    expected = [limit if end is None else end for limit, end in zip(limits, ends, strict=True)]
+    assert [row["low"], row["high"]] == pytest.approx(expected)
+
+
 def test_a_range_is_told_in_parts_on_its_own_scale():
     rows = [(1, rate, "a", 0.5 + rate) for rate in (1e-4, 1e-3, 1e-2, 1e-1, 1.0)]
     values = analyse(make_study(rows)).values.query("parameter == 'rate'")

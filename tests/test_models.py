@@ -247,6 +247,17 @@ class TestSharedInputs:
         with pytest.raises(ValueError, match="Branch 'sound' is named as the input 'sound'"):
             build_unimodal_model(own, task="binary")
 
+    @pytest.mark.parametrize("taken", ["fusion", "prediction", "head_1", "modality_dropout"])
+    def test_a_branch_named_as_a_layer_behind_it_is_refused(self, taken):
+        image = image_branch(SHAPE)
+        named = tabular_branch(2, name=taken)
+        fed = embedding_branch(4, input_name=taken, name="embedding_branch")
+        for other in (named, fed):
+            with pytest.raises(
+                ValueError, match=f"'other' or its input cannot be called '{taken}'"
+            ):
+                build_fusion_model({"image": image, "other": other}, task="binary")
+
     def test_features_that_are_no_vector_are_refused(self):
         inputs = keras.Input((6, 2), name="sound")
         sequence = keras.Model(inputs, keras.layers.Conv1D(5, 3)(inputs))

@@ -484,6 +484,22 @@ class TestErrorsBeforeTraining:
             quick_fit(model, batch_size=batch_size)
         assert all(map(np.array_equal, before, model.get_weights()))
 
+    @pytest.mark.parametrize(
+        ("keywords", "error", "message"),
+        [
+            ({"epochs": 0}, ValueError, "`epochs` must be 1 or more. Received: 0"),
+            ({"epochs": 1.5}, TypeError, r"`epochs` must be an int. Received: 1.5 \(float\)"),
+            (
+                {"epochs": 3, "initial_epoch": 3},
+                ValueError,
+                "`epochs` must be more than `initial_epoch`, 3. Received: 3",
+            ),
+        ],
+    )
+    def test_epochs_that_train_nothing(self, model, keywords, error, message):
+        with pytest.raises(error, match=message):
+            quick_fit(model, **keywords)
+
     def test_a_model_that_was_never_built(self):
         unbuilt = keras.Sequential([keras.layers.Dense(1)], name="unbuilt")
         with pytest.raises(ValueError, match="'unbuilt' has no known inputs"):

@@ -10,8 +10,8 @@ from kfusion.data.plain_names import plain_name
 
 # What layers, members and settings are called.
 RESERVED = frozenset(
-    {"blend", "components", "features", "fit", "fused", "head", "model", "pixels", "pool"}
-    | {"prediction", "presence", "scale", "table", "tokens", "trees"}
+    {"blend", "components", "features", "fit", "fused", "fusion", "head", "model"}
+    | {"pixels", "pool", "prediction", "presence", "scale", "table", "tokens", "trees"}
 )
 
 

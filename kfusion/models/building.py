@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
 from collections.abc import Mapping
 from typing import Any
@@ -45,6 +46,10 @@ VECTOR_FUSIONS = tuple(
 POOLINGS = (keras.layers.GlobalAveragePooling1D, keras.layers.GlobalAveragePooling2D)
 PREDICTION, MEMBER_PREDICTIONS = "prediction", "member_predictions"
 GRADIENT = "gradient"
+# Of layers that are put behind branches.
+_TAKEN = re.compile(
+    "fusion|fused_positions|head_[0-9]+|prediction|member_predictions|presence|modality_dropout"
+)
 
 
 def build_fusion_model(
@@ -96,7 +101,8 @@ def build_fusion_model(
     Raises:
         TypeError: If `branches` is no mapping of Keras models, or the fusion no layer.
         ValueError: If there are fewer than two branches, one gives no vector or is named as an
-            input, two that share an input disagree on its shape, or the fusion is unknown.
+            input or a layer of the fused model, two that share an input disagree on its shape, or
+            the fusion is unknown.
 
     Example:
         >>> from kfusion import image_branch, tabular_branch
@@ -172,7 +178,7 @@ def build_unimodal_model(
 
     Raises:
         TypeError, ValueError: If the branch is no model from one input to a vector, or is named as
-            its input.
+            its input or a layer of the model.
     """
     task = as_task(task)
     inputs, features = join_branches({branch.name: branch})
@@ -301,6 +307,11 @@ def join_branches(branches: Mapping[str, keras.Model]):
             )
         seen.add(branch.name)
         given = branch.inputs[0]
+        for taken in filter(_TAKEN.fullmatch, (branch.name, given.name)):
+            raise ValueError(
+                f"Branch {name!r} or its input cannot be called {taken!r}: a layer behind the "
+                "branches is. Pass another `name=` or `input_name=` to its builder."
+            )
         shared = inputs.setdefault(
             given.name, keras.Input(given.shape[1:], dtype=given.dtype, name=given.name)
         )

@@ -27,6 +27,7 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy import stats
 
 from kfusion.plots import plot_confusion_counts
+from kfusion.scores import SCORES
 from kfusion.search import study_plots
 from kfusion.search.proposals import MIRRORS, RESULT
 from kfusion.search.space import MAX_CHOICE_VALUES, choices
@@ -70,7 +71,7 @@ class StudyAnalysis:
             neither without trials at random.
         values: DataFrame by parameter and value (of many, by range): how many trials were proposed,
             completed, pruned and failed, and the mean, 95 % interval (Student's t, of 3 trials or
-            more) and best of the completed ones.
+            more; cut where the objective ends, as an AUC at 1) and best of the completed ones.
         warnings: Sentences: what the study does not show.
         log: Names of parameters that were searched on a logarithmic scale.
         histories: Values of each epoch by metric, of the first run of the best trials, by name.
@@ -191,6 +192,9 @@ def analyse(study: optuna.Study | str | os.PathLike | Any) -> StudyAnalysis:
             for row in _rows_of(name, distribution, trials, direction)
         ]
     )
+    names = study.metric_names or ["objective"]
+    if len(values):
+        values[["low", "high"]] = values[["low", "high"]].clip(*_limits(names[0]))
     importances = _importances(study, trials)
     told = [
         *_warn_of_values(values),
@@ -201,7 +205,6 @@ def analyse(study: optuna.Study | str | os.PathLike | Any) -> StudyAnalysis:
         *_warn_of_stale(trials, direction),
         *_warn_of_ties(trials, direction),
     ]
-    names = study.metric_names or ["objective"]
     best = _best_first(trials, direction)[:NUM_CURVES]
     histories, confusion = {}, None
     if folder is not None and best:
@@ -322,6 +325,13 @@ def _rows_of(
             for i in range(NUM_BINS)
         ]
     return [{"parameter": name, "value": v, **_tell(part, direction)} for v, part in parts]
+
+
+def _limits(objective: str) -> tuple[float, float]:
+    """What no value of an objective passes, of those that are known."""
+    name = objective.removeprefix("val_")
+    found = [scores[name] for scores in SCORES.values() if name in scores]
+    return found[0].limits if found else (-math.inf, math.inf)
 
 
 def _bin_edges(distribution: Any) -> np.ndarray:

@@ -15,6 +15,7 @@ import numpy as np
 from kfusion.data.row_batches import check_batch_size
 from kfusion.optimizers import COSINE, LEARNING_RATES, highest_rate, make_optimizer, make_schedule
 from kfusion.seeds import derive_seed
+from kfusion.training.fitting import count_epochs
 
 # Keywords of a member that its training takes; `build` takes all others.
 DEFAULTS: dict[str, Any] = {
@@ -159,8 +160,7 @@ def check_settings(settings: MemberSettings) -> None:
     """Raises what `fit` would raise of an optimizer, rate or number that cannot be used."""
     fit = settings.fit
     check_batch_size(fit["batch_size"])
-    if fit["epochs"] < 1:
-        raise ValueError(f"`epochs` must be 1 or more. Received: {fit['epochs']}.")
+    count_epochs(fit["epochs"])
     if isinstance(fit["optimizer"], str):
         rate = fit["learning_rate"]
         if not isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):

@@ -137,8 +137,9 @@ def fit(
 
     Raises:
         TypeError, ValueError: If inputs, targets or weights do not fit the model or task; see
-            `select_inputs` and `Task.check_targets`; the batch size is no int of 1 or more; or the
-            model, optimizer or batch size do not fit the distribution. Raised before training.
+            `select_inputs` and `Task.check_targets`; the batch size or number of epochs is no int
+            of 1 or more; or the model, optimizer or batch size do not fit the distribution. Raised
+            before training.
         RuntimeError: If the first epoch already ends with predictions that are not finite; or not
             one row fits in memory, where it was asked.
     """
@@ -155,6 +156,7 @@ def fit(
     check_compiling(distribution, optimizer, jit_compile)
     devices = num_devices(distribution)
     batch_rows = read_batch_size(batch_size, len(labels), devices)
+    num_epochs = count_epochs(epochs, keywords.get("initial_epoch", 0))
     if doctor:
         warn_before_training(
             model,
@@ -186,7 +188,7 @@ def fit(
             learning_rate_factor=learning_rate_factor,
             weight_decay=weight_decay,
             learning_rate_schedule=learning_rate_schedule,
-            num_steps=(epochs - keywords.get("initial_epoch", 0)) * steps_per_epoch,
+            num_steps=num_epochs * steps_per_epoch,
             steps_per_epoch=steps_per_epoch,
             jit_compile=jit_compile,
         )
@@ -266,6 +268,24 @@ def _checked_rows(model: keras.Model, x, y, validation_data, task: Task):
     validation = check_data(model, judging_x, judging_y, task, prefix="validation ")
     check_can_score(task, validation[1])
     return inputs, labels, validation
+
+
+def count_epochs(epochs: Any, initial_epoch: int = 0) -> int:
+    """How many passes over the rows there will be.
+
+    Raises:
+        TypeError: If `epochs` is no int.
+        ValueError: If there would be none.
+    """
+    if isinstance(epochs, bool) or not isinstance(epochs, (int, np.integer)):
+        raise TypeError(f"`epochs` must be an int. Received: {epochs!r} ({type(epochs).__name__}).")
+    if epochs < 1:
+        raise ValueError(f"`epochs` must be 1 or more. Received: {epochs}.")
+    if epochs <= initial_epoch:
+        raise ValueError(
+            f"`epochs` must be more than `initial_epoch`, {initial_epoch}. Received: {epochs}."
+        )
+    return int(epochs) - initial_epoch
 
 
 def check_can_score(task: Task, labels: np.ndarray) -> None:
