@@ -10,6 +10,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+# What the names of temporary folders end with, so that no other hidden folder is taken for one.
+UNFINISHED = ".unfinished"
+
 
 @contextlib.contextmanager
 def whole_folder(
@@ -18,8 +21,8 @@ def whole_folder(
     """Gives an empty temporary folder beside `path` and renames it to `path` at the end.
 
     If the body raises, the temporary folder is removed and what was at `path` stays. A process
-    killed in the body leaves the temporary folder, `.NAME.*`; killed between the two renames of
-    an overwrite, the old content is in its `old`.
+    killed in the body leaves the temporary folder, `.NAME.*.unfinished`; killed between the two
+    renames of an overwrite, the old content is in its `old`.
 
     Args:
         path: Folder to write; missing parents are made.
@@ -45,7 +48,7 @@ def whole_folder(
             "another path, or remove it."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    work = Path(tempfile.mkdtemp(UNFINISHED, f".{path.name}.", path.parent))
     try:
         content = work / "new"
         content.mkdir()

@@ -12,9 +12,11 @@ import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import cross_val_predict
 
+from kfusion.data.fingerprints import OtherWorkError
 from kfusion.data.fusion_data import FusionData
 from kfusion.tasks import task as make_task
 from kfusion.validation.cross_validation import FoldError, cross_validate
+from kfusion.validation.finished_parts import fold_name
 
 pytestmark = pytest.mark.usefixtures("eagerly")
 
@@ -230,6 +232,19 @@ class TestDirectory:
         (tmp_path / "fold_001" / "predictions.npy").write_bytes(b"")
         with pytest.raises(RuntimeError, match="fold_001 is damaged: remove it"):
             run(directory=tmp_path)
+
+    def test_parts_of_nobody_knows_what_are_refused(self, tmp_path):
+        run(directory=tmp_path)
+        (tmp_path / "about.json").unlink()
+        with pytest.raises(OtherWorkError, match="no about.json says of which"):
+            run(directory=tmp_path)
+
+    def test_nothing_is_removed_but_what_a_kill_left(self, tmp_path):
+        for folder in (".git", ".venv", ".fold_001.x.unfinished"):
+            (tmp_path / folder).mkdir()
+        run(directory=tmp_path)
+        found = {each.name for each in tmp_path.iterdir() if each.is_dir()}
+        assert found == {".git", ".venv", *map(fold_name, range(len(found) - 2))}
 
     def test_one_changed_label_is_other_data(self, tmp_path):
         x = RANDOM.normal(size=(3000, 2))

@@ -106,7 +106,7 @@ def test_bands_saved_as_alpha_are_read_as_those_of_an_array(tmp_path, num_bands,
 def test_alpha_that_varies_is_told_with_what_keeps_it(tmp_path, num_bands, left, read):
     pictures, _ = save_bands(tmp_path, num_bands)
     kept, laid = re.escape(f"(9, 7, {num_bands})"), re.escape(f"(9, 7, {left})")
-    named = "alpha channel that varies, e.g. .*png from "
+    named = "alpha channel that varies, e.g. .*png and .*png"
     with pytest.warns(UserWarning, match=f"{named}.*`image_shape={kept}` keeps.*=.*{laid}"):
         images, _ = read(pictures, None, verbose=0)
     assert images.shape == (3, 9, 7, left)
@@ -141,6 +141,24 @@ def test_bands_that_a_picture_lacks_are_told(tmp_path, num_bands, asked, message
     bad = read(pictures, (9, 7, asked), verbose=0)[1]
     assert [each.row for each in bad] == [0, 1, 2]
     assert message in bad[0].reason
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_inks_are_no_colors_and_alpha(tmp_path, read):
+    path = save(Image.new("CMYK", (7, 9), (10, 20, 30, 40)), tmp_path / "a.tiff")
+    (bad,) = read([path], (9, 7, 4), verbose=0)[1]
+    assert "4 channels of printing inks (CMYK)" in bad.reason
+    assert read([path], (9, 7, 3), verbose=0)[1] == []
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_alpha_that_differs_between_files_is_told_of_two(tmp_path, read):
+    paths = [
+        save(Image.new("RGBA", (4, 4), (9, 9, 9, alpha)), tmp_path / f"{alpha}.png")
+        for alpha in (200, 0, 255)
+    ]
+    with pytest.warns(UserWarning, match="varies, e.g. 0 in .*0.png and 255 in .*255.png: it is"):
+        read(paths, None, verbose=0)
 
 
 def test_a_fourth_band_that_is_not_called_alpha_is_told(tmp_path):

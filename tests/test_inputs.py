@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kfusion.data.inputs import InputSpec, check_lengths, check_same_keys, select_inputs
+from kfusion.data.inputs import InputSpec, check_lengths, read_validation, select_inputs
 
 IMAGE = InputSpec((None, None, 3), "uint8")
 TABLE = InputSpec((2,), "float32")
@@ -105,6 +105,7 @@ def test_the_common_number_of_rows_is_returned():
 
 
 def test_keys_that_only_training_or_validation_has_are_named():
-    check_same_keys({"a": 1, "b": 2}, {"b": 3, "a": 4})
+    judging = {"b": 3, "a": 4}
+    assert read_validation({"a": 1, "b": 2}, (judging, 5)) == (judging, 5)
     with pytest.raises(ValueError, match=r"Only one of them has: \['a', 'c'\]"):
-        check_same_keys({"a": 1, "b": 2}, {"b": 3, "c": 4})
+        read_validation({"a": 1, "b": 2}, ({"b": 3, "c": 4}, 5))

@@ -247,12 +247,17 @@ class TestWhoDecides:
         [
             ({"callbacks": [keras.callbacks.EarlyStopping()]}, "callbacks watch one"),
             ({"balanced_batches": True}, "given balanced_batches"),
+            ({"batch_size": "memory"}, '`batch_size="memory"` looks at one'),
             ({"seed": 3}, "given seed"),
             ({"x": [TRAIN[0]["first"]]}, "dict of arrays"),
         ],
     )
     def test_what_needs_one_training_at_a_time_is_named(self, changes, reason):
         assert reason in why_one_by_one(make(), self.arguments(**changes))
+
+    def test_batches_as_large_as_memory_are_looked_for_one_by_one(self):
+        searched = make(batch_sizes=[16, "memory"])
+        assert '`batch_size="memory"` looks' in why_one_by_one(searched, self.arguments())
 
     def test_other_hypermodels_are_trained_one_by_one(self):
         assert "no FusionHyperModel" in why_one_by_one(keras_tuner.HyperModel(), self.arguments())

@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 from kfusion.cli import main
+from kfusion.data.fingerprints import OtherWorkError
 from kfusion.data.loading import load_table
 from kfusion.runs import candidates
-from kfusion.runs.unfinished_runs import describe_run
+from kfusion.runs.unfinished_runs import UnfinishedRun, describe_run
 
 pytestmark = pytest.mark.usefixtures("eagerly")
 
@@ -158,6 +159,34 @@ def test_a_killed_search_trains_no_network_again(fits, table, tmp_path, monkeypa
     assert f"The search in {run / 'trials'} goes on where it was stopped." in printed.err
     assert json.loads(printed.out)["candidates"][-1]["trials"] == 2
     assert (run / "trials" / "search" / "trial_0000").stat().st_ctime_ns == begun
+
+
+def test_an_older_search_gives_way_to_another_one_if_it_may(tmp_path):
+    run = UnfinishedRun(tmp_path)
+    trial = run.trials / "search" / "trial_0000"
+    first, other = {"space": {"fusions": ["concat"]}}, {"space": {"fusions": ["multiply"]}}
+    with run.parts.opened({}):
+        assert not run.begin_study(first, overwrite=True)
+        trial.mkdir(parents=True)
+        assert run.begin_study(first, overwrite=True)
+        assert run.begin_study(other, overwrite=False)
+        assert trial.exists()
+        assert not run.begin_study(other, overwrite=True)
+        assert not trial.exists()
+        assert run.begin_study(other, overwrite=True)
+
+
+def test_a_damaged_record_gives_way_if_it_may(tmp_path):
+    run = UnfinishedRun(tmp_path)
+    with run.opened({}, overwrite=False):
+        (run.path / "about.json").write_text("{")
+    with (
+        pytest.raises(OtherWorkError, match="is damaged.*`overwrite=True` removes it too"),
+        run.opened({}, overwrite=False),
+    ):
+        pass
+    with run.opened({}, overwrite=True):
+        assert json.loads((run.path / "about.json").read_text()) == {}
 
 
 @pytest.mark.slow

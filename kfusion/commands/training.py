@@ -100,7 +100,9 @@ def _train(arguments: argparse.Namespace, *, search: bool) -> dict[str, Any]:
             **settings,
         )
         if search:
-            if unfinished.begin_study(overwrite=arguments.overwrite):
+            space = _space(arguments, dropped)
+            search_of = {"space": space, "sampler": arguments.sampler}
+            if unfinished.begin_study(search_of, overwrite=arguments.overwrite):
                 tell(f"The search in {folder / TRIALS_FOLDER} goes on where it was stopped.")
             with user_input((ValueError, RuntimeError)):
                 found = candidates.search_candidate(
@@ -108,7 +110,7 @@ def _train(arguments: argparse.Namespace, *, search: bool) -> dict[str, Any]:
                     validation,
                     folder / TRIALS_FOLDER,
                     builders=builders,
-                    space=_space(arguments, dropped),
+                    space=space,
                     sampler=arguments.sampler,
                     n_jobs=arguments.jobs,
                     max_trials=arguments.trials,

@@ -23,7 +23,10 @@ def check_picture_channels(channels: int) -> None:
 
 
 def check_bands(image: Image.Image, channels: int) -> None:
-    """Raises `ValueError` if bands would have to be made up, or would be lost without notice."""
+    """Raises `ValueError` if bands would be mixed or lost that were asked for one by one.
+
+    A picture of colors or greys without alpha is opaque: asked for with alpha, it has 255 there.
+    """
     if channels == 4 and image.mode in _GREY_WITH_ALPHA:
         raise ValueError(
             "the picture has 2 channels, grey and alpha, not 4; ask for 2, or for 1 or 3, which "
@@ -32,6 +35,11 @@ def check_bands(image: Image.Image, channels: int) -> None:
     if channels == 2 and not is_grey(image):
         found = 4 if image.mode in _WITH_ALPHA else 3
         raise ValueError(f"the picture has {found} channels, not 2")
+    if channels == 4 and image.mode == "CMYK":
+        raise ValueError(
+            "the picture has 4 channels of printing inks (CMYK), which are no colors and alpha; "
+            "ask for 3, or save its channels with numpy.save"
+        )
     if channels == 4 and num_unread(image):
         raise ValueError(
             f"the file has {len(image.getbands()) + num_unread(image)} channels, of which Pillow "

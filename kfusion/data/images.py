@@ -223,13 +223,14 @@ def warn_of_alpha(
         )
     if len({value for found in ranges.values() for value in found}) < 2:
         return
-    # One of which it can be seen.
-    path = max(ranges, key=lambda file: ranges[file][1] - ranges[file][0])
-    low, high = ranges[path]
+    lowest = min(ranges, key=lambda file: ranges[file][0])
+    highest = max(ranges, key=lambda file: ranges[file][1])
+    low, high = ranges[lowest][0], ranges[highest][1]
+    shown = f"{low} in {lowest} and {high} in {highest}"
     size = f"{shape[0]}, {shape[1]}"
     kept = 2 if shape[2] == 1 else 4
     warnings.warn(
-        f"Images have an alpha channel that varies, e.g. {path} from {low} to {high}: it is laid "
+        f"Images have an alpha channel that varies, e.g. {shown}: it is laid "
         "over white, which changes the other channels, and is then gone. Does it hold data, such "
         f"as a band beside the colors? `image_shape=({size}, {kept})` keeps it; "
         f"`image_shape=({size}, {shape[2]})` says that it is no more than transparency.",

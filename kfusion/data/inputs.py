@@ -68,7 +68,7 @@ def check_lengths(arrays: Mapping[str, Any]) -> int:
     return rows
 
 
-def check_same_keys(x: Mapping[str, Any], validation_x: Mapping[str, Any]) -> None:
+def _check_same_keys(x: Mapping[str, Any], validation_x: Mapping[str, Any]) -> None:
     """Raises `ValueError` naming the keys that only one of two inputs has."""
     if not (isinstance(x, Mapping) and isinstance(validation_x, Mapping)):
         return
@@ -77,6 +77,26 @@ def check_same_keys(x: Mapping[str, Any], validation_x: Mapping[str, Any]) -> No
             f"Training and validation inputs must have the same keys. Only one of them has: "
             f"{sorted(set(x) ^ set(validation_x), key=str)}."
         )
+
+
+def read_validation(x: Any, validation_data: Any) -> tuple[Any, Any]:
+    """Inputs and targets of the rows that judge.
+
+    Args:
+        x: Training inputs, which must have the same keys.
+        validation_data: What was given for the pair.
+
+    Raises:
+        TypeError: If it is no pair.
+        ValueError: If only one of both inputs has some keys.
+    """
+    if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
+        raise TypeError(
+            f"`validation_data` must be a pair (x, y). Received: {type(validation_data).__name__}."
+        )
+    judging_x, judging_y = validation_data
+    _check_same_keys(x, judging_x)
+    return judging_x, judging_y
 
 
 def _num_rows(array: Any, name: str) -> int:

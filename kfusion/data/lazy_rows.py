@@ -117,7 +117,8 @@ def in_advance(
         make: Called by several threads at once.
         items: What to make it of.
         threads: Int; None for one per core.
-        item_bytes: Int, of what is made of one: what waits takes no more than 1 GB.
+        item_bytes: Int, of what is made of one: what waits takes no more than 1 GB, or than two
+            items.
     """
     threads = threads or os.cpu_count() or 1
     most = max(1, min(2 * threads, MOST_BYTES // max(1, item_bytes)))

@@ -19,7 +19,7 @@ from kfusion.progress import progress
 from kfusion.tasks import Task
 from kfusion.tasks import task as make_task
 from kfusion.validation.cross_validation import CrossValidation, FoldError, FoldResult, history_of
-from kfusion.validation.finished_parts import FinishedParts, fold_name
+from kfusion.validation.finished_parts import FinishedParts, fold_name, part_name
 
 # Parts of the rows that one split holds out, of which each is judged by a blend of the others.
 JUDGED_PARTS = 4
@@ -60,7 +60,7 @@ def bag(
     with contextlib.ExitStack() as held:
         folders = {}
         for name in members if directory is not None else ():
-            folders[name] = FinishedParts(Path(directory or "") / name.replace(" ", "_"), True)
+            folders[name] = FinishedParts(Path(directory or "") / part_name(name), True)
             held.enter_context(folders[name].opened({**(about or {}), "member": name}))
         bar = progress(jobs, description="members", verbose=verbose)
         for name, fold in bar:

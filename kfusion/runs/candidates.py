@@ -36,7 +36,8 @@ class Candidate:
         name: What it is called in tables.
         model: The trained `keras.Model`.
         scores: As from `Task.scores`.
-        seconds: Float, how long building and training took.
+        seconds: Float, how long building and training took; of a search that went on after it was
+            stopped, from there on.
         predictions: `(rows, units)` of the validation rows.
         details: What else is worth knowing, such as the hyperparameters found.
         history: Values of each epoch by metric; empty of one that a search found.
@@ -101,7 +102,7 @@ def fit_candidates(
             continue
         started = time.perf_counter()
         keras.utils.set_random_seed(seed)
-        model = make(task=task, name=name.replace(" ", "_"))
+        model = make(task=task, name=part_name(name))
         try:
             history = fit(
                 model,

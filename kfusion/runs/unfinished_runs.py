@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,13 +44,14 @@ class UnfinishedRun:
             overwrite: Whether to remove what other work has left.
 
         Raises:
-            OtherWorkError: If the folder holds other work, which is not to be overwritten.
+            OtherWorkError: If the folder holds other work, or a damaged record of what it holds,
+                which is not to be overwritten.
             RuntimeError: If another process is at work in it.
         """
         with contextlib.ExitStack() as held:
             try:
                 held.enter_context(self.parts.opened(about))
-            except OtherWorkError as error:
+            except ValueError as error:
                 if not overwrite:
                     raise OtherWorkError(f"{error} `overwrite=True` removes it too.") from None
                 shutil.rmtree(self.path)
@@ -60,18 +62,21 @@ class UnfinishedRun:
         """Those of the candidates that were trained."""
         return [name for name in names if self.parts.has(part_name(name))]
 
-    def begin_study(self, *, overwrite: bool) -> bool:
-        """Notes that the search has begun; returns whether it had begun before.
+    def begin_study(self, search: Mapping[str, Any], *, overwrite: bool) -> bool:
+        """Notes that a search has begun; returns whether it goes on from trials that there are.
 
         Args:
-            overwrite: Whether to remove trials that are older than this run.
+            search: What all its trials have in common, such as its space.
+            overwrite: Whether to remove trials that are older than this run, or another search's.
         """
         begun = self.path / _STUDY_BEGUN
-        if begun.exists():
+        told = json.dumps(describe(search), sort_keys=True)
+        goes_on = begun.exists() and (not overwrite or begun.read_text(encoding="utf-8") == told)
+        if goes_on:
             return True
         if overwrite and self.trials.exists():
             shutil.rmtree(self.trials)
-        begun.touch()
+        begun.write_text(told, encoding="utf-8")
         return False
 
     def remove(self) -> None:

@@ -23,6 +23,7 @@ from kfusion.stacked.member_settings import DEFAULTS
 from kfusion.stacked.programs import Programs
 from kfusion.stacked.stacked_epochs import BACKENDS
 from kfusion.stacked.stacked_fit import MemberFit, most_at_once
+from kfusion.training.memory_batches import MEMORY
 
 # So often at least the sampler hears of results before it proposes more: so many structures.
 GENERATIONS = 6
@@ -52,6 +53,9 @@ def why_one_by_one(hypermodel: Any, arguments: FitArguments) -> str | None:
     unknown = sorted(set(given) - (set(DEFAULTS) - _OF_THE_SEARCH) - _OTHERWISE)
     if unknown:
         return f"`fit` is given {', '.join(unknown)}, which trainings at once do not take"
+    sizes = [given.get("batch_size"), *np.atleast_1d(hypermodel.batch_sizes)]
+    if MEMORY in map(str, sizes):
+        return f'`batch_size="{MEMORY}"` looks at one training'
     x = arguments.get("x")
     if not isinstance(x, Mapping) or not all(isinstance(part, np.ndarray) for part in x.values()):
         return "inputs must be a dict of arrays in memory"

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from kfusion.data.fingerprints import fingerprint
-from kfusion.data.inputs import check_lengths, check_same_keys
+from kfusion.data.inputs import check_lengths, read_validation
 from kfusion.data.rows import take_rows
 from kfusion.models.prediction import check_data, input_specs
 from kfusion.stacked.member_settings import MemberSettings
@@ -62,13 +62,7 @@ class FitData:
         self.task = task
         self._sides: list[tuple[Any, Any]] = [(x, y)]
         if validation_data is not None:
-            if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
-                raise TypeError(
-                    "`validation_data` must be a pair (x, y). Received: "
-                    f"{type(validation_data).__name__}."
-                )
-            check_same_keys(x, validation_data[0])
-            self._sides.append((validation_data[0], validation_data[1]))
+            self._sides.append(read_validation(x, validation_data))
         self._named: dict[str, Any] = {}
         for prefix, (inputs, targets) in zip(("", "validation "), self._sides, strict=False):
             if not isinstance(inputs, Mapping):

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kfusion.data.inputs import check_same_keys
+from kfusion.data.inputs import read_validation
 from kfusion.data.row_batches import own_failure
 from kfusion.data.training_rows import training_rows
 from kfusion.devices import (
@@ -116,7 +116,8 @@ def fit(
             `cache_features`), a path in that folder; False runs the whole model throughout.
         distribution: A `tf.distribute` strategy (tensorflow) or `keras.distribution.DataParallel`
             (jax), within whose `scope()` the model was built: the devices of one machine share
-            each batch, and the result is that of one device. None means the strategy that the
+            each batch, and the result is that of one device (on tensorflow, of one that is given
+            the rows in the same order). None means the strategy that the
             model was built under (tensorflow) or the distribution in force (jax), if any.
             `batch_size` is that of all devices together. The rows of a last batch that they cannot
             share evenly are repeated, all equally often, until they can, so that a device may have
@@ -257,12 +258,7 @@ def _checked_rows(model: keras.Model, x, y, validation_data, task: Task):
         inputs, labels = check_data(model, x, y, task)
         check_variety(labels)
         return inputs, labels, None
-    if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
-        raise TypeError(
-            f"`validation_data` must be a pair (x, y). Received: {type(validation_data).__name__}."
-        )
-    judging_x, judging_y = validation_data
-    check_same_keys(x, judging_x)
+    judging_x, judging_y = read_validation(x, validation_data)
     inputs, labels = check_data(model, x, y, task)
     check_variety(labels)
     validation = check_data(model, judging_x, judging_y, task, prefix="validation ")

@@ -13,9 +13,9 @@ from typing import Any
 import filelock
 import numpy as np
 
-from kfusion.data.fingerprints import check_record, write_record
+from kfusion.data.fingerprints import OtherWorkError, check_record, write_record
 from kfusion.json_values import history_as_json
-from kfusion.whole_folders import whole_folder
+from kfusion.whole_folders import UNFINISHED, whole_folder
 
 RECORD_FILE, PREDICTIONS_FILE, RESULT_FILE = "about.json", "predictions.npy", "result.json"
 MODEL_FILE = "model.keras"
@@ -43,7 +43,8 @@ class FinishedParts:
             about: What the work is, JSON-able.
 
         Raises:
-            OtherWorkError: If the folder holds other work.
+            OtherWorkError: If the folder holds other work, or parts of nobody knows what.
+            ValueError: If the record of what it holds is damaged.
             RuntimeError: If another process is at work in it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
@@ -57,11 +58,15 @@ class FinishedParts:
             record = self.path / RECORD_FILE
             if record.exists():
                 check_record(record, about, self.work)
+            elif any(self.path.glob(f"*/{RESULT_FILE}")):
+                raise OtherWorkError(
+                    f"{self.path} holds parts of a {self.work}, but no {RECORD_FILE} says of "
+                    "which. Choose another directory, or remove it."
+                )
             else:
                 write_record(record, about)
-            for leftover in self.path.glob(".*"):
-                if leftover.is_dir():
-                    shutil.rmtree(leftover, ignore_errors=True)
+            for leftover in self.path.glob(f".*{UNFINISHED}"):
+                shutil.rmtree(leftover, ignore_errors=True)
             yield
 
     def has(self, name: str) -> bool:
@@ -104,16 +109,17 @@ class FinishedParts:
         """
         folder = self._folder(name)
         model = None
-        if self.keep_models:
-            from kfusion.models.trained_models import read_model
-
-            model = read_model(folder / MODEL_FILE)
         try:
             about = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
+            seconds, history = about["seconds"], about.get("history", {})
             predictions = np.load(folder / PREDICTIONS_FILE, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+            if self.keep_models:
+                from kfusion.models.trained_models import read_model
+
+                model = read_model(folder / MODEL_FILE)
+        except (OSError, ValueError, EOFError, KeyError) as error:
             raise RuntimeError(f"{folder} is damaged: remove it, and it is run again.") from error
-        return predictions, about["seconds"], model, about.get("history", {})
+        return predictions, seconds, model, history
 
     def _folder(self, name: str) -> Path:
         return self.path / name
