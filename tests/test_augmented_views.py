@@ -1,12 +1,15 @@
 """Augmented views of rows: known outcomes of known layers, drawn anew in training alone."""
 
 import itertools
+from functools import partial
 
 import keras
+import keras_tuner
 import numpy as np
 import pytest
 
 import kfusion as kf
+from kfusion.data import training_rows
 from kfusion.data.lazy_rows import LazyRows
 from kfusion.frozen import frozen_features
 from kfusion.frozen.augmented_views import DrawnView, seed_states, view_digests, view_seeds
@@ -375,6 +378,42 @@ def test_files_keep_views_for_later_processes(tmp_path, computed):
     assert isinstance(of_frozen(table), np.memmap)
     trained(fused(), feature_cache=tmp_path)
     assert sum(computed) == 40 * 5 + 20
+
+
+def test_views_in_large_files_are_read_batch_by_batch(tmp_path, monkeypatch):
+    monkeypatch.setattr(training_rows, "MOST_BYTES", 0)
+    _, table, _, _ = prepared(fused(), 4, tmp_path)
+    rows = training_rows.training_rows(table, Y[:40], Y[:40], batch_size=10, seed=0)
+    assert isinstance(rows["x"], keras.utils.PyDataset)
+    assert rows["x"][0][0]["frozen.0.0"].shape == (10, 5, 6)
+    histories = [trained(fused(), feature_cache=tmp_path)[1].history for _ in range(2)]
+    assert histories[0] == histories[1]
+
+
+def test_layers_that_are_not_run_do_not_hinder_compiling():
+    """Keras compiles no model with XLA that holds a layer which turns or shifts images."""
+    shift = keras.layers.RandomTranslation(0.2, 0.2, data_format="channels_last")
+    rest, _, _, _ = prepared(fused(branch(shift)), 2)
+    rest.compile("sgd", "mse", jit_compile=True)
+    assert rest.jit_compile is True
+    assert shift.supports_jit is False
+
+
+def test_a_search_passes_views_on(computed):
+    def image(**keywords):
+        return branch(flip())
+
+    hypermodel = kf.FusionHyperModel(
+        {"image": image, "tabular": partial(kf.tabular_branch, 3)},
+        task="binary",
+        fusions="concat",
+        fit_keywords={"augmented_views": 2},
+    )
+    hp = keras_tuner.HyperParameters()
+    keywords = {"validation_data": HELD, "epochs": 1, "verbose": 0}
+    for _ in range(2):
+        hypermodel.fit(hp, hypermodel.build(hp), *TRAIN, **keywords)
+    assert sum(computed) == 40 * 3 + 20
 
 
 def test_seeds_differ_by_row_view_and_generator():

@@ -274,6 +274,28 @@ class _TrainedOnFeatures(StepsModel):
             name=whole.name,
         )
 
+        run = {id(layer) for step in split.steps for layer in _layers_within(step)}
+        augmenting = [
+            layer
+            for part in split.parts
+            for step in part.augmentations
+            for layer in _layers_within(step)
+            if id(layer) not in run
+        ]
+        # A list would be tracked.
+        self._idle = lambda: augmenting
+
+    def compile(self, *arguments, **keywords):
+        """As of any model. Keras asks all layers within whether XLA takes them, run or not."""
+        hindering = [layer for layer in self._idle() if not layer.supports_jit]
+        for layer in hindering:
+            layer.supports_jit = True
+        try:
+            super().compile(*arguments, **keywords)
+        finally:
+            for layer in hindering:
+                layer.supports_jit = False
+
     @property
     def output(self):
         """As of the whole model."""
@@ -551,6 +573,11 @@ def _named(split: Split, part: Part) -> dict[str, Value]:
     """A part's outputs by names with a dot, which no input has."""
     number = split.parts.index(part)
     return {f"frozen.{number}.{i}": value for i, value in enumerate(part.outputs)}
+
+
+def _layers_within(step: Step) -> list[keras.layers.Layer]:
+    is_layer = isinstance(step.operation, keras.layers.Layer)
+    return step.operation._flatten_layers() if is_layer else []
 
 
 def _views_of(value: Value) -> Value:
