@@ -92,6 +92,8 @@ class _AugmentedRows(keras.layers.Layer):
         super().__init__(autocast=False)
         self.augmentation, self.first = augmentation, first
         self.states = seed_states(augmentation)
+        # TensorFlow's loop over rows is not for XLA.
+        self.supports_jit = keras.backend.backend() != "tensorflow"
 
     def call(self, images, seeds, is_augmented):
         def augment(row):

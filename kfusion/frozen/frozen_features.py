@@ -273,7 +273,6 @@ class _TrainedOnFeatures(StepsModel):
             dtype=whole.dtype_policy,
             name=whole.name,
         )
-
         run = {id(layer) for step in split.steps for layer in _layers_within(step)}
         augmenting = [
             layer
@@ -357,7 +356,10 @@ class _Rows:
         return found
 
     def compute(self, batches: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
-        """What the part gives for each batch of views; the first one is the largest."""
+        """What the part gives for each batch of views; the first one is the largest.
+
+        Seeds come from what `digests` found, which is asked for first.
+        """
         if not batches:
             return
         model, size = self._checked_model(), len(batches[0])
