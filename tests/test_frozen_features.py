@@ -400,7 +400,7 @@ def test_what_always_draws_is_found_by_running_it(noise, tmp_path):
 
 
 def keys_of(model):
-    rows = frozen_features._Rows(split_model(model).parts[0], [X])
+    rows = frozen_features._Rows(split_model(model).parts[0], [X], [1])
     return rows.key.text, rows.digests(verbose=0).tobytes()
 
 

@@ -48,7 +48,8 @@ def image_branch(
         trainable: Whether the backbone trains. If not, it runs in inference mode throughout:
             BatchNormalization fixed and Dropout off.
         augment: Whether to flip and shift training images; or a Keras layer that augments. Each
-            branch of a model draws its own flips and shifts.
+            branch of a model draws its own flips and shifts. In front of a backbone that does not
+            train, `kfusion.fit(augmented_views=)` saves running it in each epoch.
         resize: `(height, width)` to resize to inside the model: applications need a least size.
         input_name: Name of the input.
         name: Name of the model.

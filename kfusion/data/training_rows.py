@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from kfusion.data.balanced_batches import BalancedBatches
-from kfusion.data.lazy_rows import LazyRows
+from kfusion.data.lazy_rows import MOST_BYTES, LazyRows
 from kfusion.data.row_batches import ShuffledBatches
 
 
@@ -49,8 +49,8 @@ def training_rows(
     }
     if balanced:
         return {"x": BalancedBatches(inputs, outputs, labels, **keywords), "shuffle": shuffle}
-    is_lazy = any(isinstance(array, LazyRows) for array in keras.tree.flatten(inputs))
-    if is_lazy or multiple > 1:
+    streams = any(map(_is_streamed, keras.tree.flatten(inputs)))
+    if streams or multiple > 1:
         # The rows are shuffled, so their batches need not be.
         batches = ShuffledBatches(inputs, outputs, shuffle=shuffle, **keywords)
         return {"x": batches, "shuffle": False}
@@ -61,3 +61,9 @@ def training_rows(
         "batch_size": batch_size,
         "shuffle": shuffle,
     }
+
+
+def _is_streamed(array: Any) -> bool:
+    """Whether only the rows of a batch are read: on tensorflow Keras copies whole memory maps."""
+    is_large_map = isinstance(array, np.memmap) and array.nbytes > MOST_BYTES
+    return isinstance(array, LazyRows) or is_large_map

@@ -21,6 +21,35 @@ ALIKE = (
     keras.layers.EinsumDense,
     keras.layers.Resizing,
 )
+# Layers that do nothing but change each image at random in training. CutMix and MixUp mix rows and
+# want their labels, AugMix draws while it is traced, and on some backends RandomCrop and
+# RandomElasticTransform do not run within `fit`.
+_NAMES = (
+    "RandAugment",
+    "RandomBrightness",
+    "RandomColorDegeneration",
+    "RandomColorJitter",
+    "RandomContrast",
+    "RandomErasing",
+    "RandomFlip",
+    "RandomGaussianBlur",
+    "RandomGrayscale",
+    "RandomHue",
+    "RandomInvert",
+    "RandomPerspective",
+    "RandomPosterization",
+    "RandomRotation",
+    "RandomSaturation",
+    "RandomSharpness",
+    "RandomShear",
+    "RandomTranslation",
+    "RandomZoom",
+    "Solarization",
+)
+# Older versions of Keras lack some.
+AUGMENTATIONS = tuple(getattr(keras.layers, name) for name in _NAMES if hasattr(keras.layers, name))
+# What holds layers that are called one behind the other.
+CHAINS = (keras.Sequential, keras.layers.Pipeline)
 DTYPES = ("bfloat16", "float16", "float32", "float64", "int32", "int64", "uint8", "bool")
 
 
@@ -31,7 +60,8 @@ class Value:
     Attributes:
         tensor: `keras.KerasTensor`.
         step: The call that gives it; None for an input of the model.
-        is_fixed: Whether a row has the same value in every epoch.
+        is_fixed: Whether a row has the same value in every epoch; or, where augmented views are
+            kept, does once a view of it is drawn.
         is_frozen: Whether weights that could train, but do not, have made it.
     """
 
@@ -75,8 +105,17 @@ class Part:
 
     @property
     def operations(self) -> set[int]:
-        """Ids of the operations that make it frozen."""
-        return {id(step.operation) for step in self.steps if _is_frozen_by(step.operation)}
+        """Ids of the operations that make it frozen, or augment in front of these."""
+        return {
+            id(step.operation)
+            for step in self.steps
+            if _is_frozen_by(step.operation) or is_augmentation(step.operation)
+        }
+
+    @property
+    def augmentations(self) -> list[Step]:
+        """The calls that change rows at random in training."""
+        return [step for step in self.steps if is_augmentation(step.operation)]
 
     def widest_call(self) -> int:
         """Bytes that the widest of its calls takes and gives for a row, sizes unknown left out."""
@@ -153,7 +192,9 @@ def run_steps(
     return keras.tree.map_structure(lambda value: tensors[value], outputs)
 
 
-def split_model(model: keras.Model, trained: Collection[int] = ()) -> Split | None:
+def split_model(
+    model: keras.Model, trained: Collection[int] = (), *, views: bool = False
+) -> Split | None:
     """Cuts a model behind each frozen part of its graph, as late as can be.
 
     A value is fixed if all that it comes from are operations without weights that train and
@@ -163,11 +204,13 @@ def split_model(model: keras.Model, trained: Collection[int] = ()) -> Split | No
     Args:
         model: A built Functional or Sequential model.
         trained: Ids of operations to take for trained, whatever they are.
+        views: Whether augmented views are kept: parts may then begin with augmentation, unless
+            what is left to train takes the same augmented images too.
 
     Returns:
         `Split`; None if nothing is frozen or the model's inside is not known.
     """
-    graph = trace(model, trained)
+    graph = trace(model, trained, views=views)
     if graph is None:
         return None
     ends = [value.step for value in _values(graph.outputs) if value.step is not None]
@@ -185,34 +228,43 @@ def split_model(model: keras.Model, trained: Collection[int] = ()) -> Split | No
     if not cuts:
         return None
     parts = _parts(graph, list(dict.fromkeys(cuts)))
+    shared = {id(step.operation) for part in parts for step in part.augmentations if step in needed}
+    if shared:
+        return split_model(model, {*trained, *shared}, views=views)
     steps = [step for step in graph.steps if step in needed]
     return Split(parts, list(dict.fromkeys(inputs)), steps, graph.outputs)
 
 
-def whole_part(model: keras.Model) -> Part | None:
+def whole_part(model: keras.Model, *, views: bool = False) -> Part | None:
     """All of a model as one part; None if its inside is not known."""
-    graph = trace(model)
+    graph = trace(model, views=views)
     if graph is None:
         return None
     return Part(graph.inputs, graph.steps, _values(graph.outputs))
 
 
-def trace(model: keras.Model, trained: Collection[int] = ()) -> Graph | None:
-    """The calls that a model makes; None if its inside is not known."""
+def trace(
+    model: keras.Model, trained: Collection[int] = (), *, views: bool = False
+) -> Graph | None:
+    """The calls that a model makes; None if its inside is not known. See `split_model`."""
     graph = _opened(model)
     if graph is None:
         return None
     inputs = [Value(tensor) for tensor in graph.inputs]
     values = {id(value.tensor): value for value in inputs}
     steps: list[Step] = []
-    if not _trace_into(graph, values, steps, trained):
+    if not _trace_into(graph, values, steps, trained, views):
         return None
     outputs = keras.tree.map_structure(lambda tensor: values[id(tensor)], graph.output)
     return Graph(inputs, steps, outputs)
 
 
 def _trace_into(
-    graph: keras.Model, values: dict[int, Value], steps: list[Step], trained: Collection[int]
+    graph: keras.Model,
+    values: dict[int, Value],
+    steps: list[Step],
+    trained: Collection[int],
+    views: bool,
 ) -> bool:
     """Adds the calls of a graph; false if a tensor in it has an unknown origin."""
     # Keras has no public way to the calls of a graph in order.
@@ -230,25 +282,25 @@ def _trace_into(
             if pairs is not None:
                 assert inner is not None
                 within = {id(taken): value for taken, value in pairs}
-                if not _trace_into(inner, within, steps, trained):
+                if not _trace_into(inner, within, steps, trained, views):
                     return False
                 found = [within[id(tensor)] for tensor in inner.outputs]
             else:
-                step = _step(node, positional, keywords, trained)
+                step = _step(node, positional, keywords, trained, views)
                 steps.append(step)
                 found = step.outputs
             values.update((id(out), value) for out, value in zip(node.outputs, found, strict=True))
     return True
 
 
-def _step(node: Any, positional: Any, keywords: Any, trained: Collection[int]) -> Step:
+def _step(node: Any, positional: Any, keywords: Any, trained: Collection[int], views: bool) -> Step:
     operation = node.operation
     step = Step(operation, positional, keywords)
     taken = step.taken
     is_fixed = (
         all(value.is_fixed for value in taken)
         and id(operation) not in trained
-        and is_constant(operation)
+        and (is_constant(operation) or (views and _gives_views(step)))
     )
     is_frozen = any(value.is_frozen for value in taken) or _is_frozen_by(operation)
     step.outputs = [Value(tensor, step, is_fixed, is_frozen) for tensor in node.outputs]
@@ -262,6 +314,28 @@ def _can_be_kept(value: Value) -> bool:
         and value.tensor.dtype in DTYPES
         # A mask travels beside its tensor and would be lost.
         and getattr(value.tensor, "_keras_mask", None) is None
+    )
+
+
+def is_augmentation(operation: Any) -> bool:
+    """Whether an operation is known to do nothing but change images at random in training."""
+    if type(operation) not in CHAINS:
+        return type(operation) in AUGMENTATIONS
+    found = [is_augmentation(layer) for layer in operation.layers]
+    others = [
+        layer for layer, is_found in zip(operation.layers, found, strict=True) if not is_found
+    ]
+    return any(found) and not operation.weights and all(map(is_constant, others))
+
+
+def _gives_views(step: Step) -> bool:
+    """Whether a call augments images that no frozen weights have made: behind them it is noise."""
+    taken = step.taken
+    return (
+        is_augmentation(step.operation)
+        and list(step.positional) == taken
+        and len(taken) == 1
+        and not taken[0].is_frozen
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from kfusion.frozen.frozen_parts import Part, Step, Value, trace
+from kfusion.frozen.frozen_parts import CHAINS, Part, Step, Value, is_augmentation, trace
 from kfusion.frozen.told_code import Told, UnknownPartError, library_version
 from kfusion.layers import Frozen
 
@@ -82,6 +82,8 @@ def _steps(
 
 
 def _operation(told: Told, operation: Any) -> list[Any]:
+    if is_augmentation(operation) and type(operation) in CHAINS:
+        return [_operation(told, layer) for layer in operation.layers]
     if not isinstance(operation, Frozen):
         return told.operation(operation)
     graph = trace(operation.model)

@@ -16,6 +16,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from kfusion.frozen.frozen_parts import AUGMENTATIONS
+
 # What these hold is the same wherever their version is.
 LIBRARIES = ("keras", "kfusion", "numpy", "tensorflow", "jax", "torch", "math")
 # Their layers' configs and weights say all, but for the functions that they are given.
@@ -325,7 +327,9 @@ def _config(owner: Any) -> Any:
     try:
         config = nameless(keras.saving.serialize_keras_object(owner.get_config()))
         if isinstance(owner, keras.Operation):
-            config = {name: value for name, value in config.items() if name not in IGNORED}
+            # Augmented views have seeds of the rows' own.
+            ignored = (*IGNORED, "seed") if type(owner) in AUGMENTATIONS else IGNORED
+            config = {name: value for name, value in config.items() if name not in ignored}
         return json.loads(json.dumps(config))
     except (NotImplementedError, TypeError, ValueError) as error:
         name = getattr(owner, "name", type(owner).__name__)

@@ -23,6 +23,7 @@ from kfusion.devices import (
     sharing,
 )
 from kfusion.doctor.before_training import warn_before_training
+from kfusion.frozen.augmented_views import seed_states
 from kfusion.frozen.frozen_features import AUTO, train_on_features
 from kfusion.models.building import per_output
 from kfusion.models.prediction import check_data, feed
@@ -60,6 +61,7 @@ def fit(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     jit_compile: bool | str = "auto",
     feature_cache: bool | str | os.PathLike = AUTO,
+    augmented_views: int = 0,
     distribution: Any = None,
     doctor: bool = True,
     verbose: int | bool = 1,
@@ -114,6 +116,13 @@ def fit(
             "auto" keeps what they give in memory, for other trainings in this process too, if
             that is no more than 1 GB; True in files in kfusion's cache folder (see
             `cache_features`), a path in that folder; False runs the whole model throughout.
+        augmented_views: Int, 0 or more: how many augmented views of each training row to run
+            through frozen parts that have Keras' random image layers (RandomFlip, RandomZoom and
+            so on; `image_branch(augment=)`) in front of them. In each step one of a row's views is
+            drawn at random; validation rows are seen as they are. With 8, such a part is run 9
+            times per training row, whatever the number of epochs, trials and folds. 0 augments and
+            runs it anew in each step. What is drawn for a view comes from the row's content;
+            `seed` decides which view is taken when.
         distribution: A `tf.distribute` strategy (tensorflow) or `keras.distribution.DataParallel`
             (jax), within whose `scope()` the model was built: the devices of one machine share
             each batch, and the result is that of one device (on tensorflow, of one that is given
@@ -169,13 +178,19 @@ def fit(
         )
     with sharing(distribution):
         trained, inputs, validation, callbacks = train_on_features(
-            model, inputs, validation, callbacks, feature_cache=feature_cache, verbose=verbose
+            model,
+            inputs,
+            validation,
+            callbacks,
+            feature_cache=feature_cache,
+            augmented_views=augmented_views,
+            verbose=verbose,
         )
     if batch_size == MEMORY:
         batch_rows = largest_batch_size(trained, feed(trained, inputs), labels, task, jit_compile)
     if seed is not None:
         keras.utils.set_random_seed(seed)
-        seed_layers(model, seed)
+        seed_layers(trained, seed)
     if balanced_batches:
         loss = balanced_loss(task, labels, loss)
     steps_per_epoch = math.ceil(len(labels) / batch_rows)
@@ -295,6 +310,5 @@ def check_can_score(task: Task, labels: np.ndarray) -> None:
 
 def seed_layers(model: keras.Model, seed: int) -> None:
     """Restarts the random state of dropout and augmentation, wherever it is in the model."""
-    states = [v for v in model.variables if v.path.endswith("seed_generator_state")]
-    for i, state in enumerate(states):
+    for i, state in enumerate(seed_states(model)):
         state.assign(np.array([seed % 2**32, i], np.uint32))
