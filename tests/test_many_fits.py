@@ -173,6 +173,15 @@ def test_what_cannot_share_a_program_is_trained_alone_and_says_why():
     assert scores["auc"] == pytest.approx(fits[0].history["val_auc"][0])
 
 
+def test_a_setting_that_only_some_stacks_of_a_group_need_is_that_of_each_alone():
+    members = [{"seed": 1}, {"seed": 2, "class_weight": {0: 1.0, 1: 3.0}}]
+    data = {"task": "binary", "epochs": 1, "batch_size": BATCH, "verbose": 0}
+    fits = fit_many(build, *TRAIN, members=members, at_once=1, **data)
+    alone = [fit_many(build, *TRAIN, members=[member], **data)[0] for member in members]
+    for one, other in zip(fits, alone, strict=True):
+        assert one.history["loss"] == pytest.approx(other.history["loss"], rel=1e-5)
+
+
 def test_members_may_take_other_inputs_of_the_same_rows():
     def build_one(which):
         width = TRAIN[0][which].shape[1]

@@ -30,6 +30,7 @@ from kfusion.stacked.stacked_epochs import BACKENDS
 from kfusion.stacked.stacked_fit import (
     BuiltMember,
     MemberFit,
+    dials_in_use,
     fit_stack,
     make_stack,
     members_at_once,
@@ -266,13 +267,15 @@ def _fit_group(
     if isinstance(most, str):
         most = members_at_once(model, group[0].settings.fit["batch_size"])
     size = math.ceil(len(group) / math.ceil(len(group) / most))
-    rows = data.of(model)
-    stack, size = programs.find(key, group, size, lambda: make_stack(model, group, data.task, rows))
+    rows, used = data.of(model), dials_in_use(group)
+    stack, size = programs.find(
+        f"{key} {used}", size, lambda: make_stack(model, group, used, data.task, rows)
+    )
     for start in range(0, len(group), size):
         chunk = group[start : start + size]
         # One program serves all: what fills the last stack up is trained in vain.
         filled = chunk + [chunk[-1]] * (size - len(chunk))
-        done = fit_stack(stack, filled, rows)[: len(chunk)]
+        done = fit_stack(stack, filled, used, rows)[: len(chunk)]
         yield from ((each.number, fit) for each, fit in zip(chunk, done, strict=True))
 
 
