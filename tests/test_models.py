@@ -362,7 +362,12 @@ class TestAnEnsembleAlone:
 
     @pytest.mark.parametrize(
         "keywords",
-        [{"loss": "focal"}, {"balanced_batches": True}, {"class_weight": "balanced"}],
+        [
+            {"loss": "focal"},
+            {"balanced_batches": True},
+            {"class_weight": "balanced"},
+            {"label_smoothing": 0.1},
+        ],
         ids=lambda keywords: next(iter(keywords)),
     )
     def test_every_way_of_training_reaches_its_members(self, keywords):

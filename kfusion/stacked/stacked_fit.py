@@ -126,12 +126,14 @@ class DialsInUse:
         is_penalised: Whether any member has an L2 penalty, for each trainable variable.
         decays: Whether any member's weights decay.
         weighs: Whether rows weigh differently for any member.
+        smooths: Whether labels are smoothed for any member.
     """
 
     is_dropped: tuple[bool, ...]
     is_penalised: tuple[bool, ...]
     decays: bool
     weighs: bool
+    smooths: bool
 
 
 def dials_in_use(group: Sequence[BuiltMember]) -> DialsInUse:
@@ -142,6 +144,7 @@ def dials_in_use(group: Sequence[BuiltMember]) -> DialsInUse:
         tuple(np.any([each.dials.penalties > 0 for each in group], axis=0).tolist()),
         any(weight_decay_of(each.settings) is not None for each in group),
         any(each.settings.fit[name] is not None for each in group for name in weights),
+        any(each.settings.fit["label_smoothing"] > 0 for each in group),
     )
 
 
@@ -154,9 +157,16 @@ def make_stack(
 ) -> StackedEpochs:
     """The program of a group, made from the model of one of them, which is changed for good."""
     settings = group[0].settings
-    # While its penalties are numbers, for it is tried on a row.
-    compile_model(model, task=task, loss=settings.fit["loss"])
-    dialled = DialledModel(model, np.array(used.is_dropped), np.array(used.is_penalised))
+    # While its penalties and its smoothing are numbers, for it is tried on a row.
+    compile_model(
+        model,
+        task=task,
+        loss=settings.fit["loss"],
+        label_smoothing=max(each.settings.fit["label_smoothing"] for each in group),
+    )
+    dialled = DialledModel(
+        model, np.array(used.is_dropped), np.array(used.is_penalised), used.smooths
+    )
     decay = 0.0 if used.decays else None
     rates = MemberRates(settings.unit_schedule())
     optimizer = make_optimizer(settings.fit["optimizer"], rates, 1.0, decay)
@@ -201,6 +211,9 @@ def _stacked(
         _column([weight_decay_of(each.settings) or 0.0 for each in group]),
         np.stack([_weights(each.settings, task, rows.y) for each in group])
         if used.weighs
+        else None,
+        np.array([each.settings.fit["label_smoothing"] for each in group], np.float32)
+        if used.smooths
         else None,
         judged,
     )
