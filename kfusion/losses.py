@@ -1,4 +1,4 @@
-"""Losses from what a head gives: for rare classes, and for ensembles whose members train alone."""
+"""Losses of what a head gives: softer targets, rare classes, ensembles of separate members."""
 
 from __future__ import annotations
 
@@ -13,13 +13,59 @@ SMALLEST_PROBABILITY = 1e-7
 
 
 @keras.saving.register_keras_serializable(package="kfusion")
+class SmoothedCrossentropy(keras.losses.Loss):
+    """Cross-entropy with targets that are a little less than certain.
+
+    The target of the true class is `1 - label_smoothing + label_smoothing / classes`, that of each
+    other one `label_smoothing / classes`, so that no prediction gains by growing surer than that.
+    It takes what `FocalCrossentropy` takes; on one-hot labels Keras' `BinaryCrossentropy` and
+    `CategoricalCrossentropy` with the same `label_smoothing` are the same.
+
+    Source: Szegedy et al., 2016, arXiv:1512.00567, section 7.
+
+    Args:
+        label_smoothing: Float in [0, 1); 0 gives plain cross-entropy.
+        name: Name of the loss.
+        **kwargs: `reduction` and `dtype` of `keras.losses.Loss`.
+
+    Raises:
+        ValueError: If `label_smoothing` is outside of [0, 1); when called, if predictions are not
+            `(rows, columns)` or labels not `(rows,)` or `(rows, 1)`.
+
+    Example:
+        >>> loss = SmoothedCrossentropy(label_smoothing=0.1)
+        >>> round(float(loss(np.array([1]), np.array([[0.8]]))), 4)  # -.95 log(.8) - .05 log(.2)
+        0.2925
+    """
+
+    def __init__(self, label_smoothing=0.1, name="smoothed_crossentropy", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.label_smoothing = checked_smoothing(label_smoothing)
+
+    def call(self, y_true, y_pred):
+        _check_columns(y_pred)
+        labels = _labels(y_true)
+        # On tensorflow Keras' own go back to the logits: what is far too sure keeps its slope.
+        if y_pred.shape[-1] == 1:
+            is_positive = ops.cast(labels[:, None], y_pred.dtype)
+            targets = _smoothed(is_positive, 2, self.label_smoothing)
+            return keras.losses.binary_crossentropy(targets, y_pred)
+        targets = _targets(labels, y_pred, self.label_smoothing)
+        return keras.losses.categorical_crossentropy(targets, y_pred)
+
+    def get_config(self):
+        return {**super().get_config(), "label_smoothing": self.label_smoothing}
+
+
+@keras.saving.register_keras_serializable(package="kfusion")
 class FocalCrossentropy(keras.losses.Loss):
     """Cross-entropy in which rows that are predicted well count less.
 
     `-(1 - p)**gamma * log(p)` of the probability p of the true class. It takes what a head of this
     package gives: one column of sigmoid probabilities or one softmax column per class, against
     labels that are ints. On one-hot labels Keras' `BinaryFocalCrossentropy` and
-    `CategoricalFocalCrossentropy` without balancing are the same.
+    `CategoricalFocalCrossentropy` without balancing are the same. With smoothed labels it is the
+    sum of that over the classes, each times its target (`SmoothedCrossentropy`).
 
     The outputs of a model trained so rank rows, but are drawn towards the middle: calibrate them
     (`fit_temperature`) before reading them as probabilities.
@@ -28,12 +74,14 @@ class FocalCrossentropy(keras.losses.Loss):
 
     Args:
         gamma: Float of 0 or more; 0 gives plain cross-entropy.
+        label_smoothing: Float in [0, 1), share of each target that is spread over all classes.
         name: Name of the loss.
         **kwargs: `reduction` and `dtype` of `keras.losses.Loss`.
 
     Raises:
-        ValueError: If `gamma` is below 0 or not finite; when called, if predictions are not
-            `(rows, columns)` or labels not `(rows,)` or `(rows, 1)`.
+        ValueError: If `gamma` is below 0 or not finite, or `label_smoothing` outside of [0, 1);
+            when called, if predictions are not `(rows, columns)` or labels not `(rows,)` or
+            `(rows, 1)`.
 
     Example:
         >>> loss = FocalCrossentropy(gamma=2.0)
@@ -41,15 +89,18 @@ class FocalCrossentropy(keras.losses.Loss):
         0.0089
     """
 
-    def __init__(self, gamma=2.0, name="focal_crossentropy", **kwargs):
+    def __init__(self, gamma=2.0, label_smoothing=0.0, name="focal_crossentropy", **kwargs):
         super().__init__(name=name, **kwargs)
         self.gamma = _checked_gamma(gamma)
+        self.label_smoothing = checked_smoothing(label_smoothing)
 
     def call(self, y_true, y_pred):
-        return _focal(y_true, ops.log_softmax(_log_columns(y_pred)), self.gamma)
+        log_probabilities = ops.log_softmax(_log_columns(y_pred))
+        return _focal(y_true, log_probabilities, self.gamma, self.label_smoothing)
 
     def get_config(self):
-        return {**super().get_config(), "gamma": self.gamma}
+        config = {"gamma": self.gamma, "label_smoothing": self.label_smoothing}
+        return {**super().get_config(), **config}
 
 
 @keras.saving.register_keras_serializable(package="kfusion")
@@ -72,13 +123,15 @@ class PriorShiftedCrossentropy(keras.losses.Loss):
             class whose rates are both 0 is left as it is.
         gamma: Float of 0 or more, weakens rows that are predicted well as `FocalCrossentropy`
             does (the outputs are then no longer probabilities); 0 does not.
+        label_smoothing: Float in [0, 1), share of each target, at the rates of the batches, that is
+            spread over all classes (the outputs are then no longer at the true rates).
         name: Name of the loss.
         **kwargs: `reduction` and `dtype` of `keras.losses.Loss`.
 
     Raises:
         ValueError: If the rates differ in length, are fewer than 2, do not sum to 1, or are 0 in
-            one of both only, or `gamma` is below 0; when called, if the model has another number
-            of classes.
+            one of both only, `gamma` is below 0, or `label_smoothing` outside of [0, 1); when
+            called, if the model has another number of classes.
 
     Example:
         >>> loss = PriorShiftedCrossentropy(training_rates=[0.5, 0.5], true_rates=[0.95, 0.05])
@@ -92,6 +145,7 @@ class PriorShiftedCrossentropy(keras.losses.Loss):
         training_rates: Sequence[float],
         true_rates: Sequence[float],
         gamma=0.0,
+        label_smoothing=0.0,
         name="prior_shifted_crossentropy",
         **kwargs,
     ):
@@ -99,6 +153,7 @@ class PriorShiftedCrossentropy(keras.losses.Loss):
         self.training_rates = _checked_rates(training_rates, "training_rates")
         self.true_rates = _checked_rates(true_rates, "true_rates")
         self.gamma = _checked_gamma(gamma)
+        self.label_smoothing = checked_smoothing(label_smoothing)
         self._log_ratios = _log_ratios(self.training_rates, self.true_rates)
 
     def call(self, y_true, y_pred):
@@ -109,7 +164,7 @@ class PriorShiftedCrossentropy(keras.losses.Loss):
                 f"{columns.shape[-1]}."
             )
         shifted = columns + ops.convert_to_tensor(self._log_ratios, dtype=columns.dtype)
-        return _focal(y_true, ops.log_softmax(shifted), self.gamma)
+        return _focal(y_true, ops.log_softmax(shifted), self.gamma, self.label_smoothing)
 
     def get_config(self):
         return {
@@ -117,6 +172,7 @@ class PriorShiftedCrossentropy(keras.losses.Loss):
             "training_rates": self.training_rates,
             "true_rates": self.true_rates,
             "gamma": self.gamma,
+            "label_smoothing": self.label_smoothing,
         }
 
 
@@ -167,34 +223,66 @@ class MeanOverMembers(keras.losses.Loss):
         return {**super().get_config(), "loss": keras.losses.serialize(self.loss)}
 
 
-def _log_columns(y_pred):
-    """Logarithms of `(rows, classes)` probabilities, from those or from one sigmoid column."""
+def checked_smoothing(label_smoothing) -> float:
+    """A share that labels can be smoothed by, as a float.
+
+    Raises:
+        ValueError: If it is outside of [0, 1).
+    """
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(
+            f"`label_smoothing` must be 0 or more and below 1. Received: {label_smoothing!r}."
+        )
+    return float(label_smoothing)
+
+
+def _check_columns(y_pred) -> None:
     if len(y_pred.shape) != 2:
         raise ValueError(
             "Predictions must be (rows, 1) of a sigmoid or (rows, classes) of a softmax. "
             f"Received: shape={tuple(y_pred.shape)}."
         )
+
+
+def _log_columns(y_pred):
+    """Logarithms of `(rows, classes)` probabilities, from those or from one sigmoid column."""
+    _check_columns(y_pred)
     if y_pred.shape[-1] == 1:
         y_pred = ops.concatenate([1 - y_pred, y_pred], axis=-1)
     return ops.log(ops.clip(y_pred, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY))
 
 
-def _focal(y_true, log_probabilities, gamma: float):
-    """Loss of each row, `(rows,)`, from labels and `(rows, classes)` log-probabilities."""
+def _labels(y_true):
+    """Labels as `(rows,)` ints."""
     if len(y_true.shape) > 2 or (len(y_true.shape) == 2 and y_true.shape[-1] != 1):
         raise ValueError(
             "Labels must be ints of shape (rows,); turn one-hot labels into `y.argmax(axis=1)`. "
             f"Received: shape={tuple(y_true.shape)}."
         )
-    labels = ops.cast(ops.reshape(y_true, (-1,)), "int32")
-    num_classes = log_probabilities.shape[-1]
-    is_true = ops.one_hot(labels, num_classes, dtype=log_probabilities.dtype)
-    log_true = ops.sum(is_true * log_probabilities, axis=-1)
-    if not gamma:
-        return -log_true
-    # Kept off 0, where the slope of a power below 1 is infinite.
-    missed = ops.maximum(-ops.expm1(log_true), SMALLEST_PROBABILITY)
-    return -ops.power(missed, gamma) * log_true
+    return ops.cast(ops.reshape(y_true, (-1,)), "int32")
+
+
+def _smoothed(is_true, num_classes: int, label_smoothing):
+    """Targets between 0 and 1 of ones and zeros; the share may be a tensor."""
+    return (1 - label_smoothing) * is_true + label_smoothing / num_classes
+
+
+def _targets(labels, columns, label_smoothing):
+    """Targets of a shape and type as `(rows, classes)` columns have."""
+    num_classes = columns.shape[-1]
+    is_true = ops.one_hot(labels, num_classes, dtype=columns.dtype)
+    return _smoothed(is_true, num_classes, label_smoothing)
+
+
+def _focal(y_true, log_probabilities, gamma: float, label_smoothing):
+    """Loss of each row, `(rows,)`, from labels and `(rows, classes)` log-probabilities."""
+    losses = -log_probabilities
+    if gamma:
+        # Kept off 0, where the slope of a power below 1 is infinite.
+        missed = ops.maximum(-ops.expm1(log_probabilities), SMALLEST_PROBABILITY)
+        losses = ops.power(missed, gamma) * losses
+    targets = _targets(_labels(y_true), log_probabilities, label_smoothing)
+    return ops.sum(targets * losses, axis=-1)
 
 
 def _checked_gamma(gamma) -> float:

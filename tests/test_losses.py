@@ -1,11 +1,18 @@
 """Losses against those of Keras, NumPy formulas, and the class rates that models learn."""
 
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
 from scipy import special
 
-from kfusion.losses import FocalCrossentropy, MeanOverMembers, PriorShiftedCrossentropy
+from kfusion.losses import (
+    FocalCrossentropy,
+    MeanOverMembers,
+    PriorShiftedCrossentropy,
+    SmoothedCrossentropy,
+)
 
 RANDOM = np.random.default_rng(0)
 # Both ends, where logarithms are not finite, are among them.
@@ -47,6 +54,59 @@ def test_focal_loss_is_that_of_keras(gamma):
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.6])
+@pytest.mark.parametrize(
+    "make", [SmoothedCrossentropy, lambda share: FocalCrossentropy(0.0, label_smoothing=share)]
+)
+def test_smoothed_labels_are_those_of_keras(make, share):
+    theirs = keras.losses.BinaryCrossentropy(label_smoothing=share)
+    np.testing.assert_allclose(
+        per_row(make(share), LABELS[:30], POSITIVE[:30]),
+        per_row(theirs, LABELS[:30, None], POSITIVE[:30]),
+        rtol=1e-4,
+        atol=1e-6,
+    )
+    theirs = keras.losses.CategoricalCrossentropy(label_smoothing=share)
+    np.testing.assert_allclose(
+        per_row(make(share), CLASSES, PROBABILITIES),
+        per_row(theirs, ONE_HOT, PROBABILITIES),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
+def test_two_smoothed_labels_worked_by_hand():
+    # Targets 0.95 and 0.05 of two classes; 0.8, 0.1 and 0.1 of three.
+    sure = -0.95 * np.log(0.8) - 0.05 * np.log(0.2)
+    assert float(SmoothedCrossentropy(0.1)(np.array([1]), np.array([[0.8]]))) == pytest.approx(
+        sure, rel=1e-5
+    )
+    sure = -0.8 * 0.5**2 * np.log(0.5) - 0.1 * (0.7**2 * np.log(0.3) + 0.8**2 * np.log(0.2))
+    focal = FocalCrossentropy(2.0, label_smoothing=0.3)
+    assert float(focal(np.array([0]), np.array([[0.5, 0.3, 0.2]]))) == pytest.approx(sure, rel=1e-5)
+
+
+def test_a_model_learns_rates_that_are_drawn_towards_even_ones():
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(3, "softmax")])
+    x, y, weights = np.ones((3, 1)), np.arange(3), np.array([0.8, 0.17, 0.03])
+    train(model, SmoothedCrossentropy(0.2), x, y, weights, steps=200)
+    learned = model.predict(np.ones((1, 1)), verbose=0)[0]
+    np.testing.assert_allclose(learned, 0.8 * weights + 0.2 / 3, rtol=0.01)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="Others know no logits.")
+@pytest.mark.parametrize(("units", "activation"), [(1, "sigmoid"), (2, "softmax")])
+def test_what_is_far_too_sure_is_drawn_back(units, activation):
+    """Where probabilities are clipped, at logits of 200, their own slope is 0."""
+    layer = keras.layers.Dense(units, activation, use_bias=False)
+    model = keras.Sequential([keras.Input((1,)), layer])
+    layer.set_weights([np.array([[200.0, -200.0][:units]], np.float32)])
+    model.compile(keras.optimizers.SGD(1.0), loss=SmoothedCrossentropy(0.2))
+    model.fit(np.ones((4, 1)), np.full(4, units == 1, int), verbose=0)
+    # The difference of prediction and smoothed target: 1 - 0.9.
+    assert layer.get_weights()[0][0, 0] == pytest.approx(200 - 0.1, abs=1e-3)
+
+
 @pytest.mark.parametrize("gamma", [0.0, 2.0])
 def test_at_equal_rates_nothing_is_shifted(gamma):
     loss = PriorShiftedCrossentropy([0.7, 0.3], [0.7, 0.3], gamma=gamma)
@@ -75,16 +135,16 @@ def test_a_wrong_certainty_costs_the_bound_that_keras_uses():
     np.testing.assert_allclose(loss, [0, bound, bound, 0], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("gamma", [0.0, 2.0])
-def test_probabilities_are_compared_at_the_rates_of_the_batches(gamma):
+@pytest.mark.parametrize(("gamma", "share"), [(0.0, 0.0), (2.0, 0.0), (0.0, 0.2), (2.0, 0.2)])
+def test_probabilities_are_compared_at_the_rates_of_the_batches(gamma, share):
     inside = PROBABILITIES[:40].astype(np.float64)
     shifted = inside * 0.25 / np.array(LONG_TAIL["true_rates"])
     shifted /= shifted.sum(axis=1, keepdims=True)
-    true = shifted[np.arange(40), CLASSES[:40]]
-    loss = PriorShiftedCrossentropy(**LONG_TAIL, gamma=gamma)
+    targets = (1 - share) * ONE_HOT[:40] + share / 4
+    loss = PriorShiftedCrossentropy(**LONG_TAIL, gamma=gamma, label_smoothing=share)
     np.testing.assert_allclose(
         per_row(loss, CLASSES[:40], PROBABILITIES[:40]),
-        -((1 - true) ** gamma) * np.log(true),
+        -(targets * (1 - shifted) ** gamma * np.log(shifted)).sum(axis=1),
         rtol=1e-4,
         atol=1e-6,
     )
@@ -153,7 +213,12 @@ def test_certain_predictions_have_a_finite_slope(gamma, activation):
     scale = 1.0
     if activation != "linear":
         x, scale = 2 * x - 1, 200.0
-    for loss in (FocalCrossentropy(gamma), PriorShiftedCrossentropy(**RARE, gamma=gamma)):
+    for loss in (
+        FocalCrossentropy(gamma),
+        FocalCrossentropy(gamma, label_smoothing=0.1),
+        PriorShiftedCrossentropy(**RARE, gamma=gamma),
+        SmoothedCrossentropy(0.1),
+    ):
         layer = keras.layers.Dense(units, activation, use_bias=False)
         model = keras.Sequential([keras.Input((1,)), layer])
         layer.set_weights([np.full((1, units), scale, np.float32) * [1, -1][:units]])
@@ -166,7 +231,7 @@ def test_certain_predictions_have_a_finite_slope(gamma, activation):
 @TASKS
 def test_row_weights_count(y, predicted, rates):
     weights = RANDOM.random(len(y))
-    for loss in (FocalCrossentropy(), PriorShiftedCrossentropy(**rates)):
+    for loss in (FocalCrossentropy(), PriorShiftedCrossentropy(**rates), SmoothedCrossentropy()):
         weighted = float(loss(y, predicted, sample_weight=weights))
         rows = per_row(loss, y, predicted)
         assert weighted == pytest.approx(np.mean(weights * rows), rel=1e-5)
@@ -175,7 +240,7 @@ def test_row_weights_count(y, predicted, rates):
 @TASKS
 def test_float16_predictions_are_compared_in_float32(y, predicted, rates):
     halved = predicted.astype(np.float16)
-    for loss in (FocalCrossentropy(), PriorShiftedCrossentropy(**rates)):
+    for loss in (FocalCrossentropy(), PriorShiftedCrossentropy(**rates), SmoothedCrossentropy()):
         value = loss(y, halved)
         assert keras.backend.standardize_dtype(value.dtype) == "float32"
         assert float(value) == float(loss(y, halved.astype(np.float32)))
@@ -184,17 +249,18 @@ def test_float16_predictions_are_compared_in_float32(y, predicted, rates):
 
 @TASKS
 def test_a_column_of_labels_is_as_good_as_a_row(y, predicted, rates):
-    for loss in (FocalCrossentropy(), PriorShiftedCrossentropy(**rates)):
+    for loss in (FocalCrossentropy(), PriorShiftedCrossentropy(**rates), SmoothedCrossentropy()):
         assert float(loss(y, predicted)) == float(loss(y[:, None], predicted))
 
 
 @pytest.mark.parametrize(
     "loss",
     [
-        FocalCrossentropy(gamma=1.5, reduction="sum"),
-        PriorShiftedCrossentropy(**RARE, gamma=0.5, name="shifted"),
+        FocalCrossentropy(gamma=1.5, label_smoothing=0.1, reduction="sum"),
+        PriorShiftedCrossentropy(**RARE, gamma=0.5, label_smoothing=0.2, name="shifted"),
+        SmoothedCrossentropy(0.3, reduction="sum"),
     ],
-    ids=["focal", "shifted"],
+    ids=["focal", "shifted", "smoothed"],
 )
 def test_a_saved_model_keeps_its_loss(loss, tmp_path):
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, "sigmoid")])
@@ -238,13 +304,25 @@ def test_a_negative_gamma_is_an_error():
         PriorShiftedCrossentropy(**RARE, gamma=float("nan"))
 
 
+@pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
+def test_a_share_that_labels_cannot_lose_is_an_error(share):
+    for make in (
+        SmoothedCrossentropy,
+        partial(FocalCrossentropy, 2.0),
+        partial(PriorShiftedCrossentropy, *RARE.values(), 0.0),
+    ):
+        with pytest.raises(ValueError, match=f"must be 0 or more and below 1. Received: {share}"):
+            make(share)
+
+
 def test_predictions_and_labels_that_do_not_fit_are_errors():
     with pytest.raises(ValueError, match="rates of 2 classes, but the model predicts 4"):
         PriorShiftedCrossentropy(**RARE)(CLASSES, PROBABILITIES)
     with pytest.raises(ValueError, match="turn one-hot labels into `y.argmax"):
         FocalCrossentropy()(ONE_HOT, PROBABILITIES)
-    with pytest.raises(ValueError, match="must be \\(rows, 1\\) of a sigmoid"):
-        FocalCrossentropy()(LABELS, POSITIVE[:, 0])
+    for loss in (FocalCrossentropy(), SmoothedCrossentropy()):
+        with pytest.raises(ValueError, match="must be \\(rows, 1\\) of a sigmoid"):
+            loss(LABELS, POSITIVE[:, 0])
 
 
 @pytest.mark.parametrize(
@@ -254,6 +332,7 @@ def test_predictions_and_labels_that_do_not_fit_are_errors():
         keras.losses.SparseCategoricalCrossentropy(),
         FocalCrossentropy(),
         PriorShiftedCrossentropy(**LONG_TAIL),
+        SmoothedCrossentropy(),
     ],
     ids=lambda loss: getattr(loss, "name", loss),
 )

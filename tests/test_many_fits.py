@@ -4,6 +4,7 @@ import functools
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from stack_cases import train_alone
 
@@ -95,6 +96,91 @@ def test_histories_have_the_keys_of_fit_and_exact_scores(fits):
     assert own["val_auc"][best] == max(own["val_auc"]) == pytest.approx(scores["auc"])
 
 
+SHARES = (0.3, 0.0, 0.1)
+
+
+def train_smoothed(loss, shares, **keywords):
+    members = [{"seed": seed, "label_smoothing": share} for seed, share in enumerate(shares)]
+    return fit_many(
+        build, *TRAIN, task="binary", members=members, validation_data=JUDGE, epochs=EPOCHS,
+        batch_size=BATCH, loss=loss, verbose=0, **keywords,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def smoothed():
+    return train_smoothed(None, SHARES)
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_labels_are_smoothed_for_each_member_by_its_own_share(smoothed, number):
+    # Keras' own loss, in a fresh model; of the second member without any smoothing.
+    share = SHARES[number]
+    own = {"loss": keras.losses.BinaryCrossentropy(label_smoothing=share)} if share else {}
+    losses, predictions = train_member({"seed": number}, **own)
+    assert smoothed[number].at_once == 3
+    assert smoothed[number].history["loss"] == pytest.approx(losses, abs=1e-5)
+    best = predictions[smoothed[number].best_epoch]
+    assert predict(smoothed.model(number), JUDGE[0]) == pytest.approx(best, abs=1e-5)
+    scores = kfusion.evaluate(smoothed.model(number), *JUDGE, task="binary")
+    kept = smoothed[number].scores["val_loss"]
+    assert kept == pytest.approx(scores["loss"], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_focal_losses_are_smoothed_too():
+    fits = train_smoothed("focal", SHARES)
+    for number, share in enumerate(SHARES):
+        losses, _ = train_member({"seed": number}, loss="focal", label_smoothing=share)
+        assert fits[number].history["loss"] == pytest.approx(losses, abs=1e-5)
+
+
+def test_shares_are_no_new_program_but_whether_there_are_any(monkeypatch):
+    made, make = [], many_fits.make_stack
+    monkeypatch.setattr(
+        many_fits, "make_stack", lambda *given: made.append(make(*given)) or made[-1]
+    )
+    programs = Programs()
+
+    def losses(*shares, at_once="auto"):
+        fits = train_smoothed(None, shares, programs=programs, at_once=at_once)
+        return [each.history["loss"] for each in fits]
+
+    alone = [losses(share, 0.0, share)[0] for share in (0.1, 0.3)]
+    assert len(made) == 1
+    hard = losses(0.0, 0.0, 0.0)[0]
+    assert len(made) == 2
+    assert made[1].model.model.loss == "binary_crossentropy"
+    # Two stacks of three in the first program, of which the second smooths nothing.
+    mixed = losses(0.3, 0.1, 0.0, 0.0, at_once=2)
+    assert len(made) == 2
+    assert mixed[0] == pytest.approx(alone[1], rel=1e-5)
+    assert alone[0] != pytest.approx(alone[1], rel=1e-3)
+    assert hard != pytest.approx(alone[0], rel=1e-3)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="ensembles train alone there")
+def test_members_of_an_ensemble_are_judged_by_smoothed_labels():
+    schema = kfusion.TableSchema.fit(pd.DataFrame(TRAIN[0]["tabular"], columns=list("abc")))
+
+    def build_tabm():
+        branch = kfusion.tabular_branch(schema, units=2, encoder="tabm", members=2)
+        return kfusion.build_unimodal_model(branch, task="binary", head_depth=0)
+
+    x = {"tabular": TRAIN[0]["tabular"]}
+    fits = fit_many(
+        build_tabm, x, TRAIN[1], task="binary", epochs=EPOCHS, batch_size=BATCH, verbose=0,
+        members=[{"seed": 1}, {"seed": 2, "label_smoothing": 0.3}],
+    )  # fmt: skip
+    for each, share in zip(fits, (0.0, 0.3), strict=True):
+        losses, _ = train_alone(
+            build_tabm, x, TRAIN[1], task="binary", seed=each.settings.seed, epochs=EPOCHS,
+            batch_size=BATCH, label_smoothing=share,
+        )  # fmt: skip
+        assert each.at_once == 2
+        assert each.history["loss"] == pytest.approx(losses, abs=1e-5)
+
+
 @pytest.mark.slow
 def test_optimizers_are_those_of_keras_and_folds_their_own_rows():
     x, y = TRAIN
@@ -171,6 +257,15 @@ def test_what_cannot_share_a_program_is_trained_alone_and_says_why():
     assert "whole variables" in fits[0].alone_because
     scores = kfusion.evaluate(fits.model(0), *JUDGE, task="binary")
     assert scores["auc"] == pytest.approx(fits[0].history["val_auc"][0])
+
+
+def test_a_setting_that_only_some_stacks_of_a_group_need_is_that_of_each_alone():
+    members = [{"seed": 1}, {"seed": 2, "class_weight": {0: 1.0, 1: 3.0}}]
+    data = {"task": "binary", "epochs": 1, "batch_size": BATCH, "verbose": 0}
+    fits = fit_many(build, *TRAIN, members=members, at_once=1, **data)
+    alone = [fit_many(build, *TRAIN, members=[member], **data)[0] for member in members]
+    for one, other in zip(fits, alone, strict=True):
+        assert one.history["loss"] == pytest.approx(other.history["loss"], rel=1e-5)
 
 
 def test_members_may_take_other_inputs_of_the_same_rows():
@@ -309,12 +404,14 @@ def test_heads_weights_and_inner_randomness_are_those_of_one_model(fusion, keywo
     task = kfusion.task("multiclass", num_classes=3)
     fits = fit_many(
         functools.partial(build_heads, fusion, **keywords), x, y, task=task, epochs=EPOCHS,
-        batch_size=BATCH, members=[{"seed": 1}, {"seed": 2}], validation_data=(x, y), verbose=0,
-        class_weight={0: 1.0, 1: 2.0, 2: 0.5}, learning_rate=1e-3,
+        batch_size=BATCH, members=[{"seed": 1}, {"seed": 2, "label_smoothing": 0.2}],
+        validation_data=(x, y), verbose=0, class_weight={0: 1.0, 1: 2.0, 2: 0.5},
+        learning_rate=1e-3,
     )  # fmt: skip
     losses, _ = train_alone(
         functools.partial(build_heads, fusion, **keywords), x, y, task=task, seed=2, epochs=EPOCHS,
         batch_size=BATCH, weights=np.array([1.0, 2.0, 0.5], "float32")[y], learning_rate=1e-3,
+        label_smoothing=0.2,
     )  # fmt: skip
     assert fits[1].at_once == 2
     assert fits[1].history["loss"] == pytest.approx(losses, abs=1e-5)
@@ -337,6 +434,8 @@ def test_without_rows_that_judge_the_last_epoch_counts():
         ({"validation_rows": [1]}, "which `validation_data` takes the place of"),
         ({"rows": [0.5]}, "must be positions of rows"),
         ({"optimizer": "nothing"}, "`optimizer` must be a Keras optimizer or its name"),
+        ({"label_smoothing": 1.0}, "`label_smoothing` must be 0 or more and below 1"),
+        ({"label_smoothing": 0.1, "loss": "hinge"}, "give another loss one of its own"),
     ],
 )
 def test_mistakes_are_told_before_training(member, message):

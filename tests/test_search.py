@@ -233,9 +233,28 @@ class TestSpace:
         none = FusionHyperModel(BUILDERS, weight_decays=[0.0, 1e-3], **decaying).build(hp)
         assert hp.get("weight_decay") == none.optimizer.weight_decay == 0
 
+    def test_smoothed_labels_are_no_part_of_a_space_that_does_not_say_so(self):
+        hp = keras_tuner.HyperParameters()
+        model = FusionHyperModel(BUILDERS, task="binary").build(hp)
+        assert "label_smoothing" not in hp.values
+        assert model.loss == "binary_crossentropy"
+        for shares, share in (([0.0, 0.1], 0.0), ([0.2, 0.1], 0.2)):
+            hp = keras_tuner.HyperParameters()
+            hypermodel = FusionHyperModel(BUILDERS, task="binary", label_smoothings=shares)
+            model = hypermodel.build(hp)
+            assert hypermodel.keywords(hp)["fit"]["label_smoothing"] == share
+            assert getattr(model.loss, "label_smoothing", 0.0) == share
+
     @pytest.mark.parametrize(
         ("changes", "told"),
         [
+            ({"label_smoothings": [0, 1.5]}, "must be 0 or more and below 1. Received: 1.5"),
+            ({"label_smoothings": 0.1, "task": "regression"}, "is for classes; a regression"),
+            (
+                {"label_smoothings": 0.1, "fit_keywords": {"loss": "hinge"}},
+                "give another loss one of its own",
+            ),
+            ({"fit_keywords": {"label_smoothing": 0.1}}, "cannot hold .*narrow .*`label_smoothing"),
             ({"optimizers": ["adm"]}, r"`optimizers` must be among .*Received: \['adm'\]"),
             ({"learning_rate_factors": (10, 0.1)}, r"must be `\(lowest, highest\)`"),
             ({"units": [0, 8]}, r"`units` must be 1 or more. Received: \[0\]"),
@@ -245,7 +264,7 @@ class TestSpace:
     )
     def test_what_no_trial_could_use_is_told_at_once(self, changes, told):
         with pytest.raises(ValueError, match=told):
-            FusionHyperModel(BUILDERS, task="binary", **changes)
+            FusionHyperModel(BUILDERS, **{"task": "binary", **changes})
 
     def test_a_keyword_that_no_tuner_takes_is_told_at_once(self, tmp_path):
         hypermodel = FusionHyperModel(BUILDERS, task="binary")
@@ -266,6 +285,7 @@ class TestSpace:
             "dropouts": [0.25],
             "l2s": [1e-3],
             "weight_decays": [1e-4],
+            "label_smoothings": 0.1,
             "batch_sizes": [16],
         }
         hypermodel = FusionHyperModel(BUILDERS, task="binary", **narrow)
@@ -292,6 +312,7 @@ class TestSpace:
                 "learning_rate_factor": 2.0,
                 "learning_rate_schedule": StepDecay(0.5, epochs=100),
                 "weight_decay": 1e-4,
+                "label_smoothing": 0.1,
                 "batch_size": 16,
             },
             "first": branch,

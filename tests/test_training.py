@@ -303,11 +303,44 @@ class TestRareClasses:
             ({"balanced_batches": True, "task": "regression"}, "needs a task with classes"),
             ({"balanced_batches": True, "loss": "hinge"}, "alone. Received: loss='hinge'"),
             ({"loss": "focal", "task": "regression"}, "is for classes"),
+            ({"label_smoothing": 0.1, "task": "regression"}, "is for classes; a regression"),
+            ({"label_smoothing": 1}, "must be 0 or more and below 1. Received: 1"),
+            (
+                {"label_smoothing": 0.1, "loss": keras.losses.BinaryCrossentropy()},
+                "give another loss one of its own, such as",
+            ),
         ],
     )
     def test_what_excludes_each_other(self, model, keywords, message):
         with pytest.raises(ValueError, match=message):
             quick_fit(model, **keywords)
+
+
+class TestLabelSmoothing:
+    def test_a_binary_task_trains_as_with_the_loss_of_keras(self):
+        share, keywords = 0.3, {"class_weight": {0: 1.0, 1: 3.0}, "epochs": 3}
+        ours, theirs = small_model(), small_model()
+        told = quick_fit(ours, label_smoothing=share, **keywords).history
+        loss = keras.losses.BinaryCrossentropy(label_smoothing=share)
+        assert told["loss"] == pytest.approx(
+            quick_fit(theirs, loss=loss, **keywords).history["loss"], rel=1e-5
+        )
+        for mine, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+            np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-6)
+        # What is scored is not smoothed.
+        answers = predict(ours, VALIDATION[0])[:, 0]
+        assert min(told["val_loss"]) == pytest.approx(log_loss(VALIDATION[1], answers), rel=1e-4)
+
+    def test_without_it_the_loss_is_the_tasks_own(self):
+        model = small_model()
+        quick_fit(model)
+        assert model.loss == "binary_crossentropy"
+
+    @pytest.mark.parametrize("keywords", [{"loss": "focal"}, {"balanced_batches": True}])
+    def test_it_reaches_the_other_losses_of_classes(self, keywords):
+        model = small_model()
+        quick_fit(model, label_smoothing=0.2, **keywords)
+        assert model.loss.label_smoothing == 0.2
 
 
 class TestCountStart:

@@ -17,7 +17,10 @@ from kfusion.search.trials_together import trials_at_once, why_one_by_one
 from kfusion.seeds import derive_seed
 from kfusion.stacked.many_fits import fit_many
 
-DIALS = {"first_dropout", "second_dropout", "dropout", "l2", "learning_rate_factor", "weight_decay"}
+DIALS = {
+    *("first_dropout", "second_dropout", "dropout", "l2"),
+    *("learning_rate_factor", "weight_decay", "label_smoothing"),
+}
 
 
 def draw(rows, seed):
@@ -60,7 +63,8 @@ def values_of(tuner):
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory):
-    return search(tmp_path_factory.mktemp("study"))
+    shares = {"label_smoothings": lambda hp, name: hp.Float(name, 0.0, 0.4)}
+    return search(tmp_path_factory.mktemp("study"), make(**shares))
 
 
 def test_groups_differ_in_dials_alone(searched):
@@ -69,7 +73,8 @@ def test_groups_differ_in_dials_alone(searched):
     for group in (values[:4], values[4:]):
         for name in set(group[0]) - DIALS:
             assert len({each[name] for each in group}) == 1, name
-        assert len({each["dropout"] for each in group}) == 4
+        for name in ("dropout", "label_smoothing"):
+            assert len({each[name] for each in group}) == 4
 
 
 def test_the_next_group_is_of_another_structure(searched):
@@ -127,7 +132,8 @@ def test_a_trial_ends_as_if_it_had_been_trained_alone(searched):
         verbose=0,
     )
     (history,) = searched.oracle.folder.read_history(6)
-    assert history["val_loss"] == pytest.approx(alone.history["val_loss"], rel=1e-4)
+    for name in ("loss", "val_loss"):
+        assert history[name] == pytest.approx(alone.history[name], rel=1e-4)
     assert trial.score == pytest.approx(max(alone.history["val_auc"]))
 
 

@@ -15,7 +15,7 @@ from kfusion.json_values import describe
 from kfusion.models.building import FUSIONS, VECTOR_FUSIONS, build_fusion_model
 from kfusion.optimizers import CONSTANT, COSINE, LEARNING_RATES, StepDecay
 from kfusion.tasks import Task, as_task
-from kfusion.training.compiling import compile_model
+from kfusion.training.compiling import check_label_smoothing, compile_model
 from kfusion.training.fitting import fit
 
 OPTIMIZERS = ("adam", "adamw", "nadam", "rmsprop", "sgd", "adagrad", "adadelta")
@@ -30,9 +30,10 @@ _FIT_KEYWORDS = (
     "learning_rate_factor",
     "learning_rate_schedule",
     "weight_decay",
+    "label_smoothing",
     "batch_size",
 )
-_DIALS = ("dropout", "l2", "weight_decay", "learning_rate_factor")
+_DIALS = ("dropout", "l2", "weight_decay", "label_smoothing", "learning_rate_factor")
 # What a part of the space may be: one value, several, or a callable that declares it.
 Part = Any
 
@@ -71,6 +72,8 @@ class FusionHyperModel(keras_tuner.HyperModel):
         l2s: L2 penalties on the kernels of branches and head.
         weight_decays: Rates of decoupled weight decay, of which 0 is none; None leaves each
             optimizer its own, 0.004 of "adamw" and none of the others.
+        label_smoothings: Shares of each label that training spreads over all classes, of which 0
+            is none; None leaves them out of the space.
         batch_sizes: Rows per step; 0 is what `fit` chooses by the number of rows.
         branch_parts: Dict by branch of further keywords of its builder and their parts:
             `{"image": {"augment": [False, True]}}`, or "trainable" of an application.
@@ -118,6 +121,7 @@ class FusionHyperModel(keras_tuner.HyperModel):
         rising_dropout: bool = False,
         l2s: Part = (0.0, 1e-5, 1e-4, 1e-3),
         weight_decays: Part = None,
+        label_smoothings: Part = None,
         batch_sizes: Part = 0,
         branch_parts: Mapping[str, Mapping[str, Part]] | None = None,
         seed: int | None = None,
@@ -139,8 +143,8 @@ class FusionHyperModel(keras_tuner.HyperModel):
         if searched:
             raise ValueError(
                 f"`fit_keywords` cannot hold {searched}, which are searched: narrow `optimizers`, "
-                "`learning_rate_factors`, `learning_rate_schedules`, `weight_decays` or "
-                "`batch_sizes` instead."
+                "`learning_rate_factors`, `learning_rate_schedules`, `weight_decays`, "
+                "`label_smoothings` or `batch_sizes` instead."
             )
         if "callbacks" in (fit_keywords or {}):
             raise ValueError(
@@ -162,6 +166,9 @@ class FusionHyperModel(keras_tuner.HyperModel):
         self.branch_parts = {name: dict(parts) for name, parts in (branch_parts or {}).items()}
         _check_branch_parts(self.branches, self.branch_parts)
         self.task = as_task(task)
+        if label_smoothings is not None and not callable(label_smoothings):
+            for share in _listed(label_smoothings):
+                check_label_smoothing(share, self.task, (fit_keywords or {}).get("loss"))
         self.fusions = fusions
         self.optimizers = optimizers
         self.learning_rate_factors = learning_rate_factors
@@ -175,6 +182,7 @@ class FusionHyperModel(keras_tuner.HyperModel):
         self.rising_dropout = rising_dropout
         self.l2s = l2s
         self.weight_decays = weight_decays
+        self.label_smoothings = label_smoothings
         self.batch_sizes = batch_sizes
         self.seed = seed
         self.modality_dropout = modality_dropout
@@ -244,6 +252,8 @@ class FusionHyperModel(keras_tuner.HyperModel):
             )
         if self.weight_decays is not None:
             sorted_out["fit"]["weight_decay"] = hp.get("weight_decay")
+        if self.label_smoothings is not None:
+            sorted_out["fit"]["label_smoothing"] = hp.get("label_smoothing")
         # 0 stands for what `fit` does by itself.
         if hp.get("batch_size"):
             sorted_out["fit"]["batch_size"] = hp.get("batch_size")
@@ -291,6 +301,8 @@ class FusionHyperModel(keras_tuner.HyperModel):
         _declare(hp, "l2", self.l2s)
         if self.weight_decays is not None:
             _declare(hp, "weight_decay", self.weight_decays)
+        if self.label_smoothings is not None:
+            _declare(hp, "label_smoothing", self.label_smoothings)
         _declare(hp, "batch_size", self.batch_sizes)
         _declare(hp, "optimizer", self.optimizers)
         _declare_range(hp, "learning_rate_factor", self.learning_rate_factors, sampling="log")

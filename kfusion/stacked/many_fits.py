@@ -30,6 +30,7 @@ from kfusion.stacked.stacked_epochs import BACKENDS
 from kfusion.stacked.stacked_fit import (
     BuiltMember,
     MemberFit,
+    dials_in_use,
     fit_stack,
     make_stack,
     members_at_once,
@@ -95,10 +96,11 @@ def fit_many(
 
     Members whose models have one structure are trained in one program. Each has its own initial
     weights, order of rows, dropout, statistics of batches, learning rate, weight decay, rates of
-    dropout, L2 penalties, best epoch and early stop, and none sees another: on the jax backend a
-    member is what `keras.utils.set_random_seed(seed)`, `build(...)` and `fit(..., seed=seed)` give
-    within rounding. On tensorflow `fit` draws another order of the rows, and Keras' optimizers
-    count rows of one category in a batch one by one; a stack sums them first, as jax does.
+    dropout, L2 penalties, smoothing of labels, best epoch and early stop, and none sees another: on
+    the jax backend a member is what `keras.utils.set_random_seed(seed)`, `build(...)` and
+    `fit(..., seed=seed)` give within rounding. On tensorflow `fit` draws another order of the rows,
+    and Keras' optimizers count rows of one category in a batch one by one; a stack sums them first,
+    as jax does.
 
     It pays for small networks on vectors, whose training is mostly overhead. Members that cannot
     share a program (an optimizer that is no name from `kfusion.optimizers.LEARNING_RATES`, a
@@ -119,9 +121,9 @@ def fit_many(
         task: `Task`, "binary" or "regression".
         members: A dict of keywords for each member. Those of training are `optimizer`,
             `learning_rate`, `learning_rate_factor`, `learning_rate_schedule`, `weight_decay`,
-            `loss`, `class_weight`, `sample_weight` (of all rows of `x`), `batch_size`, `epochs`,
-            `patience` and `seed`, as of `fit`; `rows` and `validation_rows`, positions in `x`, are
-            a fold of its own. All others are for `build`.
+            `loss`, `label_smoothing`, `class_weight`, `sample_weight` (of all rows of `x`),
+            `batch_size`, `epochs`, `patience` and `seed`, as of `fit`; `rows` and
+            `validation_rows`, positions in `x`, are a fold of its own. All others are for `build`.
         validation_data: `(x, y)` of the rows that judge all members.
         epochs: Int, of members that do not say otherwise, as all that follow.
         batch_size: Int; by default as `fit` chooses by the number of rows.
@@ -207,7 +209,7 @@ def _build_checked(build, settings: MemberSettings, data: FitData) -> keras.Mode
     """A member's model, from its seed, when settings and data are known to fit."""
     if settings.fit["batch_size"] is None:
         settings.fit["batch_size"] = default_batch_size(len(settings.rows))
-    check_settings(settings)
+    check_settings(settings, data.task)
     keras.utils.set_random_seed(settings.seed)
     model = build(**settings.build)
     if not isinstance(model, keras.Model):
@@ -266,13 +268,15 @@ def _fit_group(
     if isinstance(most, str):
         most = members_at_once(model, group[0].settings.fit["batch_size"])
     size = math.ceil(len(group) / math.ceil(len(group) / most))
-    rows = data.of(model)
-    stack, size = programs.find(key, group, size, lambda: make_stack(model, group, data.task, rows))
+    rows, used = data.of(model), dials_in_use(group)
+    stack, size = programs.find(
+        f"{key} {used}", size, lambda: make_stack(model, group, used, data.task, rows)
+    )
     for start in range(0, len(group), size):
         chunk = group[start : start + size]
         # One program serves all: what fills the last stack up is trained in vain.
         filled = chunk + [chunk[-1]] * (size - len(chunk))
-        done = fit_stack(stack, filled, rows)[: len(chunk)]
+        done = fit_stack(stack, filled, used, rows)[: len(chunk)]
         yield from ((each.number, fit) for each, fit in zip(chunk, done, strict=True))
 
 

@@ -15,6 +15,8 @@ import numpy as np
 from kfusion.data.row_batches import check_batch_size
 from kfusion.optimizers import COSINE, LEARNING_RATES, highest_rate, make_optimizer, make_schedule
 from kfusion.seeds import derive_seed
+from kfusion.tasks import Task
+from kfusion.training.compiling import check_label_smoothing
 from kfusion.training.fitting import count_epochs
 
 # Keywords of a member that its training takes; `build` takes all others.
@@ -25,6 +27,7 @@ DEFAULTS: dict[str, Any] = {
     "learning_rate_schedule": COSINE,
     "weight_decay": None,
     "loss": None,
+    "label_smoothing": 0.0,
     "class_weight": None,
     "sample_weight": None,
     "batch_size": None,
@@ -156,9 +159,10 @@ def read_members(
     return read
 
 
-def check_settings(settings: MemberSettings) -> None:
+def check_settings(settings: MemberSettings, task: Task) -> None:
     """Raises what `fit` would raise of an optimizer, rate or number that cannot be used."""
     fit = settings.fit
+    check_label_smoothing(fit["label_smoothing"], task, fit["loss"])
     check_batch_size(fit["batch_size"])
     count_epochs(fit["epochs"])
     if isinstance(fit["optimizer"], str):

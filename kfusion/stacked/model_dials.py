@@ -1,4 +1,4 @@
-"""What may differ between models of one structure: rates of dropout, L2 and random states."""
+"""What may differ between models of one structure: dropout, L2, random states, smoothed labels."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
+
+from kfusion.losses import MeanOverMembers
 
 _OF_CHANNELS = (
     keras.layers.SpatialDropout1D,
@@ -85,16 +87,25 @@ def states_but_dropouts(model: keras.Model) -> list[keras.Variable]:
 class DialledModel:
     """A model whose dials are tensors given anew in each call, which may be traced ones.
 
-    The model given is changed for good: its own rates and penalties count no longer.
+    The model given is changed for good: its own rates and penalties count no longer, nor the
+    smoothing of its losses.
 
     Args:
-        model: Functional `keras.Model`.
+        model: Functional `keras.Model`, compiled.
         is_dropped: `(dropouts,)` bools: whether the rate of each is above 0 for any member.
         is_penalised: `(trainable variables,)` bools: the same of each one's penalty.
+        smooths: Whether its losses have a `label_smoothing`, which is a dial.
     """
 
-    def __init__(self, model: keras.Model, is_dropped: np.ndarray, is_penalised: np.ndarray):
+    def __init__(
+        self,
+        model: keras.Model,
+        is_dropped: np.ndarray,
+        is_penalised: np.ndarray,
+        smooths: bool,
+    ):
         self.model = model
+        self._smoothing = _losses(model) if smooths else []
         self.dials = Dials(None, None, None)
         # Before the model loses its own generators.
         self.states = states_but_dropouts(model)
@@ -112,6 +123,11 @@ class DialledModel:
         variables = [*self.model.trainable_variables, *self.states]
         pairs = list(zip(variables, [*trainables, *states], strict=True))
         return pairs + [(each.state, seeds[i]) for i, each in enumerate(self.generators)]
+
+    def smooth_labels(self, label_smoothing) -> None:
+        """Gives the losses a share to smooth labels by, which may be a traced tensor."""
+        for loss in self._smoothing:
+            loss.label_smoothing = label_smoothing
 
     def _dropout(self, position: int, layer: keras.layers.Dropout):
         def call(inputs, training=False):
@@ -132,6 +148,12 @@ class DialledModel:
 
     def _penalty(self, position: int):
         return lambda values: self.dials.penalties[position] * ops.sum(ops.square(values))
+
+
+def _losses(model: keras.Model) -> list[Any]:
+    """What a model is compiled with; for an ensemble, what each of its members is judged by."""
+    losses = [loss for loss in keras.tree.flatten(model.loss) if loss is not None]
+    return [loss.loss if isinstance(loss, MeanOverMembers) else loss for loss in losses]
 
 
 def _passed_on(inputs, training=False):

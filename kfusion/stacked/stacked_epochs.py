@@ -45,6 +45,7 @@ class Members:
         learning_rates: `(members, 1)` highest rates.
         weight_decays: `(members, 1)`, 0 for none.
         row_weights: `(members, rows)`, or None if all are 1.
+        label_smoothings: `(members,)`, or None if all are 0.
         judged: `(rows,)` positions of validation rows, or `(members, rows)` of each one's own;
             empty if nothing judges.
     """
@@ -55,6 +56,7 @@ class Members:
     learning_rates: np.ndarray
     weight_decays: np.ndarray
     row_weights: np.ndarray | None
+    label_smoothings: np.ndarray | None
     judged: np.ndarray
 
 
@@ -130,6 +132,8 @@ class StackedEpochs(abc.ABC):
         }
         if members.row_weights is not None:
             settings["row_weights"] = members.row_weights
+        if members.label_smoothings is not None:
+            settings["label_smoothings"] = members.label_smoothings
         return settings
 
     @abc.abstractmethod
@@ -172,7 +176,8 @@ class StackedEpochs(abc.ABC):
 
     def member_losses(self, flat, states, seeds, settings: Mapping[str, Any], batch):
         """Loss and metric of each member on its own batch, and the states behind it."""
-        dials = {name: settings[name] for name in ("rates", "penalties")}
+        names = ("rates", "penalties", "label_smoothings")
+        dials = {name: settings[name] for name in names if name in settings}
         variables = {"trainables": self._parts(flat), "states": list(states), "seeds": seeds}
         elements = variables | dials | batch
         return self._vectorized_map(self._member_loss, elements)
@@ -180,6 +185,8 @@ class StackedEpochs(abc.ABC):
     def _member_loss(self, member: dict[str, Any]):
         model = self.model.model
         self.model.dials = Dials(member["rates"], member["penalties"], None)
+        if "label_smoothings" in member:
+            self.model.smooth_labels(member["label_smoothings"])
         mapping = self.model.mapping(member["trainables"], member["states"], member["seeds"])
         x, y = feed(model, member["x"]), member["y"]
         targets = per_output(model, y)

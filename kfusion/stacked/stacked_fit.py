@@ -126,12 +126,14 @@ class DialsInUse:
         is_penalised: Whether any member has an L2 penalty, for each trainable variable.
         decays: Whether any member's weights decay.
         weighs: Whether rows weigh differently for any member.
+        smooths: Whether labels are smoothed for any member.
     """
 
     is_dropped: tuple[bool, ...]
     is_penalised: tuple[bool, ...]
     decays: bool
     weighs: bool
+    smooths: bool
 
 
 def dials_in_use(group: Sequence[BuiltMember]) -> DialsInUse:
@@ -142,18 +144,29 @@ def dials_in_use(group: Sequence[BuiltMember]) -> DialsInUse:
         tuple(np.any([each.dials.penalties > 0 for each in group], axis=0).tolist()),
         any(weight_decay_of(each.settings) is not None for each in group),
         any(each.settings.fit[name] is not None for each in group for name in weights),
+        any(each.settings.fit["label_smoothing"] > 0 for each in group),
     )
 
 
 def make_stack(
-    model: keras.Model, group: Sequence[BuiltMember], task: Task, rows: ModelRows
+    model: keras.Model,
+    group: Sequence[BuiltMember],
+    used: DialsInUse,
+    task: Task,
+    rows: ModelRows,
 ) -> StackedEpochs:
     """The program of a group, made from the model of one of them, which is changed for good."""
     settings = group[0].settings
-    used = dials_in_use(group)
-    # While its penalties are numbers, for it is tried on a row.
-    compile_model(model, task=task, loss=settings.fit["loss"])
-    dialled = DialledModel(model, np.array(used.is_dropped), np.array(used.is_penalised))
+    # While its penalties and its smoothing are numbers, for it is tried on a row.
+    compile_model(
+        model,
+        task=task,
+        loss=settings.fit["loss"],
+        label_smoothing=max(each.settings.fit["label_smoothing"] for each in group),
+    )
+    dialled = DialledModel(
+        model, np.array(used.is_dropped), np.array(used.is_penalised), used.smooths
+    )
     decay = 0.0 if used.decays else None
     rates = MemberRates(settings.unit_schedule())
     optimizer = make_optimizer(settings.fit["optimizer"], rates, 1.0, decay)
@@ -173,7 +186,9 @@ def _epochs_class() -> type[StackedEpochs]:
     return TensorflowEpochs
 
 
-def _stacked(group: Sequence[BuiltMember], task: Task, rows: ModelRows) -> Members:
+def _stacked(
+    group: Sequence[BuiltMember], used: DialsInUse, task: Task, rows: ModelRows
+) -> Members:
     """What the members start from, side by side."""
     first = group[0].settings
     judged = np.zeros(0, np.int32)
@@ -181,7 +196,6 @@ def _stacked(group: Sequence[BuiltMember], task: Task, rows: ModelRows) -> Membe
         judged = np.stack([np.asarray(each.settings.validation_rows, np.int32) for each in group])
     elif rows.validation is not None:
         judged = np.arange(len(rows.validation[1]), dtype=np.int32)
-    weighted = dials_in_use(group).weighs
     return Members(
         [
             np.stack([values.ravel() for values in of_all])
@@ -195,7 +209,12 @@ def _stacked(group: Sequence[BuiltMember], task: Task, rows: ModelRows) -> Membe
         ),
         _column([each.settings.highest_rate for each in group]),
         _column([weight_decay_of(each.settings) or 0.0 for each in group]),
-        np.stack([_weights(each.settings, task, rows.y) for each in group]) if weighted else None,
+        np.stack([_weights(each.settings, task, rows.y) for each in group])
+        if used.weighs
+        else None,
+        np.array([each.settings.fit["label_smoothing"] for each in group], np.float32)
+        if used.smooths
+        else None,
         judged,
     )
 
@@ -234,11 +253,18 @@ class _Course:
 
 
 def fit_stack(
-    stack: StackedEpochs, group: Sequence[BuiltMember], rows: ModelRows
+    stack: StackedEpochs, group: Sequence[BuiltMember], used: DialsInUse, rows: ModelRows
 ) -> list[MemberFit]:
-    """Trains members of one structure until the last of them is done."""
+    """Trains members of one structure until the last of them is done.
+
+    Args:
+        stack: Program of the group that they are of.
+        group: The members, as many as the program takes.
+        used: Dials in use in the whole group, which may be more than these members need.
+        rows: `ModelRows`.
+    """
     task = stack.task
-    stack.start(_stacked(group, task, rows))
+    stack.start(_stacked(group, used, task, rows))
     courses = []
     for each in group:
         patience = each.settings.fit["patience"]

@@ -8,7 +8,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from kfusion.losses import FocalCrossentropy, MeanOverMembers, PriorShiftedCrossentropy
+from kfusion.losses import (
+    FocalCrossentropy,
+    MeanOverMembers,
+    PriorShiftedCrossentropy,
+    SmoothedCrossentropy,
+    checked_smoothing,
+)
 from kfusion.models.building import (
     MEMBER_PREDICTIONS,
     PREDICTION,
@@ -32,6 +38,7 @@ def compile_model(
     *,
     task: Task | str,
     loss: str | keras.losses.Loss | None = None,
+    label_smoothing: float = 0.0,
     optimizer: str | keras.optimizers.Optimizer = "adam",
     learning_rate: float | keras.optimizers.schedules.LearningRateSchedule | None = None,
     learning_rate_factor: float = 1.0,
@@ -49,6 +56,7 @@ def compile_model(
         model: A `keras.Model`.
         task: `Task`, "binary" or "regression".
         loss: As in `fit`.
+        label_smoothing: As in `fit`.
         optimizer: As in `fit`.
         learning_rate: As in `fit`.
         learning_rate_factor: As in `fit`.
@@ -59,12 +67,12 @@ def compile_model(
         jit_compile: As in `keras.Model.compile`.
 
     Raises:
-        ValueError: If the optimizer or a rate cannot be used.
+        ValueError: If the optimizer or a rate cannot be used, or labels cannot be smoothed.
     """
     task = as_task(task)
     weight = task.loss_weight
     metric = _METRICS[task.kind]()
-    losses: Any = _choose_loss(task, loss)
+    losses: Any = _choose_loss(task, loss, label_smoothing)
     if answers_by_name(model):
         if MEMBER_PREDICTIONS in model.output:
             losses = {PREDICTION: None, MEMBER_PREDICTIONS: MeanOverMembers(losses)}
@@ -97,7 +105,25 @@ def compile_model(
     _make_all_variables(model)
 
 
-def balanced_loss(task: Task, labels: np.ndarray, loss) -> PriorShiftedCrossentropy:
+def check_label_smoothing(
+    label_smoothing: float, task: Task, loss: str | keras.losses.Loss | None
+) -> None:
+    """Raises `ValueError` if labels cannot be smoothed so: in this task, with this loss."""
+    if not checked_smoothing(label_smoothing):
+        return
+    if task.kind == "regression":
+        raise ValueError("`label_smoothing` is for classes; a regression has none.")
+    if loss not in (None, "focal"):
+        raise ValueError(
+            '`label_smoothing` changes the task\'s own loss or "focal" alone: give another loss '
+            "one of its own, such as `keras.losses.BinaryCrossentropy(label_smoothing=0.1)`. "
+            f"Received: loss={loss!r}."
+        )
+
+
+def balanced_loss(
+    task: Task, labels: np.ndarray, loss, label_smoothing: float
+) -> PriorShiftedCrossentropy:
     """The loss of rows drawn from all classes equally often."""
     if loss not in (None, "focal"):
         raise ValueError(
@@ -110,6 +136,7 @@ def balanced_loss(task: Task, labels: np.ndarray, loss) -> PriorShiftedCrossentr
         training_rates=(present / present.sum()).tolist(),
         true_rates=(counts / counts.sum()).tolist(),
         gamma=FocalCrossentropy().gamma if loss == "focal" else 0.0,
+        label_smoothing=label_smoothing,
     )
 
 
@@ -124,11 +151,14 @@ def _make_all_variables(model: keras.Model) -> None:
         model.reset_metrics()
 
 
-def _choose_loss(task: Task, loss: str | keras.losses.Loss | None) -> str | keras.losses.Loss:
+def _choose_loss(
+    task: Task, loss: str | keras.losses.Loss | None, label_smoothing: float
+) -> str | keras.losses.Loss:
+    check_label_smoothing(label_smoothing, task, loss)
     if loss is None:
-        return task.loss
+        return SmoothedCrossentropy(label_smoothing) if label_smoothing else task.loss
     if isinstance(loss, str) and loss == "focal":
         if task.kind == "regression":
             raise ValueError('`loss="focal"` is for classes; a regression has none.')
-        return FocalCrossentropy()
+        return FocalCrossentropy(label_smoothing=label_smoothing)
     return keras.losses.get(loss)

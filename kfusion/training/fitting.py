@@ -32,7 +32,7 @@ from kfusion.optimizers import COSINE, StepDecay
 from kfusion.tasks import Task, as_task, check_variety
 from kfusion.training.backend_memory import traced_gradients_forgotten
 from kfusion.training.batch_sizes import largest_batch_size, read_batch_size
-from kfusion.training.compiling import balanced_loss, compile_model
+from kfusion.training.compiling import balanced_loss, check_label_smoothing, compile_model
 from kfusion.training.epoch_callbacks import BestWeights, EpochBar, ExactScores, LearningRate
 from kfusion.training.memory_batches import MEMORY
 from kfusion.training.row_weights import row_weights
@@ -53,6 +53,7 @@ def fit(
     learning_rate_schedule: str | StepDecay = COSINE,
     weight_decay: float | None = None,
     loss: str | keras.losses.Loss | None = None,
+    label_smoothing: float = 0.0,
     class_weight: str | Mapping[int, float] | None = None,
     balanced_batches: bool = False,
     patience: int | None = 8,
@@ -97,6 +98,11 @@ def fit(
         weight_decay: Float, decoupled decay for the optimizer named.
         loss: None for the task's; "focal" (Lin et al., 2017, arXiv:1708.02002), which dwells on
             the rows that are hard; or a Keras loss on probabilities.
+        label_smoothing: Float in [0, 1), share of each label that training spreads evenly over all
+            classes (Szegedy et al., 2016, arXiv:1512.00567), so that predictions do not grow surer
+            than labels are worth. It moves probabilities towards 1 / classes: calibrate them.
+            Weights of rows and balanced batches go with it; a Keras loss given has its own. What
+            is predicted and scored, `val_loss` too, knows nothing of it.
         class_weight: None, "balanced" (inverse to the class rates), or weights by label. It moves
             probabilities towards the rare classes: calibrate them, or balance batches instead.
         balanced_batches: Whether each batch holds all classes equally often. The loss takes the
@@ -148,14 +154,15 @@ def fit(
     Raises:
         TypeError, ValueError: If inputs, targets or weights do not fit the model or task; see
             `select_inputs` and `Task.check_targets`; the batch size or number of epochs is no int
-            of 1 or more; or the model, optimizer or batch size do not fit the distribution. Raised
-            before training.
+            of 1 or more; labels cannot be smoothed in this task or with this loss; or the model,
+            optimizer or batch size do not fit the distribution. Raised before training.
         RuntimeError: If the first epoch already ends with predictions that are not finite; or not
             one row fits in memory, where it was asked.
     """
     task = as_task(task)
     inputs, labels, validation = _checked_rows(model, x, y, validation_data, task)
     weights = row_weights(task, labels, class_weight, keywords.pop("sample_weight", None))
+    check_label_smoothing(label_smoothing, task, loss)
     if balanced_batches and (task.kind == "regression" or class_weight is not None):
         raise ValueError(
             "`balanced_batches` needs a task with classes, and no `class_weight` beside it."
@@ -192,13 +199,15 @@ def fit(
         keras.utils.set_random_seed(seed)
         seed_layers(trained, seed)
     if balanced_batches:
-        loss = balanced_loss(task, labels, loss)
+        # Which smooths by itself.
+        loss, label_smoothing = balanced_loss(task, labels, loss, label_smoothing), 0.0
     steps_per_epoch = math.ceil(len(labels) / batch_rows)
     with sharing(distribution):
         compile_model(
             model,
             task=task,
             loss=loss,
+            label_smoothing=label_smoothing,
             optimizer=optimizer,
             learning_rate=learning_rate,
             learning_rate_factor=learning_rate_factor,
@@ -210,7 +219,12 @@ def fit(
         )
         if trained is not model:
             compile_model(
-                trained, task=task, loss=loss, optimizer=model.optimizer, jit_compile=jit_compile
+                trained,
+                task=task,
+                loss=loss,
+                label_smoothing=label_smoothing,
+                optimizer=model.optimizer,
+                jit_compile=jit_compile,
             )
     scorer = None if validation is None else ExactScores(*validation, task)
     if count_start is None:
