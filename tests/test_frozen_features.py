@@ -16,6 +16,7 @@ from kfusion.data.lazy_rows import LazyRows
 from kfusion.frozen import feature_store, frozen_features
 from kfusion.frozen.feature_store import digest_rows, even_batches
 from kfusion.frozen.frozen_parts import split_model
+from kfusion.frozen.told_code import is_array
 from kfusion.layers import Frozen
 
 pytestmark = pytest.mark.usefixtures("eagerly")
@@ -619,6 +620,45 @@ def test_what_cannot_be_told_is_run_in_each_epoch_and_said(function, why, tmp_pa
         kf.cache_features(with_activation(function), X["image"], tmp_path, verbose=0)
     assert not computed
     assert not list(tmp_path.iterdir())
+
+
+class MinusBatchMean(keras.layers.Layer):
+    def call(self, inputs):
+        return inputs - keras.ops.mean(inputs, axis=0)
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        MinusBatchMean(),
+        lambda features: features - keras.ops.mean(features, axis=0),
+        lambda features: features / keras.ops.max(features),
+    ],
+)
+def test_what_looks_at_other_rows_of_a_batch_is_run_in_each_epoch(ending, tmp_path):
+    whole = ending_in(keras.layers.Identity())
+    behind = keras.Model(whole.input, ending(whole.output), name="own")
+    for branch in (behind, ending_in(ending)):
+        with pytest.raises(ValueError, match="depends on the rows beside it"):
+            kf.cache_features(branch, X["image"], tmp_path, verbose=0)
+        model = fused(branch)
+        assert split_model(model) is not None
+        assert prepared(model)[0] is model
+
+
+def test_operations_on_each_row_alone_are_kept(tmp_path):
+    whole = ending_in(keras.layers.Identity())
+    scaled = whole.output / (1 + keras.ops.max(whole.output, axis=-1, keepdims=True))
+    branch = keras.Model(whole.input, scaled, name="own")
+    found = kf.cache_features(branch, X["image"], tmp_path, verbose=0)
+    np.testing.assert_allclose(found, branch.predict(X["image"], verbose=0), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="has tensors of text")
+def test_tensors_of_text_are_no_numbers():
+    text, numbers = (keras.ops.convert_to_tensor(value) for value in (["a"], [1.0]))
+    assert not is_array(text)
+    assert is_array(numbers)
 
 
 def test_what_was_refused_under_a_name_is_said(tmp_path):

@@ -399,20 +399,32 @@ class _Rows:
             step.operation for step in steps if isinstance(step.operation, keras.layers.Layer)
         ]
         model = StepsModel(given, steps, self.part.outputs, layers)
-        if self.key.has_own_code:
-            self._check_answers(model)
+        if self.key.has_own_code or self.part.has_bare_operations:
+            few = self._take(np.unique(np.linspace(0, len(self) - 1, NUM_PROBED).astype(int)))
+            if self.key.has_own_code:
+                _check_modes(model, few)
+            _check_rows(model, few)
         return model
 
-    def _check_answers(self, model: StepsModel) -> None:
-        """Runs a few rows as in training and not: nobody knows what users' layers do."""
-        before = model.get_weights()
-        few = self._take(np.arange(min(NUM_PROBED, len(self))))
-        answers = [model(few, training=mode) for mode in (True, False)]
-        after = model.get_weights()
-        model.set_weights(before)
-        same_weights = all(map(np.array_equal, before, after))
-        if not same_weights or not all(map(_is_close, *answers)):
-            raise ChangingPartError("it answers otherwise in training than at inference")
+
+def _check_modes(model: StepsModel, few: Inputs) -> None:
+    """Runs a few rows as in training and not: nobody knows what users' layers do."""
+    before = model.get_weights()
+    answers = [model(few, training=mode) for mode in (True, False)]
+    after = model.get_weights()
+    model.set_weights(before)
+    same_weights = all(map(np.array_equal, before, after))
+    if not same_weights or not all(map(_is_close, *answers)):
+        raise ChangingPartError("it answers otherwise in training than at inference")
+
+
+def _check_rows(model: StepsModel, few: Inputs) -> None:
+    """Runs rows together and alone: operations and users' layers may look at a whole batch."""
+    together = model(few, training=False)
+    for row in range(len(next(iter(few.values())))):
+        alone = model({name: rows[row : row + 1] for name, rows in few.items()}, training=False)
+        if not all(map(_is_close, (output[row : row + 1] for output in together), alone)):
+            raise ChangingPartError("what it answers for a row depends on the rows beside it")
 
 
 def _find(

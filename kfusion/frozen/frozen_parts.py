@@ -117,6 +117,11 @@ class Part:
         """The calls that change rows at random in training."""
         return [step for step in self.steps if is_augmentation(step.operation)]
 
+    @property
+    def has_bare_operations(self) -> bool:
+        """Whether some of its calls are of no layer, and so may mix rows."""
+        return not all(map(_is_of_layers, self.steps))
+
     def widest_call(self) -> int:
         """Bytes that the widest of its calls takes and gives for a row, sizes unknown left out."""
         return max(map(_call_bytes, self.steps), default=0)
@@ -434,6 +439,14 @@ def _part(graph: Graph, outputs: list[Value]) -> Part:
         [step for step in graph.steps if step in steps],
         outputs,
     )
+
+
+def _is_of_layers(step: Step) -> bool:
+    graph = trace(step.operation.model) if isinstance(step.operation, Frozen) else None
+    if graph is not None:
+        return all(map(_is_of_layers, graph.steps))
+    # `branch_from` casts, which is to each number alone.
+    return isinstance(step.operation, keras.layers.Layer) or type(step.operation).__name__ == "Cast"
 
 
 def _call_bytes(step: Step) -> int:

@@ -279,7 +279,12 @@ def is_array(value: Any) -> bool:
     return (
         (type(value) in (np.ndarray, np.memmap) and not value.dtype.hasobject)
         or isinstance(value, keras.Variable)
-        or (keras.ops.is_tensor(value) and not isinstance(value, keras.KerasTensor))
+        or (
+            keras.ops.is_tensor(value)
+            and not isinstance(value, keras.KerasTensor)
+            # Text becomes objects, whose bytes are addresses.
+            and keras.backend.standardize_dtype(value.dtype) != "string"
+        )
     )
 
 
