@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kfusion.frozen import frozen_features
+
 
 @pytest.fixture(autouse=True)
 def image_cache_folder(tmp_path_factory, monkeypatch):
@@ -34,6 +36,22 @@ def left_alone_by_the_collector():
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """How many rows or views were run through a frozen part, one number per batch; none is kept."""
+    frozen_features.IN_MEMORY.clear()
+    counts = []
+    compute = frozen_features._Rows.compute
+
+    def counting(rows, batches):
+        for batch, found in zip(batches, compute(rows, batches), strict=True):
+            counts.append(len(batch))
+            yield found
+
+    monkeypatch.setattr(frozen_features._Rows, "compute", counting)
+    return counts
 
 
 @contextlib.contextmanager

@@ -15,6 +15,8 @@ from kfusion.frozen import frozen_features
 from kfusion.frozen.augmented_views import DrawnView, seed_states, view_digests, view_seeds
 from kfusion.frozen.frozen_parts import AUGMENTATIONS, split_model
 
+pytestmark = pytest.mark.usefixtures("computed")
+
 RANDOM = np.random.default_rng(0)
 X = {
     "image": RANDOM.integers(0, 4, (60, 4, 4, 1)).astype("uint8"),
@@ -88,26 +90,6 @@ def trained(model, **keywords):
 def of_frozen(inputs):
     (found,) = (values for name, values in inputs.items() if name.startswith("frozen"))
     return found
-
-
-@pytest.fixture(autouse=True)
-def empty_memory():
-    frozen_features.IN_MEMORY.clear()
-
-
-@pytest.fixture
-def computed(monkeypatch):
-    """How many views were run through a frozen part, one number per batch."""
-    counts = []
-    compute = frozen_features._Rows.compute
-
-    def counting(rows, batches):
-        for batch, found in zip(batches, compute(rows, batches), strict=True):
-            counts.append(len(batch))
-            yield found
-
-    monkeypatch.setattr(frozen_features._Rows, "compute", counting)
-    return counts
 
 
 def chain(kind):

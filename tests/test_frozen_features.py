@@ -19,7 +19,7 @@ from kfusion.frozen.frozen_parts import split_model
 from kfusion.frozen.told_code import is_array
 from kfusion.layers import Frozen
 
-pytestmark = pytest.mark.usefixtures("eagerly")
+pytestmark = pytest.mark.usefixtures("eagerly", "computed")
 
 RANDOM = np.random.default_rng(0)
 X = {
@@ -62,26 +62,6 @@ def prepared(model, feature_cache="auto", x=X):
     return frozen_features.train_on_features(
         model, x, None, (), feature_cache=feature_cache, verbose=0
     )
-
-
-@pytest.fixture(autouse=True)
-def empty_memory():
-    frozen_features.IN_MEMORY.clear()
-
-
-@pytest.fixture
-def computed(monkeypatch):
-    """How many rows were run through a frozen part, one number per batch."""
-    counts = []
-    compute = frozen_features._Rows.compute
-
-    def counting(rows, batches):
-        for batch, found in zip(batches, compute(rows, batches), strict=True):
-            counts.append(len(batch))
-            yield found
-
-    monkeypatch.setattr(frozen_features._Rows, "compute", counting)
-    return counts
 
 
 def build_residual():
