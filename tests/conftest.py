@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from kfusion.frozen import frozen_features
+from kfusion.frozen.part_rows import PartRows
 
 
 @pytest.fixture(autouse=True)
@@ -43,14 +44,14 @@ def computed(monkeypatch):
     """How many rows or views were run through a frozen part, one number per batch; none is kept."""
     frozen_features.IN_MEMORY.clear()
     counts = []
-    compute = frozen_features._Rows.compute
+    compute = PartRows.compute
 
     def counting(rows, batches):
         for batch, found in zip(batches, compute(rows, batches), strict=True):
             counts.append(len(batch))
             yield found
 
-    monkeypatch.setattr(frozen_features._Rows, "compute", counting)
+    monkeypatch.setattr(PartRows, "compute", counting)
     return counts
 
 

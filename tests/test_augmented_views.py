@@ -11,9 +11,10 @@ import pytest
 import kfusion as kf
 from kfusion.data import training_rows
 from kfusion.data.lazy_rows import LazyRows
-from kfusion.frozen import frozen_features
+from kfusion.frozen import frozen_features, part_rows
 from kfusion.frozen.augmented_views import DrawnView, seed_states, view_digests, view_seeds
 from kfusion.frozen.frozen_parts import AUGMENTATIONS, split_model
+from kfusion.frozen.part_rows import PartRows
 
 pytestmark = pytest.mark.usefixtures("computed")
 
@@ -195,7 +196,7 @@ def test_folds_and_more_views_compute_what_is_new(computed):
 def test_keys_tell_augmentation_apart_and_plain_features_are_others():
     def key(image_branch):
         (part,) = split_model(fused(image_branch), views=True).parts
-        rows = frozen_features._Rows(part, [X], [3])
+        rows = PartRows(part, [X], [3])
         return rows.key.text
 
     assert key(branch(flip())) == key(branch(flip(seed=3)))
@@ -213,7 +214,7 @@ def test_a_killed_run_goes_on_with_the_views_that_are_missing(tmp_path, monkeypa
         undisturbed, X["image"], tmp_path / "other", augmented_views=2, verbose=0
     )
     computed.clear()
-    predict, calls = frozen_features.predict_on_devices, []
+    predict, calls = part_rows.predict_on_devices, []
 
     def failing(model, inputs):
         calls.append(inputs)
@@ -221,7 +222,7 @@ def test_a_killed_run_goes_on_with_the_views_that_are_missing(tmp_path, monkeypa
             raise KeyboardInterrupt
         return predict(model, inputs)
 
-    monkeypatch.setattr(frozen_features, "predict_on_devices", failing)
+    monkeypatch.setattr(part_rows, "predict_on_devices", failing)
     arguments = (branch(flip()), X["image"], tmp_path)
     keywords = {"augmented_views": 2, "batch_size": 50, "verbose": 0}
     with pytest.raises(KeyboardInterrupt):

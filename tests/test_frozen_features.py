@@ -16,6 +16,7 @@ from kfusion.data.lazy_rows import LazyRows
 from kfusion.frozen import feature_store, frozen_features
 from kfusion.frozen.feature_store import digest_rows, even_batches
 from kfusion.frozen.frozen_parts import split_model
+from kfusion.frozen.part_rows import PartRows
 from kfusion.frozen.told_code import is_array
 from kfusion.layers import Frozen
 
@@ -381,7 +382,7 @@ def test_what_always_draws_is_found_by_running_it(noise, tmp_path):
 
 
 def keys_of(model):
-    rows = frozen_features._Rows(split_model(model).parts[0], [X], [1])
+    rows = PartRows(split_model(model).parts[0], [X], [1])
     return rows.key.text, rows.digests(verbose=0).tobytes()
 
 

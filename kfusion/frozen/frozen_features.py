@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,51 +13,31 @@ import numpy as np
 
 from kfusion.data.image_cache import default_cache_folder
 from kfusion.data.inputs import select_inputs
-from kfusion.data.lazy_rows import LazyRows, in_advance
-from kfusion.devices import find_device, predict_on_devices
-from kfusion.frozen.augmented_views import (
-    IS_AUGMENTED,
-    SEEDS,
-    DrawnView,
-    num_generators,
-    seeded_steps,
-    view_digests,
-    view_seeds,
-)
+from kfusion.devices import find_device
 from kfusion.frozen.feature_store import (
     FeatureFiles,
     FeatureMemory,
     Kind,
-    digest_rows,
     read_features,
 )
 from kfusion.frozen.frozen_parts import (
     DTYPES,
     Part,
     Split,
-    Step,
-    StepsModel,
-    Value,
     is_augmentation,
     split_model,
     whole_part,
 )
-from kfusion.frozen.part_keys import PartKey, part_key
+from kfusion.frozen.part_rows import ChangingPartError, Inputs, PartRows
 from kfusion.frozen.told_code import UnknownPartError
+from kfusion.frozen.trained_rest import OfWholeModel, TrainedOnFeatures, named_features
 from kfusion.models.prediction import EVALUATION_BATCH, input_specs
 
 AUTO = "auto"
 IN_MEMORY = FeatureMemory(limit=2**30)
-NUM_PROBED = 4
 # What the widest layer takes and gives for a batch, by where it runs.
 CALL_BYTES_ON_CPU = 2**27
 CALL_BYTES_ELSEWHERE = 2**30
-
-Inputs = dict[str, Any]
-
-
-class ChangingPartError(ValueError):
-    """A part that looks frozen answers otherwise in training, or by the shape of its rows."""
 
 
 class TooLargeError(ValueError):
@@ -128,7 +107,7 @@ def cache_features(
     if kinds is None:
         raise ValueError(f"The shape of what {branch.name!r} gives for a row must be known.")
     files = FeatureFiles(_folder(directory))
-    rows = _Rows(part, [inputs], [1 + augmented_views])
+    rows = PartRows(part, [inputs], [1 + augmented_views])
     try:
         path = files.write(
             rows.key.text,
@@ -193,7 +172,7 @@ def train_on_features(
     if found is None:
         return model, inputs, validation, list(callbacks)
     split, tables = found
-    trained = _TrainedOnFeatures(model, split, augmented_views)
+    trained = TrainedOnFeatures(model, split, augmented_views)
     if validation is not None:
         validation = (tables[1], validation[1])
     return trained, tables[0], validation, [OfWholeModel(callbacks, model)]
@@ -209,222 +188,6 @@ def check_augmented_views(augmented_views: Any) -> None:
         )
     if augmented_views < 0:
         raise ValueError(f"`augmented_views` must be 0 or more. Received: {augmented_views}.")
-
-
-class OfWholeModel(keras.callbacks.CallbackList):
-    """Callbacks that see, stop and save the whole model while a part of it is trained.
-
-    Args:
-        callbacks: Keras callbacks.
-        whole: The model that they see.
-    """
-
-    def __init__(self, callbacks: Sequence[keras.callbacks.Callback], whole: keras.Model):
-        self.whole, self.trained = whole, whole
-        super().__init__(list(callbacks), model=whole)
-        # Only what looks at batches has to be waited for.
-        self.async_safe = self._async_train
-
-    def set_model(self, model):
-        self.trained = model
-        super().set_model(self.whole)
-
-    def on_train_begin(self, logs=None):
-        self.whole.stop_training = False
-        super().on_train_begin(logs)
-
-    def on_train_batch_end(self, batch, logs=None):
-        super().on_train_batch_end(batch, logs)
-        self._stop_if_asked()
-
-    def on_epoch_end(self, epoch, logs=None):
-        super().on_epoch_end(epoch, logs)
-        self._stop_if_asked()
-
-    def on_train_end(self, logs=None):
-        super().on_train_end(logs)
-        self.whole.history = self.trained.history
-        self.whole.history.set_model(self.whole)
-
-    def _stop_if_asked(self) -> None:
-        if self.whole.stop_training:
-            self.trained.stop_training = True
-
-
-class _TrainedOnFeatures(StepsModel):
-    """The rest of a model behind its frozen parts, with the weights of the whole."""
-
-    def __init__(self, whole: keras.Model, split: Split, augmented_views: int):
-        given = {value.tensor.name: value for value in split.inputs}
-        draws = []
-        for part in split.parts:
-            named = _named(split, part)
-            if part.augmentations:
-                # All outputs take the same view of a row.
-                named = {name: _views_of(value) for name, value in named.items()}
-                taken = (list(named.values()),)
-                draws.append(Step(DrawnView(augmented_views), taken, {}, part.outputs))
-            given |= named
-        super().__init__(
-            given,
-            [*draws, *split.steps],
-            split.outputs,
-            [whole, *(step.operation for step in draws)],
-            dtype=whole.dtype_policy,
-            name=whole.name,
-        )
-        run = {id(layer) for step in split.steps for layer in _layers_within(step)}
-        augmenting = [
-            layer
-            for part in split.parts
-            for step in part.augmentations
-            for layer in _layers_within(step)
-            if id(layer) not in run
-        ]
-        # A list would be tracked.
-        self._idle = lambda: augmenting
-
-    def compile(self, *arguments, **keywords):
-        """As of any model. Keras asks all layers within whether XLA takes them, run or not."""
-        hindering = [layer for layer in self._idle() if not layer.supports_jit]
-        for layer in hindering:
-            layer.supports_jit = True
-        try:
-            super().compile(*arguments, **keywords)
-        finally:
-            for layer in hindering:
-                layer.supports_jit = False
-
-    @property
-    def output(self):
-        """As of the whole model."""
-        return self.weights_of[0].output
-
-    @property
-    def output_names(self):
-        """As of the whole model."""
-        return self.weights_of[0].output_names
-
-
-class _Rows:
-    """Rows of one or several tables, one behind the other, and what a part makes of them.
-
-    Where the part augments, it makes as many views of each row of a table as are asked for, one
-    behind the other, of which the first is the plain one; else one.
-    """
-
-    def __init__(self, part: Part, tables: Sequence[Inputs], views: Sequence[int]):
-        names = [value.tensor.name for value in part.inputs]
-        self.part = part
-        self.columns = {name: [table[name] for table in tables] for name in names}
-        self.lengths = [len(table[names[0]]) for table in tables]
-        self.views = list(views) if part.augmentations else [1] * len(tables)
-        per_row = np.repeat(self.views, self.lengths)
-        # Of each view.
-        self._rows = np.repeat(np.arange(len(per_row)), per_row)
-        firsts = np.cumsum(per_row) - per_row
-        self._is_augmented = np.arange(len(self)) != np.repeat(firsts, per_row)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @functools.cached_property
-    def key(self) -> PartKey:
-        """What the part is, and of what shape the rows are."""
-        return part_key(self.part, [tables[0].shape[1:] for tables in self.columns.values()])
-
-    def digests(self, verbose: int | bool) -> np.ndarray:
-        """A digest of each row's views."""
-        tables = zip(*self.columns.values(), strict=True)
-        self._digests = np.concatenate(
-            [
-                view_digests(digest_rows(table, verbose=verbose), num_views)
-                for table, num_views in zip(tables, self.views, strict=True)
-            ]
-        )
-        return self._digests
-
-    def by_table(self, features: np.ndarray) -> list[np.ndarray]:
-        """What is one behind the other as an array per table, with an axis of views if any are."""
-        found, start = [], 0
-        for num_rows, num_views in zip(self.lengths, self.views, strict=True):
-            here = features[start : start + num_rows * num_views]
-            start += len(here)
-            if self.part.augmentations:
-                here = here.reshape(num_rows, num_views, *features.shape[1:])
-            found.append(here)
-        return found
-
-    def compute(self, batches: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
-        """What the part gives for each batch of views; the first one is the largest.
-
-        Seeds come from what `digests` found, which is asked for first.
-        """
-        if not batches:
-            return
-        model, size = self._checked_model(), len(batches[0])
-        # Of one size, so that nothing is compiled twice.
-        filled = [np.resize(batch, size) for batch in batches]
-        taken: Iterable[Inputs] = map(self._take, filled)
-        arrays = [array for tables in self.columns.values() for array in tables]
-        if any(isinstance(array, LazyRows) for array in arrays):
-            row_bytes = sum(array.nbytes for array in arrays) // sum(self.lengths)
-            taken = in_advance(self._take, filled, item_bytes=size * row_bytes)
-        dtypes = [value.tensor.dtype for value in self.part.outputs]
-        for batch, rows in zip(batches, taken, strict=True):
-            outputs = predict_on_devices(model, rows)
-            yield [
-                np.asarray(output)[: len(batch)].astype(dtype, copy=False)
-                for output, dtype in zip(outputs, dtypes, strict=True)
-            ]
-
-    def _take(self, positions: np.ndarray) -> Inputs:
-        # Each row is read once for all of its views.
-        rows, places = np.unique(self._rows[positions], return_inverse=True)
-        found = {name: _rows_of(tables, rows)[places] for name, tables in self.columns.items()}
-        if self.part.augmentations:
-            count = num_generators(self.part.steps)
-            found[SEEDS] = view_seeds(self._digests[positions], count)
-            found[IS_AUGMENTED] = self._is_augmented[positions]
-        return found
-
-    def _checked_model(self) -> StepsModel:
-        """The part as a model that gives the same in training."""
-        given = {value.tensor.name: value for value in self.part.inputs}
-        steps = self.part.steps
-        if self.part.augmentations:
-            further, steps = seeded_steps(steps)
-            given |= further
-        layers = [
-            step.operation for step in steps if isinstance(step.operation, keras.layers.Layer)
-        ]
-        model = StepsModel(given, steps, self.part.outputs, layers)
-        if self.key.has_own_code or self.part.has_bare_operations:
-            few = self._take(np.unique(np.linspace(0, len(self) - 1, NUM_PROBED).astype(int)))
-            if self.key.has_own_code:
-                _check_modes(model, few)
-            _check_rows(model, few)
-        return model
-
-
-def _check_modes(model: StepsModel, few: Inputs) -> None:
-    """Runs a few rows as in training and not: nobody knows what users' layers do."""
-    before = model.get_weights()
-    answers = [model(few, training=mode) for mode in (True, False)]
-    after = model.get_weights()
-    model.set_weights(before)
-    same_weights = all(map(np.array_equal, before, after))
-    if not same_weights or not all(map(_is_close, *answers)):
-        raise ChangingPartError("it answers otherwise in training than at inference")
-
-
-def _check_rows(model: StepsModel, few: Inputs) -> None:
-    """Runs rows together and alone: operations and users' layers may look at a whole batch."""
-    together = model(few, training=False)
-    for row in range(len(next(iter(few.values())))):
-        alone = model({name: rows[row : row + 1] for name, rows in few.items()}, training=False)
-        if not all(map(_is_close, (output[row : row + 1] for output in together), alone)):
-            raise ChangingPartError("what it answers for a row depends on the rows beside it")
 
 
 def _find(
@@ -461,7 +224,7 @@ def _find(
                 trained |= part.operations
                 kept = False
                 continue
-            for name, arrays in zip(_named(split, part), features, strict=True):
+            for name, arrays in zip(named_features(split, part), features, strict=True):
                 for table, array in zip(found, arrays, strict=True):
                     table[name] = array
         if kept:
@@ -504,7 +267,7 @@ def _kept_features(
     names = [value.tensor.name for value in part.inputs]
     if kinds is None or any(len({t[name].shape[1:] for t in tables}) > 1 for name in names):
         raise ChangingPartError("rows have no shape in common")
-    rows = _Rows(part, tables, views)
+    rows = PartRows(part, tables, views)
     key = rows.key.text
     store: FeatureMemory | FeatureFiles = IN_MEMORY
     if feature_cache == AUTO:
@@ -581,39 +344,6 @@ def _kinds(part: Part) -> list[Kind] | None:
     kinds = [Kind(tuple(v.tensor.shape[1:]), v.tensor.dtype) for v in part.outputs]
     is_known = all(None not in kind.shape and kind.dtype in DTYPES for kind in kinds)
     return kinds if is_known else None
-
-
-def _named(split: Split, part: Part) -> dict[str, Value]:
-    """A part's outputs by names with a dot, which no input has."""
-    number = split.parts.index(part)
-    return {f"frozen.{number}.{i}": value for i, value in enumerate(part.outputs)}
-
-
-def _layers_within(step: Step) -> list[keras.layers.Layer]:
-    is_layer = isinstance(step.operation, keras.layers.Layer)
-    return step.operation._flatten_layers() if is_layer else []
-
-
-def _views_of(value: Value) -> Value:
-    """What holds several views of each row of a value."""
-    tensor = value.tensor
-    return Value(keras.KerasTensor((None, None, *tensor.shape[1:]), tensor.dtype))
-
-
-def _rows_of(tables: Sequence[np.ndarray], positions: np.ndarray) -> np.ndarray:
-    """Rows of tables that count as one behind the other."""
-    found = np.empty((len(positions), *tables[0].shape[1:]), tables[0].dtype)
-    start = 0
-    for table in tables:
-        here = (positions >= start) & (positions < start + len(table))
-        found[here] = table[positions[here] - start]
-        start += len(table)
-    return found
-
-
-def _is_close(a: Any, b: Any) -> bool:
-    a, b = (keras.ops.convert_to_numpy(each).astype(np.float64) for each in (a, b))
-    return np.allclose(a, b, rtol=1e-2, atol=1e-3 * np.abs(b).max(initial=0), equal_nan=True)
 
 
 def _folder(directory: str | os.PathLike | None) -> Path:
