@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from kfusion.stacked.fit_data import FitData
 from kfusion.stacked.stacked_epochs import StackedEpochs
-from kfusion.stacked.stacked_fit import BuiltMember, dials_in_use
 from kfusion.tasks import Task
 
 # Programs that are kept: those used last.
@@ -59,24 +58,21 @@ class Programs:
     def find(
         self,
         key: str,
-        group: Sequence[BuiltMember],
         size: int,
         make: Callable[[], StackedEpochs],
     ) -> tuple[StackedEpochs, int]:
         """The stack for members, and how many it takes: as many, or up to twice as many.
 
         Args:
-            key: Text that the members share.
-            group: The members.
+            key: Text that all members share which it may take.
             size: Int, how many are to be trained at once.
             make: Makes a stack where none is kept.
         """
-        own = f"{key} {dials_in_use(group)}"
-        fitting = [kept for text, kept in self._kept if text == own and size <= kept <= 2 * size]
+        fitting = [kept for text, kept in self._kept if text == key and size <= kept <= 2 * size]
         taken = min(fitting, default=size)
-        stack = self._kept.pop((own, taken), None) or make()
+        stack = self._kept.pop((key, taken), None) or make()
         # The one used last is the last one.
-        self._kept[own, taken] = stack
+        self._kept[key, taken] = stack
         while len(self._kept) > MOST_KEPT:
             del self._kept[next(iter(self._kept))]
         return stack, taken
