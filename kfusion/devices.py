@@ -120,6 +120,17 @@ def distribution_of(model: Any) -> Any:
     return None
 
 
+def shares_batches() -> bool:
+    """Whether several devices share the batches of models that are built here."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return num_devices(tf.distribute.get_strategy()) > 1
+    if keras.backend.backend() == "jax":
+        return num_devices(keras.distribution.distribution()) > 1
+    return False
+
+
 def num_devices(distribution: Any) -> int:
     """How many devices share a batch; 1 for None."""
     if distribution is None:

@@ -436,11 +436,46 @@ def test_without_rows_that_judge_the_last_epoch_counts():
         ({"optimizer": "nothing"}, "`optimizer` must be a Keras optimizer or its name"),
         ({"label_smoothing": 1.0}, "`label_smoothing` must be 0 or more and below 1"),
         ({"label_smoothing": 0.1, "loss": "hinge"}, "give another loss one of its own"),
+        ({"task": kfusion.task("regression")}, "`task` may differ in class rates or scale alone"),
     ],
 )
 def test_mistakes_are_told_before_training(member, message):
     with pytest.raises(ValueError, match=message):
         fit_many(build, *TRAIN, task="binary", members=[member], validation_data=JUDGE, verbose=0)
+
+
+@pytest.mark.parametrize("kind", ["binary", "regression"])
+def test_folds_have_rates_and_scales_of_their_own_and_other_numbers_of_judges(kind):
+    x = {"tabular": TRAIN[0]["tabular"]}
+    y = TRAIN[1] if kind == "binary" else 30 + 5 * x["tabular"][:, 0] ** 2
+    names = ["no", "yes"] if kind == "binary" else None
+
+    def build_ensemble(own):
+        branch = kfusion.tabular_branch(3, units=4, encoder="tabm", members=3)
+        return kfusion.build_unimodal_model(branch, task=own, head_units=4)
+
+    folds = [(np.arange(40), np.arange(40, 70)), (np.arange(30, 70), np.arange(21))]
+    tasks = [kfusion.task(kind, y=y[rows], class_names=names) for rows, _ in folds]
+    fits = fit_many(
+        build_ensemble, x, y, task=kfusion.task(kind, y=y, class_names=names), epochs=EPOCHS,
+        batch_size=BATCH, learning_rate=1e-3, patience=None, verbose=0,
+        members=[
+            {"own": own, "task": own, "rows": rows, "validation_rows": judges, "seed": 3}
+            for own, (rows, judges) in zip(tasks, folds, strict=True)
+        ],
+    )  # fmt: skip
+    for number, (own, (rows, judges)) in enumerate(zip(tasks, folds, strict=True)):
+        fit = fits[number]
+        losses, _ = train_alone(
+            functools.partial(build_ensemble, own), x, y, task=own, seed=3, batch_size=BATCH,
+            epochs=EPOCHS, positions=rows, learning_rate=1e-3,
+        )  # fmt: skip
+        assert fit.at_once == 2
+        assert fit.history["loss"] == pytest.approx(losses, abs=1e-5)
+        held = {name: values[judges] for name, values in x.items()}
+        scores = kfusion.evaluate(fits.model(number), held, y[judges], task=own)
+        for name in ("loss", "auc" if kind == "binary" else "rmse"):
+            assert fit.scores[f"val_{name}"] == pytest.approx(scores[name], rel=1e-5)
 
 
 def test_folds_do_not_overlap():

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,12 @@ import numpy as np
 import pandas as pd
 
 from kfusion.data.folds import Fold
+from kfusion.estimators.member_folds import MemberFolds
 from kfusion.estimators.members import Member, Rows
 from kfusion.estimators.presence_blends import fit_presence_blends, rows_by_presence
-from kfusion.models.prediction import predict
-from kfusion.progress import progress
+from kfusion.progress import Progress, progress
 from kfusion.tasks import Task
-from kfusion.tasks import task as make_task
-from kfusion.validation.cross_validation import CrossValidation, FoldError, FoldResult, history_of
+from kfusion.validation.cross_validation import CrossValidation, FoldResult
 from kfusion.validation.finished_parts import FinishedParts, fold_name, part_name
 
 # Parts of the rows that one split holds out, of which each is judged by a blend of the others.
@@ -55,71 +53,53 @@ def bag(
     Raises:
         FoldError: If a fit fails; names the member and fold.
     """
-    jobs = [(name, fold) for name in members for fold in folds]
-    results: dict[str, list[FoldResult]] = {name: [] for name in members}
+    results: dict[str, list[FoldResult]] = {}
     with contextlib.ExitStack() as held:
         folders = {}
         for name in members if directory is not None else ():
             folders[name] = FinishedParts(Path(directory or "") / part_name(name), True)
             held.enter_context(folders[name].opened({**(about or {}), "member": name}))
-        bar = progress(jobs, description="members", verbose=verbose)
-        for name, fold in bar:
-            bar.note(f"{name}, fold {fold.number + 1} of {len(folds)}")
+        bar = progress(range(len(members) * len(folds)), description="members", verbose=verbose)
+        held.enter_context(bar)
+        for name, member in members.items():
+            fits = MemberFolds(name, member, rows, task, seed)
             folder = folders.get(name)
             if folder is None:
-                result = _fit(name, members[name], rows, fold, task, seed)
+                found = _fit(fits, folds, len(folds), bar)
             else:
-                part = fold_name(fold.number)
-                if not folder.has(part):
-                    result = _fit(name, members[name], rows, fold, task, seed)
-                    folder.write(
-                        part,
-                        result.predictions,
-                        result.seconds,
-                        result.model,
-                        result.history,
-                    )
-                result = FoldResult(fold, *folder.read(part))
-            results[name].append(result)
+                found = _kept(fits, folds, bar, folder)
+            results[name] = sorted(found, key=lambda result: result.fold.number)
     return {name: CrossValidation(task, rows.y, found) for name, found in results.items()}
 
 
-def _fit(name: str, member: Member, rows: Rows, fold: Fold, task: Task, seed: int) -> FoldResult:
-    started = time.perf_counter()
-    train, test = rows.take(fold.train), rows.take(fold.test)
-    train = train.take(train.having(member.modalities))
-    is_judged = test.having(member.modalities)
-    held = test.take(is_judged)
-    # What a member has no input for, it knows as much of as the class rates or the mean tell.
-    predictions = np.tile(_mean_answer(rows.take(fold.train), task), (len(test), 1))
-    # The same start for members that differ in what they see alone.
-    drawn = int(np.random.SeedSequence([seed, fold.number]).generate_state(1)[0] % 2**31)
-    try:
-        if not (len(train) and len(held)):
-            raise ValueError(f"No rows have all of {', '.join(member.modalities)}.")
-        model = member.fit(train, held, _task_of(train, task), drawn)
-        predictions[is_judged] = task.check_predictions(predict(model, held.x), len(held))
-    except Exception as error:
-        raise FoldError(
-            f"Member {name!r} failed in fold {fold.number + 1}. {type(error).__name__}: {error}"
-        ) from error
-    seconds = time.perf_counter() - started
-    return FoldResult(fold, predictions, seconds, model, history_of(model))
+def _fit(
+    fits: MemberFolds, folds: Sequence[Fold], num_folds: int, bar: Progress
+) -> Iterator[FoldResult]:
+    """Fits folds, those together that can be."""
+    for together in fits.at_once(folds):
+        numbers = " and ".join(str(fold.number + 1) for fold in together)
+        bar.note(f"{fits.name}, fold {numbers} of {num_folds}")
+        for result in fits.fit(together):
+            yield result
+            bar.advance()
 
 
-def _mean_answer(rows: Rows, task: Task) -> np.ndarray:
-    """`(units,)`: the class rates, or the mean target."""
-    if task.kind == "regression":
-        return np.array([rows.y.mean()])
-    rates = np.bincount(rows.y, minlength=len(task.class_names)) / len(rows)
-    return rates[-task.units :]
-
-
-def _task_of(rows: Rows, task: Task) -> Task:
-    """The task with the class rates, or the target's scale, of these rows alone."""
-    if len(np.unique(rows.y)) < 2:
-        return task
-    return make_task(task.kind, y=rows.y, class_names=task.class_names or None)
+def _kept(
+    fits: MemberFolds, folds: Sequence[Fold], bar: Progress, folder: FinishedParts
+) -> Iterator[FoldResult]:
+    """Fits the folds that are not finished yet, keeps them, and reads all."""
+    left = [fold for fold in folds if not folder.has(fold_name(fold.number))]
+    bar.advance(len(folds) - len(left))
+    for result in _fit(fits, left, len(folds), bar):
+        folder.write(
+            fold_name(result.fold.number),
+            result.predictions,
+            result.seconds,
+            result.model,
+            result.history,
+        )
+    for fold in folds:
+        yield FoldResult(fold, *folder.read(fold_name(fold.number)))
 
 
 def blend_outside(

@@ -71,16 +71,33 @@ Fit = Callable[[Rows, Rows, Task, int], keras.Model]
 
 
 @dataclasses.dataclass(frozen=True)
+class VectorNetwork:
+    """A network from vectors alone, which several folds may train at once.
+
+    Attributes:
+        build: Callable `build(task=task) -> model`.
+        length: How long it trains, by the number of rows.
+        learning_rate_factor: Float, as of `fit`.
+    """
+
+    build: Callable[..., keras.Model]
+    length: Length
+    learning_rate_factor: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
 class Member:
     """One kind of model.
 
     Attributes:
         modalities: Names of the inputs that it learns from.
         fit: Callable `fit(train, held, task, seed) -> model`; it stops by the held rows.
+        network: `VectorNetwork` that `fit` trains, if that is all it does.
     """
 
     modalities: tuple[str, ...]
     fit: Fit
+    network: VectorNetwork | None = None
 
 
 def standard_members(
@@ -111,22 +128,24 @@ def standard_members(
     """
     builders = _builders(x, inputs, schema)
     members: dict[str, Member] = {}
+    are_vectors = {key: _is_vector(x, key) for key in builders}
     for key, build in builders.items():
-        keywords: dict[str, Any] = {}
+        factor = 1.0
         if key == TABULAR and schema is not None and encoder == "tabm":
             build = partial(tabular_branch, schema, encoder="tabm", dropout=0.1)
-            keywords["learning_rate_factor"] = 3.0
+            factor = 3.0
+        length = _length(x, [key], epochs)
         network = partial(_build_single, build)
-        fit_one = partial(_fit_network, network, _length(x, [key], epochs), **keywords)
-        members[called(key)] = Member((key,), fit_one)
+        members[called(key)] = _network_member((key,), network, length, factor, are_vectors[key])
     if len(builders) > 1:
         length = _length(x, builders, epochs)
-        fit_fused = (
-            partial(_fit_residual, builders, length)
-            if residual
-            else partial(_fit_network, partial(_build_fused, builders), length)
-        )
-        members[FUSED] = Member(tuple(builders), fit_fused)
+        if residual:
+            members[FUSED] = Member(tuple(builders), partial(_fit_residual, builders, length))
+        else:
+            fused = partial(_build_fused, builders)
+            members[FUSED] = _network_member(
+                tuple(builders), fused, length, 1.0, all(are_vectors.values())
+            )
     is_category = [] if schema is None else tree_categories(schema)
     if TABULAR in builders:
         members[TREES] = Member((TABULAR,), partial(_fit_trees, (TABULAR,), is_category))
@@ -170,7 +189,25 @@ def _build_fused(builders: Mapping[str, Callable[[], keras.Model]], task: Task) 
     return build_fusion_model(branches, task=task, auxiliary_heads=True)
 
 
-class _Length(NamedTuple):
+def _is_vector(x: Mapping[str, np.ndarray], key: str) -> bool:
+    """Whether an input is one, or features stand for it; token ids are none."""
+    array = x[features_of(key) if features_of(key) in x else key]
+    return len(array.shape) == 2 and array.dtype.kind == "f"
+
+
+def _network_member(
+    keys: tuple[str, ...],
+    build: Callable[..., keras.Model],
+    length: Length,
+    learning_rate_factor: float,
+    is_of_vectors: bool,
+) -> Member:
+    fit_one = partial(_fit_network, build, length, learning_rate_factor=learning_rate_factor)
+    network = VectorNetwork(build, length, learning_rate_factor)
+    return Member(keys, fit_one, network if is_of_vectors else None)
+
+
+class Length(NamedTuple):
     """How long a network trains: so many epochs, or as many as make enough steps."""
 
     epochs: int | None = None
@@ -182,15 +219,15 @@ class _Length(NamedTuple):
         return self.epochs or max(self.fewest, math.ceil(self.steps / per_epoch))
 
 
-def _length(x: Mapping[str, np.ndarray], keys: Collection[str], epochs: int | None) -> _Length:
+def _length(x: Mapping[str, np.ndarray], keys: Collection[str], epochs: int | None) -> Length:
     """Networks of images train for fewer steps, which are longer."""
     has_images = any(key in x and x[key].dtype == np.uint8 for key in keys)
     has_features = any(features_of(key) in x for key in keys)
-    return _Length(epochs, *(IMAGE_STEPS if has_images or has_features else TABLE_STEPS))
+    return Length(epochs, *(IMAGE_STEPS if has_images or has_features else TABLE_STEPS))
 
 
 def _fit_network(
-    build, length: _Length, train: Rows, held: Rows, task: Task, seed: int, **keywords: Any
+    build, length: Length, train: Rows, held: Rows, task: Task, seed: int, **keywords: Any
 ) -> keras.Model:
     keras.utils.set_random_seed(seed)
     model = build(task=task)
@@ -211,7 +248,7 @@ def _fit_network(
     return model
 
 
-def _fit_residual(builders, length: _Length, train: Rows, held: Rows, task: Task, seed: int):
+def _fit_residual(builders, length: Length, train: Rows, held: Rows, task: Task, seed: int):
     alone = {
         name: _fit_network(partial(_build_single, build), length, train, held, task, seed)
         for name, build in builders.items()

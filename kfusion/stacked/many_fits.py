@@ -14,17 +14,17 @@ import keras
 import numpy as np
 
 from kfusion.data.rows import take_rows
-from kfusion.models.building import holds_an_ensemble
 from kfusion.models.residual import starts_from_the_best
 from kfusion.progress import progress
 from kfusion.stacked.fit_data import FitData
 from kfusion.stacked.member_settings import (
     MemberSettings,
+    check_same_kind,
     check_settings,
     is_elementwise,
     read_members,
 )
-from kfusion.stacked.model_dials import dials_of, states_but_dropouts, structure_of
+from kfusion.stacked.model_dials import dials_of, scales_of, states_but_dropouts, structure_of
 from kfusion.stacked.programs import Programs
 from kfusion.stacked.stacked_epochs import BACKENDS
 from kfusion.stacked.stacked_fit import (
@@ -104,10 +104,9 @@ def fit_many(
 
     It pays for small networks on vectors, whose training is mostly overhead. Members that cannot
     share a program (an optimizer that is no name from `kfusion.optimizers.LEARNING_RATES`, a
-    residual fusion, weights under constraints, half precision, a model of a user's own class; on
-    tensorflow an ensemble within a network; the torch backend) are trained one by one by `fit`,
-    with a warning; their `alone_because` says why. An optimizer given as an instance is copied for
-    each.
+    residual fusion, weights under constraints, half precision, a model of a user's own class; the
+    torch backend) are trained one by one by `fit`, with a warning; their `alone_because` says why.
+    An optimizer given as an instance is copied for each.
 
     A member whose training diverges in its first epoch has a `failure` in place of weights, and
     so has one trained by itself for which memory does not suffice; the others are trained none the
@@ -123,7 +122,8 @@ def fit_many(
             `learning_rate`, `learning_rate_factor`, `learning_rate_schedule`, `weight_decay`,
             `loss`, `label_smoothing`, `class_weight`, `sample_weight` (of all rows of `x`),
             `batch_size`, `epochs`, `patience` and `seed`, as of `fit`; `rows` and
-            `validation_rows`, positions in `x`, are a fold of its own. All others are for `build`.
+            `validation_rows`, positions in `x`, are a fold of its own; `task` is that of its own
+            rows, where its model has their class rates or scale. All others are for `build`.
         validation_data: `(x, y)` of the rows that judge all members.
         epochs: Int, of members that do not say otherwise, as all that follow.
         batch_size: Int; by default as `fit` chooses by the number of rows.
@@ -210,6 +210,7 @@ def _build_checked(build, settings: MemberSettings, data: FitData) -> keras.Mode
     if settings.fit["batch_size"] is None:
         settings.fit["batch_size"] = default_batch_size(len(settings.rows))
     check_settings(settings, data.task)
+    check_same_kind(settings.task_of(data.task), data.task)
     keras.utils.set_random_seed(settings.seed)
     model = build(**settings.build)
     if not isinstance(model, keras.Model):
@@ -229,7 +230,7 @@ def _start_of(number: int, settings: MemberSettings, model: keras.Model) -> Buil
         number,
         settings,
         [keras.ops.convert_to_numpy(v.value) for v in model.trainable_variables],
-        [keras.ops.convert_to_numpy(v.value) for v in states],
+        [keras.ops.convert_to_numpy(v.value) for v in states] + scales_of(model),
         dials_of(model),
         [places[id(v)] for v in model.weights],
     )
@@ -243,9 +244,6 @@ def _why_alone(model: keras.Model, settings: MemberSettings) -> str | None:
         return f"the optimizer {settings.fit['optimizer']!r} may work on whole variables"
     if not type(model).__module__.startswith("keras."):
         return f"a {type(model).__name__} may train in a way of its own"
-    if keras.backend.backend() == "tensorflow" and holds_an_ensemble(model):
-        # `BiasAdd` of channels in front, which Keras makes of a bias for each member of it.
-        return "TensorFlow's vectorising map adds biases of an ensemble along the wrong axis"
     if starts_from_the_best(model):
         return "the start of a residual fusion competes with its epochs"
     if any(v.constraint is not None for v in model.trainable_variables):
@@ -268,7 +266,7 @@ def _fit_group(
     if isinstance(most, str):
         most = members_at_once(model, group[0].settings.fit["batch_size"])
     size = math.ceil(len(group) / math.ceil(len(group) / most))
-    rows, used = data.of(model), dials_in_use(group)
+    rows, used = data.of(model), dials_in_use(group, data.task)
     stack, size = programs.find(
         f"{key} {used}", size, lambda: make_stack(model, group, used, data.task, rows)
     )
@@ -284,7 +282,9 @@ def _fit_alone(settings: MemberSettings, data: FitData, build, reason: str) -> M
     """Trains a member with `fit`; a divergence, or memory that does not suffice, is its failure."""
     keras.utils.set_random_seed(settings.seed)
     model = build(**settings.build)
-    keywords = {k: v for k, v in settings.fit.items() if k not in ("rows", "validation_rows")}
+    others = ("rows", "validation_rows", "task")
+    keywords = {k: v for k, v in settings.fit.items() if k not in others}
+    task = settings.task_of(data.task)
     if keywords["sample_weight"] is not None:
         keywords["sample_weight"] = np.asarray(keywords["sample_weight"])[settings.rows]
     given = keywords["optimizer"]
@@ -296,7 +296,7 @@ def _fit_alone(settings: MemberSettings, data: FitData, build, reason: str) -> M
     judges = rows.judges(settings)
     try:
         history = fit(
-            model, x, y, task=data.task, validation_data=judges, **keywords, doctor=False, verbose=0
+            model, x, y, task=task, validation_data=judges, **keywords, doctor=False, verbose=0
         )
     except Exception as error:
         if not (isinstance(error, RuntimeError) or is_out_of_memory(error)):

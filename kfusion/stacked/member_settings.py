@@ -34,6 +34,7 @@ DEFAULTS: dict[str, Any] = {
     "epochs": 30,
     "patience": 8,
     "seed": None,
+    "task": None,
     "rows": None,
     "validation_rows": None,
 }
@@ -89,7 +90,6 @@ class MemberSettings:
 
     def common(self) -> str:
         """Text that members must share to be trained in one program, besides their structure."""
-        judges = None if self.validation_rows is None else len(self.validation_rows)
         rate, loss = self.fit["learning_rate"], self.fit["loss"]
         if not isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
             rate = None
@@ -98,7 +98,11 @@ class MemberSettings:
             for name in ("optimizer", "learning_rate_schedule", "batch_size", "epochs")
         }
         shared = [fit, loss, None if rate is None else [repr(rate), rate.get_config()]]
-        return json.dumps([*shared, len(self.rows), judges], default=_as_told_apart)
+        return json.dumps([*shared, len(self.rows)], default=_as_told_apart)
+
+    def task_of(self, task: Task) -> Task:
+        """Its own, or that of all members."""
+        return task if self.fit["task"] is None else self.fit["task"]
 
 
 def read_members(
@@ -171,6 +175,15 @@ def check_settings(settings: MemberSettings, task: Task) -> None:
             highest_rate(fit["optimizer"], rate, fit["learning_rate_factor"])
         settings.unit_schedule()
         _usual_decay(fit["optimizer"])
+
+
+def check_same_kind(own: Task, of_all: Task) -> None:
+    """Raises `ValueError` if a member's task is of another kind, or other classes, than all."""
+    if (own.kind, own.class_names) != (of_all.kind, of_all.class_names):
+        raise ValueError(
+            "A member's `task` may differ in class rates or scale alone from that of all, "
+            f"{of_all}. Received: {own}."
+        )
 
 
 def weight_decay_of(settings: MemberSettings) -> float | None:

@@ -1,9 +1,10 @@
-"""What may differ between models of one structure: dropout, L2, random states, smoothed labels."""
+"""What may differ between models of one structure: rates, penalties, seeds, scales, smoothing."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import numbers
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -84,11 +85,17 @@ def states_but_dropouts(model: keras.Model) -> list[keras.Variable]:
     return [v for v in model.non_trainable_variables if id(v) not in of_dropouts]
 
 
+def scales_of(model: keras.Model) -> list[np.ndarray]:
+    """`(2,)` scale and offset of each layer that rescales by two numbers."""
+    return [np.array([each.scale, each.offset], np.float32) for each in _rescalings(model)]
+
+
 class DialledModel:
     """A model whose dials are tensors given anew in each call, which may be traced ones.
 
-    The model given is changed for good: its own rates and penalties count no longer, nor the
-    smoothing of its losses.
+    The model given is changed for good: its own rates, penalties and scales count no longer, nor
+    the smoothing of its losses. Its states are those of `states_but_dropouts`, and `scales_of`
+    behind them.
 
     Args:
         model: Functional `keras.Model`, compiled.
@@ -109,6 +116,13 @@ class DialledModel:
         self.dials = Dials(None, None, None)
         # Before the model loses its own generators.
         self.states = states_but_dropouts(model)
+        for layer, values in zip(_rescalings(model), scales_of(model), strict=True):
+            self.states.append(keras.Variable(values, trainable=False))
+            layer.call = _rescaling(layer, self.states[-1])
+        if keras.backend.backend() == "tensorflow":
+            for layer in model._flatten_layers():
+                if type(layer) is keras.layers.EinsumDense and layer.bias is not None:
+                    layer.call = _einsum_dense(layer)
         self.generators = [keras.random.SeedGenerator(0) for _ in is_dropped]
         for i, (layer, drops) in enumerate(zip(dropouts(model), is_dropped, strict=True)):
             layer.call = self._dropout(i, layer) if drops else _passed_on
@@ -154,6 +168,39 @@ def _losses(model: keras.Model) -> list[Any]:
     """What a model is compiled with; for an ensemble, what each of its members is judged by."""
     losses = [loss for loss in keras.tree.flatten(model.loss) if loss is not None]
     return [loss.loss if isinstance(loss, MeanOverMembers) else loss for loss in losses]
+
+
+def _rescalings(model: keras.Model) -> list[keras.layers.Rescaling]:
+    """The layers that scale all values by one number and shift them by another."""
+    return [
+        layer
+        for layer in model._flatten_layers()
+        if type(layer) is keras.layers.Rescaling
+        and _is_number(layer.scale)
+        and _is_number(layer.offset)
+    ]
+
+
+def _rescaling(layer: keras.layers.Rescaling, scale_and_offset: keras.Variable):
+    def call(inputs):
+        scale, offset = ops.unstack(ops.cast(scale_and_offset, layer.compute_dtype))
+        return ops.cast(inputs, layer.compute_dtype) * scale + offset
+
+    return call
+
+
+def _einsum_dense(layer: keras.layers.EinsumDense):
+    """Its call without Keras' addition, which makes a `BiasAdd` of one bias a channel in front.
+
+    Of that TensorFlow's vectorising map makes an addition along another axis.
+    """
+
+    def call(inputs, training=None):
+        outputs = ops.einsum(layer.equation, inputs, layer.kernel)
+        outputs = ops.subtract(outputs, ops.negative(layer.bias))
+        return outputs if layer.activation is None else layer.activation(outputs)
+
+    return call
 
 
 def _passed_on(inputs, training=False):
@@ -204,10 +251,18 @@ def _without_dials(config: Any, names: Mapping[str, str], key: str = "") -> Any:
         if left.get("module") == "keras.layers":
             if left.get("class_name") in [kind.__name__ for kind in _DROPOUTS]:
                 inner.update(rate=None, seed=None)
+            if left.get("class_name") == "Rescaling":
+                inner.update((own, 0.0) for own in ("scale", "offset") if _is_number(inner[own]))
             inner.update((own, None) for own, value in inner.items() if _is_on_weights(own, value))
+            # Each member brings what its weights start from.
+            inner.update((own, None) for own in inner if own.endswith("_initializer"))
         if str(left.get("registered_name")).startswith("kfusion>"):
             inner.update((own, None) for own in _OWN_DIALS if own in inner)
     return left
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real)
 
 
 def _is_on_weights(argument: str, config: Any) -> bool:

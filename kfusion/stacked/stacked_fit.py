@@ -136,14 +136,15 @@ class DialsInUse:
     smooths: bool
 
 
-def dials_in_use(group: Sequence[BuiltMember]) -> DialsInUse:
-    """What the members of a group have among them."""
+def dials_in_use(group: Sequence[BuiltMember], task: Task) -> DialsInUse:
+    """What the members of a group have among them; `task` is that of all."""
     weights = ("class_weight", "sample_weight")
     return DialsInUse(
         tuple(np.any([each.dials.rates > 0 for each in group], axis=0).tolist()),
         tuple(np.any([each.dials.penalties > 0 for each in group], axis=0).tolist()),
         any(weight_decay_of(each.settings) is not None for each in group),
-        any(each.settings.fit[name] is not None for each in group for name in weights),
+        any(each.settings.fit[name] is not None for each in group for name in weights)
+        or any(each.settings.task_of(task).loss_weight != task.loss_weight for each in group),
         any(each.settings.fit["label_smoothing"] > 0 for each in group),
     )
 
@@ -193,7 +194,10 @@ def _stacked(
     first = group[0].settings
     judged = np.zeros(0, np.int32)
     if first.validation_rows is not None:
-        judged = np.stack([np.asarray(each.settings.validation_rows, np.int32) for each in group])
+        own = [np.asarray(each.settings.validation_rows, np.int32) for each in group]
+        longest = max(len(rows) for rows in own)
+        # The last row again fills up what has fewer, and is not judged again.
+        judged = np.stack([np.pad(rows, (0, longest - len(rows)), "edge") for rows in own])
     elif rows.validation is not None:
         judged = np.arange(len(rows.validation[1]), dtype=np.int32)
     return Members(
@@ -231,7 +235,8 @@ def _weights(settings: MemberSettings, task: Task, labels: np.ndarray) -> np.nda
     of_rows = row_weights(task, labels[settings.rows], settings.fit["class_weight"], sample_weight)
     weights = np.zeros(len(labels), np.float32)
     weights[settings.rows] = 1 if of_rows is None else of_rows
-    return weights
+    # The program weighs the loss as the task of all members does.
+    return weights * np.float32(settings.task_of(task).loss_weight / task.loss_weight)
 
 
 @dataclasses.dataclass
@@ -316,7 +321,9 @@ def _judge(courses, predictions: np.ndarray, task: Task, epoch: int) -> None:
     for course, answers in zip(courses, predictions, strict=True):
         if course.is_over:
             continue
-        scores = {f"val_{k}": v for k, v in task.scores(course.labels, answers).items()}
+        answers = answers[: len(course.labels)]
+        scored = course.member.settings.task_of(task).scores(course.labels, answers)
+        scores = {f"val_{name}": value for name, value in scored.items()}
         course.log(scores)
         if course.best.judge(scores):
             course.best_epoch = epoch
