@@ -1,6 +1,7 @@
 """Members of a stack are what they would be alone; what cannot be stacked says so."""
 
 import functools
+import types
 
 import keras
 import numpy as np
@@ -436,12 +437,36 @@ def test_without_rows_that_judge_the_last_epoch_counts():
         ({"optimizer": "nothing"}, "`optimizer` must be a Keras optimizer or its name"),
         ({"label_smoothing": 1.0}, "`label_smoothing` must be 0 or more and below 1"),
         ({"label_smoothing": 0.1, "loss": "hinge"}, "give another loss one of its own"),
+        ({"sample_weight": [1.0] * 9}, "sample_weight has 9, y has 70"),
+        ({"class_weight": {0: 1.0}}, r"no weight for the label\(s\) \[1\]"),
         ({"task": kfusion.task("regression")}, "`task` may differ in class rates or scale alone"),
     ],
 )
 def test_mistakes_are_told_before_training(member, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as raised:
         fit_many(build, *TRAIN, task="binary", members=[member], validation_data=JUDGE, verbose=0)
+    assert "ember 0" in f"{raised.value} {getattr(raised.value, '__notes__', '')}"
+
+
+class WithoutConfig(keras.layers.Layer):
+    def __init__(self, held):
+        super().__init__()
+        self.held = held
+
+    def call(self, inputs):
+        return inputs * self.held.factor
+
+
+def test_a_layer_without_a_config_is_trained_by_itself():
+    held = types.SimpleNamespace(factor=2.0)
+
+    def build_with_it():
+        model = build()
+        return keras.Model(model.input, WithoutConfig(held)(model.output) / 2.0)
+
+    with pytest.warns(UserWarning, match="by itself: a layer of it has no config"):
+        fits = fit_many(build_with_it, *TRAIN, task="binary", members=[{}], epochs=1, verbose=0)
+    assert fits[0].alone_because == "a layer of it has no config"
 
 
 @pytest.mark.parametrize("kind", ["binary", "regression"])

@@ -24,7 +24,13 @@ from kfusion.stacked.member_settings import (
     is_elementwise,
     read_members,
 )
-from kfusion.stacked.model_dials import dials_of, scales_of, states_but_dropouts, structure_of
+from kfusion.stacked.model_dials import (
+    UnknownStructureError,
+    dials_of,
+    scales_of,
+    states_but_dropouts,
+    structure_of,
+)
 from kfusion.stacked.programs import Programs
 from kfusion.stacked.stacked_epochs import BACKENDS
 from kfusion.stacked.stacked_fit import (
@@ -33,6 +39,7 @@ from kfusion.stacked.stacked_fit import (
     dials_in_use,
     fit_stack,
     make_stack,
+    member_weights,
     members_at_once,
 )
 from kfusion.tasks import Task, as_task, check_variety
@@ -104,13 +111,15 @@ def fit_many(
 
     It pays for small networks on vectors, whose training is mostly overhead. Members that cannot
     share a program (an optimizer that is no name from `kfusion.optimizers.LEARNING_RATES`, a
-    residual fusion, weights under constraints, half precision, a model of a user's own class; the
-    torch backend) are trained one by one by `fit`, with a warning; their `alone_because` says why.
+    residual fusion, weights under constraints, half precision, a model of a user's own class, or
+    with a layer that has no config; the torch backend) are trained one by one by `fit`, with a
+    warning; their `alone_because` says why.
     An optimizer given as an instance is copied for each.
 
-    A member whose training diverges in its first epoch has a `failure` in place of weights, and
-    so has one trained by itself for which memory does not suffice; the others are trained none the
-    less. Any other error is a mistake that others share, and ends the call.
+    A member whose training diverges in its first epoch, as the rows that judge it show, has a
+    `failure` in place of weights, and so has one trained by itself for which memory does not
+    suffice; the others are trained none the less. Any other error is a mistake that others share,
+    and ends the call.
 
     Args:
         build: Callable that returns an uncompiled model, such as a function that calls
@@ -174,9 +183,14 @@ def fit_many(
     for number, settings in enumerate(read):
         with _named_in_errors(number):
             model = _build_checked(build, settings, data)
-        reason = _why_alone(model, settings)
+        reason, structure = _why_alone(model, settings), ""
         if reason is None:
-            group = f"{structure_of(model)} {settings.common()}"
+            try:
+                structure = structure_of(model)
+            except UnknownStructureError as error:
+                reason = str(error)
+        if reason is None:
+            group = f"{structure} {settings.common()}"
             groups[group].append(_start_of(number, settings, model))
             models.setdefault(group, model)
         else:
@@ -217,6 +231,7 @@ def _build_checked(build, settings: MemberSettings, data: FitData) -> keras.Mode
         raise TypeError(f"`build` must return a `keras.Model`. Received: {model!r}.")
     labels = data.of(model).y
     check_variety(labels[settings.rows])
+    member_weights(settings, data.task, labels)
     if settings.validation_rows is not None:
         check_can_score(data.task, labels[settings.validation_rows])
     return model

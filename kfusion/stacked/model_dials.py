@@ -41,15 +41,22 @@ class Dials:
     seeds: Any
 
 
+class UnknownStructureError(ValueError):
+    """What a model is made of cannot be told."""
+
+
 def structure_of(model: keras.Model) -> str:
     """Text that two models share if only dials, names of layers and weights tell them apart.
 
     Raises:
-        ValueError: If the model's inside is not known, as of a subclassed one.
+        UnknownStructureError: If the model's inside is not known, as of a subclassed one.
     """
     if not getattr(model, "inputs", None):
-        raise ValueError(f"{model.name!r} is no Functional model: its structure is not known.")
-    config = {**model.get_config(), "name": None}
+        raise UnknownStructureError(f"{model.name!r} is no Functional model")
+    try:
+        config = {**model.get_config(), "name": None}
+    except (NotImplementedError, TypeError) as error:
+        raise UnknownStructureError("a layer of it has no config") from error
     names: dict[str, str] = {}
     _number_names(config, {tensor.name for tensor in model.inputs}, names)
     config = _without_dials(config, names)

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kfusion.data.inputs import check_lengths
 from kfusion.devices import find_device
 from kfusion.models.building import PREDICTION, answers_by_name
 from kfusion.optimizers import make_optimizer, rate_at
@@ -213,7 +214,7 @@ def _stacked(
         ),
         _column([each.settings.highest_rate for each in group]),
         _column([weight_decay_of(each.settings) or 0.0 for each in group]),
-        np.stack([_weights(each.settings, task, rows.y) for each in group])
+        np.stack([member_weights(each.settings, task, rows.y) for each in group])
         if used.weighs
         else None,
         np.array([each.settings.fit["label_smoothing"] for each in group], np.float32)
@@ -227,10 +228,11 @@ def _column(numbers: Iterable[float]) -> np.ndarray:
     return np.array(list(numbers), np.float32)[:, None]
 
 
-def _weights(settings: MemberSettings, task: Task, labels: np.ndarray) -> np.ndarray:
+def member_weights(settings: MemberSettings, task: Task, labels: np.ndarray) -> np.ndarray:
     """Weights of all rows; those that a member does not learn from count for nothing."""
     sample_weight = settings.fit["sample_weight"]
     if sample_weight is not None:
+        check_lengths({"sample_weight": sample_weight, "y": labels})
         sample_weight = np.asarray(sample_weight)[settings.rows]
     of_rows = row_weights(task, labels[settings.rows], settings.fit["class_weight"], sample_weight)
     weights = np.zeros(len(labels), np.float32)
