@@ -135,7 +135,10 @@ def test_a_fold_that_cannot_be_fitted_is_named_and_those_before_are_there():
         for number, test in enumerate([good, bad])
     ]
     found = fits.fit(folds)
-    assert next(found).fold is folds[0]
+    with pytest.warns(
+        UserWarning, match="Folds of member 'table' are fitted one by one.*one class"
+    ):
+        assert next(found).fold is folds[0]
     told = "Member 'table' failed in fold 2. ValueError: Validation rows hold one class only"
     with pytest.raises(FoldError, match=told):
         next(found)

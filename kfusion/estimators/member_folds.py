@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 
 import keras
@@ -114,7 +115,12 @@ class MemberFolds:
             fits = self._fit_many(network, parts)
         except Exception as error:
             if len(folds) > 1:
-                # One by one those that can be fitted are, and the fold that cannot is named.
+                # Those that can be fitted are, and the fold that cannot is named.
+                warnings.warn(
+                    f"Folds of member {self.name!r} are fitted one by one, for together they "
+                    f"failed. {type(error).__name__}: {error}",
+                    stacklevel=2,
+                )
                 for fold in folds:
                     yield from self._fit_stack(network, [fold])
                 return
