@@ -227,8 +227,15 @@ def checked_smoothing(label_smoothing) -> float:
     """A share that labels can be smoothed by, as a float.
 
     Raises:
+        TypeError: If it is no number.
         ValueError: If it is outside of [0, 1).
     """
+    is_number = isinstance(label_smoothing, (int, float, np.floating))
+    if isinstance(label_smoothing, bool) or not is_number:
+        raise TypeError(
+            "`label_smoothing` must be a number, 0 for none. Received: "
+            f"{label_smoothing!r} ({type(label_smoothing).__name__})."
+        )
     if not 0 <= label_smoothing < 1:
         raise ValueError(
             f"`label_smoothing` must be 0 or more and below 1. Received: {label_smoothing!r}."

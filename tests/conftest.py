@@ -70,6 +70,20 @@ def without_graphs():
         tf.config.run_functions_eagerly(False)
 
 
+@pytest.fixture
+def in_graphs():
+    """For a long training among tests that run `eagerly`."""
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(False)
+    yield
+    tf.config.run_functions_eagerly(before)
+
+
 @pytest.fixture(scope="module")
 def eagerly():
     """For tests whose subject is what is done with models; how they train is tested in graphs."""

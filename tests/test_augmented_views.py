@@ -367,8 +367,10 @@ def test_views_in_large_files_are_read_batch_by_batch(tmp_path, monkeypatch):
     monkeypatch.setattr(training_rows, "MOST_BYTES", 0)
     _, table, _, _ = prepared(fused(), 4, tmp_path)
     rows = training_rows.training_rows(table, Y[:40], Y[:40], batch_size=10, seed=0)
-    assert isinstance(rows["x"], keras.utils.PyDataset)
-    assert rows["x"][0][0]["frozen.0.0"].shape == (10, 5, 6)
+    # Elsewhere Keras takes the rows of a memory map batch by batch.
+    if keras.backend.backend() == "tensorflow":
+        assert isinstance(rows["x"], keras.utils.PyDataset)
+        assert rows["x"][0][0]["frozen.0.0"].shape == (10, 5, 6)
     histories = [trained(fused(), feature_cache=tmp_path)[1].history for _ in range(2)]
     assert histories[0] == histories[1]
 

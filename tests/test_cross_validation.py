@@ -170,6 +170,9 @@ class TestParallel:
         first, second = again.mean_history()["loss"]
         assert first == pytest.approx(sum(each[0] for each in losses) / 3)
         assert second == pytest.approx(sum(each[1] for each in losses) / 3)
+        (tmp_path / "fold_002" / "model.keras").write_bytes(b"PK")
+        with pytest.raises(RuntimeError, match="model.keras cannot be read: .* trained again"):
+            run(fit_network, x=x, folds=3, directory=tmp_path, keep_models=True)
 
 
 class TestDirectory:

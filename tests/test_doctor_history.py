@@ -313,6 +313,7 @@ def test_a_small_model_of_features_predicts_other_rows():
 # --- sound trainings
 
 
+@pytest.mark.usefixtures("in_graphs")
 def test_a_plain_network_that_learned_is_no_finding():
     model, x, y = digits(keras.layers.Dense(64, "relu"), rows=1700)
     judged = (x[1200:], y[1200:])
@@ -322,6 +323,7 @@ def test_a_plain_network_that_learned_is_no_finding():
     assert names(CHECKS, case) == []
 
 
+@pytest.mark.usefixtures("in_graphs")
 def test_a_fusion_of_two_inputs_that_learned_is_no_finding():
     _, pixels, y = digits(rows=900)
     x = {

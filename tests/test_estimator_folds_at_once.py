@@ -126,22 +126,37 @@ def test_folds_of_other_lengths_are_other_groups_and_judged_by_rows_that_have_th
         assert result.predictions[~has_it] == pytest.approx(rate)
 
 
-def test_a_fold_that_cannot_be_fitted_is_named_and_those_before_are_there():
+@pytest.mark.parametrize("bad_number", [0, 1])
+def test_a_fold_that_cannot_be_fitted_is_named_and_the_others_are_there(bad_number):
     fits = make("binary", "table")
     classes = [np.flatnonzero(TARGETS["binary"] == label) for label in (0, 1)]
     good, bad = np.hstack([classes[0][:10], classes[1][:10]]), classes[0][:20]
     folds = [
         Fold(number, np.setdiff1d(np.arange(ROWS), test), test)
-        for number, test in enumerate([good, bad])
+        for number, test in enumerate([bad, good] if bad_number == 0 else [good, bad])
     ]
     found = fits.fit(folds)
     with pytest.warns(
         UserWarning, match="Folds of member 'table' are fitted one by one.*one class"
     ):
-        assert next(found).fold is folds[0]
-    told = "Member 'table' failed in fold 2. ValueError: Validation rows hold one class only"
+        assert next(found).fold is folds[1 - bad_number]
+    told = f"failed in fold {bad_number + 1}. ValueError: Validation rows hold one class only"
     with pytest.raises(FoldError, match=told):
         next(found)
+
+
+def test_a_fold_that_diverges_after_its_first_epoch_is_told(monkeypatch):
+    fits = make("binary", "table")
+    fit_many = member_folds.fit_many
+
+    def diverged(*given, **keywords):
+        found = fit_many(*given, **keywords)
+        found[1].history["val_loss"][-1] = float("nan")
+        return found
+
+    monkeypatch.setattr(member_folds, "fit_many", diverged)
+    with pytest.warns(UserWarning, match=f"'table' diverged in epoch {EPOCHS} of fold 2 and was"):
+        assert len(list(fits.fit(make_folds(ROWS, folds=3, seed=1)))) == 3
 
 
 def test_folds_that_are_finished_are_not_fitted_again(tmp_path, monkeypatch):

@@ -54,6 +54,12 @@ def test_focal_loss_is_that_of_keras(gamma):
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("share", [None, "0.1", True])
+def test_shares_that_are_no_numbers_are_refused(share):
+    with pytest.raises(TypeError, match="`label_smoothing` must be a number, 0 for none"):
+        SmoothedCrossentropy(share)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.6])
 @pytest.mark.parametrize(
     "make", [SmoothedCrossentropy, lambda share: FocalCrossentropy(0.0, label_smoothing=share)]

@@ -143,6 +143,14 @@ def test_layers_one_behind_another_are_of_one_structure():
     assert structure_of(build(0.1)) == structure_of(build(0.2))
 
 
+def test_scales_are_dials_only_where_the_whole_layer_is_one():
+    def build(scale, offset):
+        return of_layers(keras.layers.Rescaling(scale, offset))
+
+    assert structure_of(build(1.0, 0.0)) == structure_of(build(2.0, 3.0))
+    assert structure_of(build(1.0, [0.0, 1.0, 2.0])) != structure_of(build(2.0, [0.0, 1.0, 2.0]))
+
+
 def test_no_more_members_than_half_of_the_free_memory_holds(monkeypatch):
     # 8 copies of 4 weights, and 4 of the 3 + 1 values of each of 16 rows, of 4 bytes each.
     bytes_each = 4 * (8 * 4 + 4 * 4 * 16)

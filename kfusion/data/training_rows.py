@@ -65,5 +65,5 @@ def training_rows(
 
 def _is_streamed(array: Any) -> bool:
     """Whether only the rows of a batch are read: on tensorflow Keras copies whole memory maps."""
-    is_large_map = isinstance(array, np.memmap) and array.nbytes > MOST_BYTES
-    return isinstance(array, LazyRows) or is_large_map
+    is_copied = isinstance(array, np.memmap) and keras.backend.backend() == "tensorflow"
+    return isinstance(array, LazyRows) or (is_copied and array.nbytes > MOST_BYTES)

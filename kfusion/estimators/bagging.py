@@ -89,6 +89,7 @@ def _kept(
 ) -> Iterator[FoldResult]:
     """Fits the folds that are not finished yet, keeps them, and reads all."""
     left = [fold for fold in folds if not folder.has(fold_name(fold.number))]
+    bar.skipped += len(folds) - len(left)
     bar.advance(len(folds) - len(left))
     for result in _fit(fits, left, len(folds), bar):
         folder.write(

@@ -106,35 +106,48 @@ class MemberFolds:
             return self._result(part, model, history_of(model), started)
 
     def _fit_stack(self, network: VectorNetwork, folds: Sequence[Fold]) -> Iterator[FoldResult]:
+        """Fits folds in one program; what fails is raised behind all that can be fitted."""
         started = time.perf_counter()
-        parts = []
+        parts: list[MemberFold] = []
+        errors: list[FoldError] = []
         for fold in folds:
-            with _named(self.name, fold):
+            with _collected(errors), _named(self.name, fold):
                 parts.append(self._part(fold))
-        try:
-            fits = self._fit_many(network, parts)
-        except Exception as error:
-            if len(folds) > 1:
-                # Those that can be fitted are, and the fold that cannot is named.
-                warnings.warn(
-                    f"Folds of member {self.name!r} are fitted one by one, for together they "
-                    f"failed. {type(error).__name__}: {error}",
-                    stacklevel=2,
-                )
-                for fold in folds:
-                    yield from self._fit_stack(network, [fold])
-                return
-            raise _fold_error(self.name, folds[0], error) from error
+        fits = self._fit_many(network, parts, errors) if parts else None
+        if fits is None and len(parts) > 1:
+            for part in parts:
+                with _collected(errors):
+                    yield from self._fit_stack(network, [part.fold])
         shared = (time.perf_counter() - started) / len(folds)
-        for number, part in enumerate(parts):
-            started = time.perf_counter() - shared
-            with _named(self.name, part.fold):
-                if fits[number].failure is not None:
-                    raise RuntimeError(fits[number].failure)
-                result = self._result(part, fits.model(number), fits[number].history, started)
-            yield result
+        if fits is not None:
+            for number, part in enumerate(parts):
+                started = time.perf_counter() - shared
+                with _collected(errors), _named(self.name, part.fold):
+                    yield self._stacked_result(part, fits, number, started)
+        if errors:
+            raise errors[0]
 
-    def _fit_many(self, network: VectorNetwork, parts: Sequence[MemberFold]) -> ManyFits:
+    def _fit_many(
+        self, network: VectorNetwork, parts: Sequence[MemberFold], errors: list[FoldError]
+    ) -> ManyFits | None:
+        """Fits folds at once; None if that fails, for a single one with its error among others.
+
+        Nothing is tried again in here: an error holds what it ran out of memory with.
+        """
+        try:
+            return self._fit_parts(network, parts)
+        except Exception as error:
+            if len(parts) == 1:
+                errors.append(_fold_error(self.name, parts[0].fold, error))
+                return None
+            warnings.warn(
+                f"Folds of member {self.name!r} are fitted one by one, for together they failed. "
+                f"{type(error).__name__}: {error}",
+                stacklevel=3,
+            )
+            return None
+
+    def _fit_parts(self, network: VectorNetwork, parts: Sequence[MemberFold]) -> ManyFits:
         def build(own_task: Task) -> keras.Model:
             return network.build(task=own_task)
 
@@ -145,6 +158,7 @@ class MemberFolds:
             task=self.task,
             members=[
                 {
+                    # For `build`, which is given no keywords of training.
                     "own_task": part.task,
                     "task": part.task,
                     "rows": part.learned,
@@ -170,6 +184,20 @@ class MemberFolds:
         task = _task_of(self.rows.y[learned], self.task)
         return MemberFold(fold, learned, judged, task, drawn)
 
+    def _stacked_result(
+        self, part: MemberFold, fits: ManyFits, number: int, started: float
+    ) -> FoldResult:
+        found = fits[number]
+        if found.failure is not None:
+            raise RuntimeError(found.failure)
+        if found.diverged_in is not None:
+            warnings.warn(
+                f"Member {self.name!r} diverged in epoch {found.diverged_in + 1} of fold "
+                f"{part.fold.number + 1} and was stopped; the weights are the best ones before.",
+                stacklevel=2,
+            )
+        return self._result(part, fits.model(number), found.history, started)
+
     def _result(
         self, part: MemberFold, model: keras.Model, history: Mapping, started: float
     ) -> FoldResult:
@@ -180,6 +208,15 @@ class MemberFolds:
         answers = predict(model, self.rows.take(part.held).x)
         predictions[part.judged] = part.task.check_predictions(answers, len(part.held))
         return FoldResult(fold, predictions, time.perf_counter() - started, model, history)
+
+
+@contextlib.contextmanager
+def _collected(errors: list[FoldError]) -> Iterator[None]:
+    """Keeps a `FoldError` that is raised within for later."""
+    try:
+        yield
+    except FoldError as error:
+        errors.append(error)
 
 
 @contextlib.contextmanager

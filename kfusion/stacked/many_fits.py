@@ -118,7 +118,8 @@ def fit_many(
 
     A member whose training diverges in its first epoch, as the rows that judge it show, has a
     `failure` in place of weights, and so has one trained by itself for which memory does not
-    suffice; the others are trained none the less. Any other error is a mistake that others share,
+    suffice; the others are trained none the less. Of one that diverges later, `diverged_in` tells,
+    and the weights are the best ones before. Any other error is a mistake that others share,
     and ends the call.
 
     Args:

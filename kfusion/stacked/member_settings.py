@@ -15,7 +15,7 @@ import numpy as np
 from kfusion.data.row_batches import check_batch_size
 from kfusion.optimizers import COSINE, LEARNING_RATES, highest_rate, make_optimizer, make_schedule
 from kfusion.seeds import derive_seed
-from kfusion.tasks import Task
+from kfusion.tasks import Task, as_task
 from kfusion.training.compiling import check_label_smoothing
 from kfusion.training.fitting import count_epochs
 
@@ -134,6 +134,8 @@ def read_members(
         own = {**DEFAULTS, **defaults, **{k: v for k, v in member.items() if k in DEFAULTS}}
         if own["seed"] is None:
             own["seed"] = derive_seed(seed, number)
+        if own["task"] is not None:
+            own["task"] = as_task(own["task"])
         build = {k: v for k, v in member.items() if k not in DEFAULTS}
         judges = own["validation_rows"]
         if judges is not None and has_judges:

@@ -258,8 +258,10 @@ def _without_dials(config: Any, names: Mapping[str, str], key: str = "") -> Any:
         if left.get("module") == "keras.layers":
             if left.get("class_name") in [kind.__name__ for kind in _DROPOUTS]:
                 inner.update(rate=None, seed=None)
-            if left.get("class_name") == "Rescaling":
-                inner.update((own, 0.0) for own in ("scale", "offset") if _is_number(inner[own]))
+            scaling = ("scale", "offset")
+            # As `_rescalings` finds them.
+            if left.get("class_name") == "Rescaling" and all(_is_number(inner[n]) for n in scaling):
+                inner.update(dict.fromkeys(scaling, 0.0))
             inner.update((own, None) for own, value in inner.items() if _is_on_weights(own, value))
             # Each member brings what its weights start from.
             inner.update((own, None) for own in inner if own.endswith("_initializer"))

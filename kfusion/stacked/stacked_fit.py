@@ -58,6 +58,12 @@ class MemberFit:
     structure: str | None = dataclasses.field(default=None, repr=False)
 
     @property
+    def diverged_in(self) -> int | None:
+        """The epoch, from 0, that ended the training with predictions that are not finite."""
+        losses = self.history.get("val_loss")
+        return len(losses) - 1 if losses and not np.isfinite(losses[-1]) else None
+
+    @property
     def scores(self) -> dict[str, float]:
         """What the epoch logged whose weights are kept, such as `val_auc`; empty if none did."""
         if self.best_epoch is None:

@@ -121,7 +121,8 @@ def fit(
             once an epoch, unless something random such as augmentation is in front of them.
             "auto" keeps what they give in memory, for other trainings in this process too, if
             that is no more than 1 GB; True in files in kfusion's cache folder (see
-            `cache_features`), a path in that folder; False runs the whole model throughout.
+            `cache_features`), a path in that folder; False runs the whole model throughout. Files
+            of more than 1 GB are read batch by batch on tensorflow, in another order of rows.
         augmented_views: Int, 0 or more: how many augmented views of each training row to run
             through frozen parts that have Keras' random image layers (RandomFlip, RandomZoom and
             so on; `image_branch(augment=)`) in front of them. In each step one of a row's views is

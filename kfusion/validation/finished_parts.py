@@ -105,24 +105,32 @@ class FinishedParts:
         """Returns predictions, seconds, model (None unless models are kept) and history of a part.
 
         Raises:
-            RuntimeError: If its files are damaged.
+            RuntimeError: If its files are damaged, or its model cannot be read.
         """
         folder = self._folder(name)
-        model = None
         try:
             about = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
             seconds, history = about["seconds"], about.get("history", {})
             predictions = np.load(folder / PREDICTIONS_FILE, allow_pickle=False)
-            if self.keep_models:
-                from kfusion.models.trained_models import read_model
-
-                model = read_model(folder / MODEL_FILE)
         except (OSError, ValueError, EOFError, KeyError) as error:
             raise RuntimeError(f"{folder} is damaged: remove it, and it is run again.") from error
+        model = _read_model(folder / MODEL_FILE) if self.keep_models else None
         return predictions, seconds, model, history
 
     def _folder(self, name: str) -> Path:
         return self.path / name
+
+
+def _read_model(path: Path) -> Any:
+    from kfusion.models.trained_models import read_model
+
+    try:
+        return read_model(path)
+    except (OSError, ValueError) as error:
+        raise RuntimeError(
+            f"{path} cannot be read: {error} If the file is damaged, remove its folder, and the "
+            "model is trained again."
+        ) from error
 
 
 def part_name(name: str) -> str:
