@@ -7,10 +7,10 @@ import keras
 import keras_tuner
 import numpy as np
 import pytest
+from counted_rows import CountedRows
 
 import kfusion as kf
 from kfusion.data import training_rows
-from kfusion.data.lazy_rows import LazyRows
 from kfusion.frozen import frozen_features, part_rows
 from kfusion.frozen.augmented_views import DrawnView, seed_states, view_digests, view_seeds
 from kfusion.frozen.frozen_parts import AUGMENTATIONS, split_model
@@ -316,21 +316,6 @@ def test_networks_behind_one_augmentation_see_the_same_images():
     is_plain = (single == PLAIN[:40, None]).all(-1)
     np.testing.assert_array_equal((double == doubled[:, None]).all(-1), is_plain)
     assert 0 < is_plain[:, 1:].mean() < 1
-
-
-class CountedRows(LazyRows):
-    """Rows that tell how many were asked for at once."""
-
-    def __init__(self, array):
-        self.array, self.shape, self.dtype = array, array.shape, array.dtype
-        self.asked = []
-
-    def make(self, positions):
-        self.asked.append(len(positions))
-        return self.array[positions]
-
-    def take(self, rows):
-        return CountedRows(self.array[rows])
 
 
 def test_streamed_rows_are_read_once_for_all_views():

@@ -10,9 +10,9 @@ import time
 import keras
 import numpy as np
 import pytest
+from counted_rows import CountedRows
 
 import kfusion as kf
-from kfusion.data.lazy_rows import LazyRows
 from kfusion.frozen import feature_store, frozen_features
 from kfusion.frozen.feature_store import digest_rows, even_batches
 from kfusion.frozen.frozen_parts import split_model
@@ -210,21 +210,6 @@ def test_what_is_too_large_for_memory_is_run_in_each_epoch(monkeypatch, computed
     monkeypatch.setattr(frozen_features.IN_MEMORY, "limit", 60 * 6 * 4)
     assert prepared(model)[0] is not model
     assert sum(computed) == 60
-
-
-class CountedRows(LazyRows):
-    """Rows that tell how many were asked for at once."""
-
-    def __init__(self, array):
-        self.array, self.shape, self.dtype = array, array.shape, array.dtype
-        self.asked = []
-
-    def make(self, positions):
-        self.asked.append(len(positions))
-        return self.array[positions]
-
-    def take(self, rows):
-        return CountedRows(self.array[rows])
 
 
 def test_streamed_rows_are_read_in_parts_and_not_at_all_if_nothing_is_kept(monkeypatch, computed):
