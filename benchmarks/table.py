@@ -100,28 +100,20 @@ def rows_of_trials(lines: Lines) -> Iterator[Row]:
 def rows_of_features(lines: Lines) -> Iterator[Row]:
     for line in lines:
         name = f"{line['network']}, {line['rows']} rows, {line['epochs']} epochs"
+        views = line["augmented_views"]
+        if views:
+            name += f", {views} views"
         if line["what"] == "one_head":
-            value, spread = line["cpu_ratio_of_medians"], spread_of(line["paired_ratios"])
-            told = f"{value:g} (time {line['ratio_of_medians']:g})"
-            yield Row(f"{name}, one head, times less CPU", told, spread, "at least 8", value >= 8)
+            value, spread, least = line["cpu_ratio_of_medians"], spread_of(line["paired_ratios"]), 8
+            what, told = "one head", f"{value:g} (time {line['ratio_of_medians']:g})"
         else:
-            told = f"{line['cpu_ratio']:g} (time {line['ratio']:g}, extrapolated)"
-            is_met = line["cpu_ratio"] >= 25
-            what = f"{name}, {line['trials']} trials, times less CPU"
-            yield Row(what, told, "", "at least 25", is_met)
-
-
-def rows_of_views(lines: Lines) -> Iterator[Row]:
-    for line in lines:
-        name = f"{line['network']}, {line['rows']} rows, {line['epochs']} epochs, "
-        name += f"{line['augmented_views']} views"
-        if line["what"] == "one_head":
-            told = f"{line['cpu_ratio_of_medians']:g} (time {line['ratio_of_medians']:g})"
-            spread = spread_of(line["paired_ratios"])
-            yield Row(f"{name}, one head, times less CPU", told, spread)
-        else:
-            told = f"{line['cpu_ratio']:g} (time {line['ratio']:g}, extrapolated)"
-            yield Row(f"{name}, {line['trials']} trials, times less CPU", told)
+            value, spread, least = line["cpu_ratio"], "", 25
+            what = f"{line['trials']} trials"
+            told = f"{value:g} (time {line['ratio']:g}, extrapolated)"
+        what = f"{name}, {what}, times less CPU"
+        # Nothing was asked for of views.
+        asked = () if views else (f"at least {least}", value >= least)
+        yield Row(what, told, spread, *asked)
 
 
 def rows_of_fits(lines: Lines) -> Iterator[Row]:
@@ -274,7 +266,7 @@ PARTS = {
                 *("--augmented-views", "4", "--repeats", "1", "--trials", "3"),
             ]
         ],
-        rows_of_views,
+        rows_of_features,
         "A training row is run through the network 5 times, whatever the epochs and trials.",
     ),
     "c": Part(

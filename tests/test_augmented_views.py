@@ -7,7 +7,7 @@ import keras
 import keras_tuner
 import numpy as np
 import pytest
-from counted_rows import CountedRows
+from feature_cases import HELD, TRAIN, CountedRows, X, Y
 
 import kfusion as kf
 from kfusion.data import training_rows
@@ -18,14 +18,6 @@ from kfusion.frozen.part_rows import PartRows
 
 pytestmark = pytest.mark.usefixtures("computed")
 
-RANDOM = np.random.default_rng(0)
-X = {
-    "image": RANDOM.integers(0, 4, (60, 4, 4, 1)).astype("uint8"),
-    "tabular": RANDOM.normal(size=(60, 3)).astype("float32"),
-}
-Y = (X["image"].sum((1, 2, 3)) + 4 * X["tabular"][:, 0] > 24).astype(int)
-TRAIN = ({name: values[:40] for name, values in X.items()}, Y[:40])
-HELD = ({name: values[40:] for name, values in X.items()}, Y[40:])
 KERNEL = np.random.default_rng(1).integers(-3, 4, (16, 6)).astype("float32")
 FLIPPED = X["image"][:, :, ::-1]
 
@@ -434,7 +426,7 @@ def test_every_known_augmentation_gives_views(kind, tmp_path):
     layer = kind(**keywords, data_format="channels_last")
     inputs = keras.Input((8, 8, 3), name="image")
     branch = keras.Model(inputs, layer(inputs))
-    images = RANDOM.integers(0, 256, (5, 8, 8, 3)).astype("float32")
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3)).astype("float32")
     views = kf.cache_features(branch, images, tmp_path / "a", augmented_views=7, verbose=0)
     np.testing.assert_allclose(views[:, 0], images, atol=1e-3)
     assert len(np.unique(views.reshape(40, -1), axis=0)) > 8

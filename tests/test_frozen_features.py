@@ -10,7 +10,7 @@ import time
 import keras
 import numpy as np
 import pytest
-from counted_rows import CountedRows
+from feature_cases import HELD, TRAIN, CountedRows, X, Y
 
 import kfusion as kf
 from kfusion.frozen import feature_store, frozen_features
@@ -21,15 +21,6 @@ from kfusion.frozen.told_code import is_array
 from kfusion.layers import Frozen
 
 pytestmark = pytest.mark.usefixtures("eagerly", "computed")
-
-RANDOM = np.random.default_rng(0)
-X = {
-    "image": RANDOM.integers(0, 4, (60, 4, 4, 1)).astype("uint8"),
-    "tabular": RANDOM.normal(size=(60, 3)).astype("float32"),
-}
-Y = (X["image"].sum((1, 2, 3)) + 4 * X["tabular"][:, 0] > 24).astype(int)
-TRAIN = ({name: values[:40] for name, values in X.items()}, Y[:40])
-HELD = ({name: values[40:] for name, values in X.items()}, Y[40:])
 
 
 def backbone(seed=0, dropout=0.5):
@@ -229,7 +220,8 @@ def test_streamed_rows_are_read_in_parts_and_not_at_all_if_nothing_is_kept(monke
 
 
 def test_a_digest_is_of_one_row_in_all_arrays(monkeypatch):
-    arrays = [RANDOM.normal(size=(50, 4)), RANDOM.integers(0, 9, (50, 2, 3))]
+    random = np.random.default_rng(0)
+    arrays = [random.normal(size=(50, 4)), random.integers(0, 9, (50, 2, 3))]
     whole = digest_rows(arrays)
     expected = [
         hashlib.blake2b(a.tobytes() + b.tobytes(), digest_size=16).digest()

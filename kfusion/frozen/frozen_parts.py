@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -120,11 +120,16 @@ class Part:
     @property
     def has_bare_operations(self) -> bool:
         """Whether some of its calls are of no layer, and so may mix rows."""
-        return not all(map(_is_of_layers, self.steps))
+        # `branch_from` casts, which is to each number alone.
+        return any(
+            not isinstance(step.operation, keras.layers.Layer)
+            and type(step.operation).__name__ != "Cast"
+            for step in _opened_steps(self.steps)
+        )
 
     def widest_call(self) -> int:
         """Bytes that the widest of its calls takes and gives for a row, sizes unknown left out."""
-        return max(map(_call_bytes, self.steps), default=0)
+        return max(map(_call_bytes, _opened_steps(self.steps)), default=0)
 
 
 @dataclasses.dataclass(eq=False, repr=False)
@@ -441,18 +446,14 @@ def _part(graph: Graph, outputs: list[Value]) -> Part:
     )
 
 
-def _is_of_layers(step: Step) -> bool:
-    graph = trace(step.operation.model) if isinstance(step.operation, Frozen) else None
-    if graph is not None:
-        return all(map(_is_of_layers, graph.steps))
-    # `branch_from` casts, which is to each number alone.
-    return isinstance(step.operation, keras.layers.Layer) or type(step.operation).__name__ == "Cast"
+def _opened_steps(steps: Iterable[Step]) -> Iterator[Step]:
+    """All calls, with those of a frozen model in place of the one of it."""
+    for step in steps:
+        graph = trace(step.operation.model) if isinstance(step.operation, Frozen) else None
+        yield from [step] if graph is None else _opened_steps(graph.steps)
 
 
 def _call_bytes(step: Step) -> int:
-    graph = trace(step.operation.model) if isinstance(step.operation, Frozen) else None
-    if graph is not None:
-        return max(map(_call_bytes, graph.steps), default=0)
     tensors = [value.tensor for value in (*step.taken, *step.outputs)]
     return sum(math.prod(filter(None, t.shape)) * _item_bytes(t.dtype) for t in tensors)
 

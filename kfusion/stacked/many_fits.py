@@ -184,14 +184,8 @@ def fit_many(
     for number, settings in enumerate(read):
         with _named_in_errors(number):
             model = _build_checked(build, settings, data)
-        reason, structure = _why_alone(model, settings), ""
-        if reason is None:
-            try:
-                structure = structure_of(model)
-            except UnknownStructureError as error:
-                reason = str(error)
-        if reason is None:
-            group = f"{structure} {settings.common()}"
+        group, reason = _group_of(model, settings)
+        if group is not None:
             groups[group].append(_start_of(number, settings, model))
             models.setdefault(group, model)
         else:
@@ -250,6 +244,17 @@ def _start_of(number: int, settings: MemberSettings, model: keras.Model) -> Buil
         dials_of(model),
         [places[id(v)] for v in model.weights],
     )
+
+
+def _group_of(model: keras.Model, settings: MemberSettings) -> tuple[str | None, str]:
+    """Text that members of one program share; or None, and why a member cannot share one."""
+    reason = _why_alone(model, settings)
+    if reason is not None:
+        return None, reason
+    try:
+        return f"{structure_of(model)} {settings.common()}", ""
+    except UnknownStructureError as error:
+        return None, str(error)
 
 
 def _why_alone(model: keras.Model, settings: MemberSettings) -> str | None:
